@@ -1,0 +1,146 @@
+//! What travels between the functions, as JSON: over queues, the bus and synchronous calls.
+
+use std::collections::BTreeMap;
+
+use claviger_domain::enrolment::Enrolment;
+use claviger_domain::fence::Epoch;
+use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId, OrganisationId, PolicyId};
+use claviger_domain::observation::ProbeRound;
+use claviger_domain::values::{OrganisationName, Region, ShardId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Work for the prober that waits in its queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "kind")]
+pub enum ProbeMessage {
+    /// Probe every key of a shard.
+    Sweep {
+        /// Which.
+        shard: ShardId,
+        /// When it was meant to start. A message that comes a phase too late is dropped: the next one
+        /// is there already.
+        due_at: Timestamp,
+    },
+    /// Probe the keys of one organisation, because of a hint.
+    Probe {
+        /// Whose.
+        organisation: OrganisationName,
+        /// How many hinted probes of this hint came before; each success is repeated, because KMS may
+        /// still be propagating.
+        attempt: u8,
+        /// The data key whose unwrap was refused: it is unwrapped again, so that no key policy can
+        /// please the canary and refuse the data keys.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data_key: Option<(InstanceId, DataKeyId)>,
+        /// What it belongs to.
+        correlation: CorrelationId,
+    },
+}
+
+/// A synchronous request to the prober.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "kind")]
+pub enum ProbeRequest {
+    /// Probe every key of an organisation's policy now, `rounds` times.
+    ProbeNow {
+        /// Whose.
+        organisation: OrganisationName,
+        /// How many rounds, one after the other (1 to 3).
+        rounds: u8,
+    },
+    /// Check the keys of an enrolment that is not stored (spec E12).
+    Check {
+        /// The organisation's opaque id.
+        organisation: OrganisationId,
+        /// What is asked for.
+        enrolment: Enrolment,
+    },
+}
+
+/// The prober's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "kind")]
+pub enum ProbeAnswer {
+    /// What the rounds saw.
+    Probed {
+        /// Oldest first.
+        rounds: Vec<ProbeRound>,
+    },
+    /// What the checks found.
+    Checked {
+        /// One entry a check.
+        checks: Vec<Check>,
+    },
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckResult {
+    /// As it should be.
+    Pass,
+    /// Works, but should be looked at.
+    Warn,
+    /// Enrolment would be refused.
+    Fail,
+}
+
+/// One check of a key, with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// The check's slug.
+    pub id: String,
+    /// The region it is about; none for checks of the request itself.
+    pub region: Option<Region>,
+    /// How it ended.
+    pub result: CheckResult,
+    /// What was seen.
+    pub observed: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// Work for the suspender or the restorer: one page of a fan-out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FanOut {
+    /// Whose instances.
+    pub organisation: OrganisationName,
+    /// Of which policy.
+    pub policy: PolicyId,
+    /// The epoch of the order.
+    pub epoch: Epoch,
+    /// Where the page starts; none for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Instances handled so far in this pass.
+    #[serde(default)]
+    pub done: u64,
+    /// What it belongs to.
+    pub correlation: CorrelationId,
+}
+
+/// What the vendor's apps hear on the bus about one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppOrder {
+    /// Whose.
+    pub organisation: OrganisationName,
+    /// Which instance.
+    pub instance_id: InstanceId,
+    /// Its site.
+    pub site: String,
+    /// Its app.
+    pub app: String,
+    /// `suspend` or `restore`.
+    pub order: String,
+    /// The order's epoch; an app that knows a higher one ignores it.
+    pub epoch: Epoch,
+    /// What it belongs to.
+    pub correlation_id: CorrelationId,
+}
+
+/// Context of a KMS call, by name.
+pub type EncryptionContext = BTreeMap<String, String>;

@@ -1,0 +1,401 @@
+//! What use cases need from the outside, as narrow traits. `shared/aws` implements them on AWS,
+//! `shared/testkit` in memory; both behave alike, and a differential test says so.
+
+use async_trait::async_trait;
+use claviger_domain::decide::Decision;
+use claviger_domain::effect::OutboxRow;
+use claviger_domain::fact::Fact;
+use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, PolicyId, TicketId};
+use claviger_domain::instance::{AppInstance, InstanceDecision};
+use claviger_domain::observation::Observation;
+use claviger_domain::organisation::Organisation;
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::ticket::Ticket;
+use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, Region, ShardId, SiteName};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::messages::{AppOrder, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+
+/// What went wrong in a store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else changed the same thing first: load again and decide again.
+    #[error("somebody else changed it first")]
+    Conflict,
+    /// Something that must be unique is taken.
+    #[error("{what} is taken")]
+    Taken {
+        /// What, as a field of the request: `site`, `keys`, `awsAccountId`, `encryption-policy`, `app`.
+        what: &'static str,
+    },
+    /// The store did not answer, or not in time.
+    #[error("the store is not available: {reason}")]
+    Unavailable {
+        /// The service's error code.
+        reason: String,
+    },
+    /// What is stored cannot be read: a fault of ours.
+    #[error("a stored item cannot be read: {reason}")]
+    Corrupt {
+        /// Which, and why.
+        reason: String,
+    },
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// Where the next page starts; none at the end. Opaque to callers, never shown without a seal.
+    pub next: Option<String>,
+}
+
+/// Organisations, as fed by the vendor's customer records.
+#[async_trait]
+pub trait Organisations: Send + Sync {
+    /// The organisation of this name (consistent read).
+    async fn organisation(&self, name: &OrganisationName) -> Result<Option<Organisation>, StoreError>;
+    /// Stores it as a whole. The opaque id of a known organisation never changes: `Conflict` if it would.
+    async fn save_organisation(&self, organisation: &Organisation) -> Result<(), StoreError>;
+}
+
+/// Encryption policies: one per organisation.
+#[async_trait]
+pub trait Policies: Send + Sync {
+    /// The policy of an organisation (consistent read).
+    async fn policy(&self, organisation: &OrganisationName) -> Result<Option<EncryptionPolicy>, StoreError>;
+    /// The policy with this id.
+    async fn policy_by_id(&self, id: PolicyId) -> Result<Option<EncryptionPolicy>, StoreError>;
+    /// Commits a decision in ONE conditional transaction: the policy (conditional on the version of
+    /// `previous`, or on there being none, or a rejected one, when `previous` is `None`), the fact, the
+    /// outbox rows, and, when the fence changed, every copy of the fence item; the shard's watch row
+    /// when what a sweep needs changed; on creation the claims on the key ARNs, and for BYOK on the
+    /// account, which a rejected or closed policy gives back; the support request while it is requested.
+    async fn commit_policy(
+        &self,
+        previous: Option<&EncryptionPolicy>,
+        decision: &Decision,
+    ) -> Result<(), StoreError>;
+    /// The organisations whose policies have keys in this account.
+    async fn organisations_of_account(&self, account: &AccountId) -> Result<Vec<OrganisationName>, StoreError>;
+}
+
+/// App instances.
+#[async_trait]
+pub trait Instances: Send + Sync {
+    /// The instance with this id (consistent read).
+    async fn instance(&self, id: InstanceId) -> Result<Option<AppInstance>, StoreError>;
+    /// The instance of an app on a site, whosever it is (consistent read).
+    async fn instance_at(&self, site: &SiteName, app: &App) -> Result<Option<AppInstance>, StoreError>;
+    /// The organisation that has a site.
+    async fn site_owner(&self, site: &SiteName) -> Result<Option<OrganisationName>, StoreError>;
+    /// An organisation's instances, `limit` at a time (1 to 200), in order of id.
+    async fn instances(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<AppInstance>, StoreError>;
+    /// Commits a decision in one conditional transaction: the instance, the fact, the outbox rows; on
+    /// creation the claims on the site (its own organisation may have it already) and on site and app;
+    /// the support request while it is requested.
+    async fn commit_instance(
+        &self,
+        previous: Option<&AppInstance>,
+        decision: &InstanceDecision,
+    ) -> Result<(), StoreError>;
+}
+
+/// What a support agent has to decide on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SupportRequest {
+    /// The policy's or the instance's id.
+    pub id: uuid::Uuid,
+    /// What it is.
+    pub kind: SupportRequestKind,
+    /// Whose.
+    pub organisation: OrganisationName,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// When it is due.
+    pub due_at: Timestamp,
+}
+
+/// What kind of request it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SupportRequestKind {
+    /// An encryption policy.
+    Enrolment,
+    /// An app instance.
+    AppInstance,
+}
+
+/// Requests that wait for support.
+#[async_trait]
+pub trait SupportRequests: Send + Sync {
+    /// The open ones.
+    async fn support_requests(&self, cursor: Option<&str>, limit: u16) -> Result<Page<SupportRequest>, StoreError>;
+    /// One of them (consistent read).
+    async fn support_request(&self, id: uuid::Uuid) -> Result<Option<SupportRequest>, StoreError>;
+}
+
+/// Tickets.
+#[async_trait]
+pub trait Tickets: Send + Sync {
+    /// One ticket (consistent read).
+    async fn ticket(&self, organisation: &OrganisationName, id: TicketId) -> Result<Option<Ticket>, StoreError>;
+    /// An organisation's tickets, newest first.
+    async fn tickets(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<Ticket>, StoreError>;
+    /// Stores a ticket if the stored one has the version before (none for version 1): else `Conflict`.
+    async fn save_ticket(&self, ticket: &Ticket) -> Result<(), StoreError>;
+}
+
+/// The audit log.
+#[async_trait]
+pub trait Audit: Send + Sync {
+    /// An organisation's facts, chain by chain, oldest first within a chain.
+    async fn facts(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<Fact>, StoreError>;
+}
+
+/// Effects that wait.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Rows older than `before` that are still there: what the stream missed.
+    async fn overdue_effects(&self, before: Timestamp, limit: u16) -> Result<Vec<OutboxRow>, StoreError>;
+    /// Takes a row away, once its effect has been handed on. A row that is gone is no error.
+    async fn effect_done(&self, organisation: &OrganisationName, id: EffectId) -> Result<(), StoreError>;
+}
+
+/// What a sweep needs to know of one policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchRow {
+    /// The policy as it was last committed. A sweep that sees something new loads it again.
+    pub policy: EncryptionPolicy,
+}
+
+/// The keys that the prober sweeps, read from the base table.
+#[async_trait]
+pub trait WatchList: Send + Sync {
+    /// Every watched policy of a shard.
+    async fn watched(&self, shard: ShardId) -> Result<Vec<WatchRow>, StoreError>;
+    /// Says in every copy of the fence until when the shard counts as watched, and which policies' keys
+    /// gave no answer.
+    async fn beat(
+        &self,
+        shard: ShardId,
+        swept_at: Timestamp,
+        watched_until: Timestamp,
+        unproven: &[PolicyId],
+    ) -> Result<(), StoreError>;
+    /// The last beat of a shard: when it was swept, until when it counts, and who is unproven.
+    async fn last_beat(&self, shard: ShardId) -> Result<Option<Beat>, StoreError>;
+}
+
+/// A shard's sign of life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beat {
+    /// Start of the last sweep.
+    pub swept_at: Timestamp,
+    /// Until when the shard counts as watched.
+    pub watched_until: Timestamp,
+    /// Policies with a key that gave no answer in that sweep.
+    pub unproven: Vec<PolicyId>,
+}
+
+/// Proofs that a policy's keys work, shared by all brokers.
+#[async_trait]
+pub trait Proofs: Send + Sync {
+    /// When the policy was last proven by an unwrap.
+    async fn proven_at(&self, policy: PolicyId) -> Result<Option<Timestamp>, StoreError>;
+    /// Records a proof unless a newer one is there.
+    async fn record_proof(&self, policy: PolicyId, at: Timestamp) -> Result<(), StoreError>;
+}
+
+/// A data key as the registry holds it: only wrapped, once under each regional key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WrappedDataKey {
+    /// Its identifier, in every record's header.
+    pub id: DataKeyId,
+    /// Whose.
+    pub instance: InstanceId,
+    /// What for: `records`.
+    pub purpose: String,
+    /// From 1; the highest is current.
+    pub version: u32,
+    /// Generation of the regional keys that wrap it.
+    pub generation: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The wraps, by region.
+    pub wraps: std::collections::BTreeMap<Region, Wrap>,
+}
+
+/// One wrap of a data key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wrap {
+    /// Under which key.
+    pub key: KeyArn,
+    /// The ciphertext, base64.
+    pub ciphertext: String,
+}
+
+/// Which data key is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataKeyChoice {
+    /// The newest version.
+    Current,
+    /// The one in a record's header.
+    Id(DataKeyId),
+    /// A version.
+    Version(u32),
+}
+
+/// The registry of wrapped data keys.
+#[async_trait]
+pub trait DataKeyRegistry: Send + Sync {
+    /// A data key of an instance (consistent read).
+    async fn data_key(
+        &self,
+        instance: InstanceId,
+        purpose: &str,
+        choice: DataKeyChoice,
+    ) -> Result<Option<WrappedDataKey>, StoreError>;
+    /// Stores a new data key; `Conflict` if that version is there.
+    async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
+}
+
+/// A call of a customer's key that gave no success.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("KMS answered {code}")]
+pub struct KeyError {
+    /// What it says about the key; never `Usable`.
+    pub observation: Observation,
+    /// The service's error code, or our word for what happened on the way.
+    pub code: String,
+    /// KMS's request id, when it answered.
+    pub request_id: Option<String>,
+}
+
+/// What DescribeKey says of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyDescription {
+    /// `Enabled`, `Disabled`, `PendingDeletion`, ...
+    pub state: String,
+    /// `SYMMETRIC_DEFAULT`, ...
+    pub spec: String,
+    /// `ENCRYPT_DECRYPT`, ...
+    pub usage: String,
+    /// `AWS_KMS`, `EXTERNAL`, `AWS_CLOUDHSM`, `EXTERNAL_KEY_STORE`.
+    pub origin: String,
+    /// Whether it is in a custom key store.
+    pub custom_key_store: bool,
+    /// `CUSTOMER` or `AWS`.
+    pub manager: String,
+    /// When it will be deleted.
+    pub deletion_date: Option<Timestamp>,
+}
+
+/// Customers' keys, through the one key-access role.
+#[async_trait]
+pub trait CustomerKeys: Send + Sync {
+    /// Decrypts under exactly this key and context.
+    async fn decrypt(
+        &self,
+        key: &KeyArn,
+        ciphertext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError>;
+    /// Encrypts at most 4,096 bytes.
+    async fn encrypt(
+        &self,
+        key: &KeyArn,
+        plaintext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Vec<u8>, KeyError>;
+    /// Makes 32 random bytes: in the clear, and wrapped under the key.
+    async fn generate_data_key(
+        &self,
+        key: &KeyArn,
+        context: &EncryptionContext,
+    ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError>;
+    /// Describes the key.
+    async fn describe(&self, key: &KeyArn) -> Result<KeyDescription, KeyError>;
+}
+
+/// The vendor's own canary customers: keys in a separate account that nobody takes away.
+#[async_trait]
+pub trait ControlProbes: Send + Sync {
+    /// Whether the canary customer of a region answers through the same role as customers' keys do.
+    async fn control_is_healthy(&self, region: &Region) -> bool;
+}
+
+/// A call of another function, or of a queue or the bus, that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is not available: {reason}")]
+pub struct CallError {
+    /// Whom we called.
+    pub what: &'static str,
+    /// Why it failed.
+    pub reason: String,
+}
+
+/// The one place that makes probe results; `api` and `restorer` call it synchronously.
+#[async_trait]
+pub trait Prober: Send + Sync {
+    /// Asks and waits.
+    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeAnswer, CallError>;
+}
+
+/// The prober's queue.
+#[async_trait]
+pub trait ProbeQueue: Send + Sync {
+    /// Queues work, to be delivered after a delay (whole seconds, at most 15 minutes).
+    async fn queue_probes(&self, messages: &[(ProbeMessage, SignedDuration)]) -> Result<(), CallError>;
+}
+
+/// The queues of the suspender and the restorer.
+#[async_trait]
+pub trait FanOutQueue: Send + Sync {
+    /// Queues the next page, or the next pass, of a fan-out.
+    async fn queue_fan_out(&self, page: &FanOut, delay: SignedDuration) -> Result<(), CallError>;
+}
+
+/// The event bus.
+#[async_trait]
+pub trait Bus: Send + Sync {
+    /// Hands an effect on to the function whose concern it is.
+    async fn publish_effect(&self, row: &OutboxRow) -> Result<(), CallError>;
+    /// Tells the vendor's apps about an instance.
+    async fn publish_order(&self, order: &AppOrder) -> Result<(), CallError>;
+}
+
+/// The time of day.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// Randomness for identifiers.
+pub trait Ids: Send + Sync {
+    /// A random UUID (version 4).
+    fn random(&self) -> uuid::Uuid;
+}

@@ -1,0 +1,71 @@
+//! The deploy parameters that use cases need. Production values in brackets.
+
+use std::collections::BTreeMap;
+
+use claviger_domain::catalogue::Catalogue;
+use claviger_domain::decide::Rules;
+use claviger_domain::key_policy::VendorPrincipal;
+use claviger_domain::values::{App, ShardId};
+use jiff::SignedDuration;
+
+/// Deploy parameters, parsed at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The vendor's catalogue.
+    pub catalogue: Catalogue,
+    /// The principal that customers' key policies name.
+    pub vendor: VendorPrincipal,
+    /// How often each regional key is swept (60 s).
+    pub probe_phase: SignedDuration,
+    /// How long a lease lasts, from before the read (30 s).
+    pub lease: SignedDuration,
+    /// How long an ambiguous refusal has to persist (60 s).
+    pub ambiguity: SignedDuration,
+    /// How long after the next sweep was due a shard still counts as watched (10 s).
+    pub watch_slack: SignedDuration,
+    /// How long one fresh proof serves every broker (10 s).
+    pub proof_reuse: SignedDuration,
+    /// How many shards the regional keys are swept in.
+    pub shards: u16,
+    /// Which apps each role of the vendor's apps may ask keys for, by role ARN.
+    pub app_roles: BTreeMap<String, Vec<App>>,
+}
+
+impl Settings {
+    /// What the deciding functions need of them.
+    pub fn rules(&self) -> Rules<'_> {
+        Rules {
+            catalogue: &self.catalogue,
+            ambiguity: self.ambiguity,
+            window: SignedDuration::from_secs(5),
+            freshness: SignedDuration::from_secs(30),
+        }
+    }
+
+    /// The shard of a policy: stable while the number of shards is.
+    pub fn shard_of(&self, policy: claviger_domain::ids::PolicyId) -> ShardId {
+        let folded = policy
+            .as_uuid()
+            .as_bytes()
+            .iter()
+            .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
+        let shard = folded.checked_rem(u32::from(self.shards)).unwrap_or(0);
+        ShardId(u16::try_from(shard).unwrap_or(0))
+    }
+
+    /// The published bound of a cut-off by a definite refusal, by probe alone (design, promises): phase,
+    /// queue and propagation, confirmation, lease.
+    pub fn cut_off_bound(&self) -> SignedDuration {
+        self.probe_phase + SignedDuration::from_secs(5) + SignedDuration::from_secs(5) + self.lease
+    }
+
+    /// The published bound of a cut-off by an ambiguous refusal.
+    pub fn ambiguous_cut_off_bound(&self) -> SignedDuration {
+        self.cut_off_bound() + self.ambiguity
+    }
+
+    /// The published bound while the watcher is dead: phase, slack, proof reuse, lease.
+    pub fn unwatched_bound(&self) -> SignedDuration {
+        self.probe_phase + self.watch_slack + self.proof_reuse + self.lease
+    }
+}

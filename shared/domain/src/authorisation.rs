@@ -1,0 +1,94 @@
+//! Who may call what: one table (spec E3, S1, I7). Whose organisation it is has been settled before:
+//! a person has a role in one organisation only, and a foreign one is not found.
+
+/// What a caller is, in the organisation that the call names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// A registered administrator of the organisation.
+    OrgAdmin,
+    /// A read-only person of the organisation.
+    Auditor,
+    /// The vendor's support.
+    Support,
+    /// The vendor's own machines.
+    System,
+    /// Somebody with a valid token and nothing to do with the organisation.
+    Stranger,
+}
+
+/// The calls of the HTTP interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each is named after its call")]
+pub enum Call {
+    PutOrganisation,
+    Enrol,
+    GetPolicy,
+    ValidatePolicy,
+    GetKeyPolicy,
+    RequestInstance,
+    ListInstances,
+    AddInstanceDirectly,
+    AcknowledgeOrder,
+    ListTickets,
+    CommentTicket,
+    RequestRestoration,
+    ReadAudit,
+    ListSupportRequests,
+    DecideSupportRequest,
+}
+
+/// Every call, for tests and documents.
+pub const CALLS: [Call; 15] = [
+    Call::PutOrganisation,
+    Call::Enrol,
+    Call::GetPolicy,
+    Call::ValidatePolicy,
+    Call::GetKeyPolicy,
+    Call::RequestInstance,
+    Call::ListInstances,
+    Call::AddInstanceDirectly,
+    Call::AcknowledgeOrder,
+    Call::ListTickets,
+    Call::CommentTicket,
+    Call::RequestRestoration,
+    Call::ReadAudit,
+    Call::ListSupportRequests,
+    Call::DecideSupportRequest,
+];
+
+/// What comes of a call by a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may.
+    Allowed,
+    /// It may not, and may know that the organisation exists.
+    Forbidden,
+    /// It may not know.
+    NotFound,
+}
+
+/// The table.
+pub const fn verdict(call: Call, role: Role) -> Verdict {
+    let allowed = match call {
+        Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder => {
+            matches!(role, Role::System)
+        }
+        Call::Enrol | Call::ValidatePolicy | Call::RequestInstance | Call::RequestRestoration => {
+            matches!(role, Role::OrgAdmin)
+        }
+        Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
+            matches!(role, Role::OrgAdmin | Role::Auditor | Role::Support)
+        }
+        Call::GetKeyPolicy | Call::ReadAudit => matches!(role, Role::OrgAdmin | Role::Auditor),
+        Call::CommentTicket => matches!(role, Role::OrgAdmin | Role::Support),
+        Call::ListSupportRequests | Call::DecideSupportRequest => matches!(role, Role::Support),
+    };
+    if allowed {
+        return Verdict::Allowed;
+    }
+    match (call, role) {
+        (Call::ListSupportRequests | Call::DecideSupportRequest, _) => Verdict::Forbidden,
+        (_, Role::Stranger) => Verdict::NotFound,
+        (_, Role::OrgAdmin | Role::Auditor | Role::Support | Role::System) => Verdict::Forbidden,
+    }
+}

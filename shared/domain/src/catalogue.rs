@@ -1,0 +1,274 @@
+//! The vendor's catalogue: names, realms, apps, windows, titles and switches as data (spec, preamble).
+//!
+//! One file, validated when it is loaded: at build time by a test, at start by [`Catalogue::shipped`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+use crate::values::{App, Realm, Region};
+
+/// How an organisation holds its keys (spec E8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The service assumes a role of the customer's and creates the keys in its account.
+    Byok,
+    /// The customer creates the keys and grants them by key policy.
+    Cmk,
+}
+
+impl Mode {
+    /// The mode as it is written in requests and answers.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::Byok => "byok",
+            Self::Cmk => "cmk",
+        }
+    }
+}
+
+/// What a restoration can promise, by the time since the cut-off (spec S3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowPhase {
+    /// Full restoration is promised.
+    Assured,
+    /// Restoration is attempted.
+    BestEffort,
+    /// Full recovery is not promised any more.
+    NotAssured,
+    /// Self-service is over; support may still try.
+    Lapsed,
+}
+
+/// One phase and the day after the cut-off on which it ends; the last has no end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// The phase.
+    pub phase: WindowPhase,
+    /// Whole days after the cut-off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_day: Option<u16>,
+}
+
+/// What the catalogue says about a mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModeRules {
+    /// The mode's name for people.
+    pub label: String,
+    /// Where the org admin finds it on the vendor's console.
+    pub console: String,
+    /// Title of the ticket of a revocation; `{account}` stands for the AWS account.
+    pub revocation_title: String,
+    /// Title of the ticket of a re-encryption.
+    pub reencryption_title: String,
+    /// Phases in order.
+    pub windows: Vec<Window>,
+}
+
+/// A data-residency location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RealmRules {
+    /// The realm's name for people.
+    pub name: String,
+    /// Its regions; the first is the realm's home.
+    pub regions: Vec<Region>,
+}
+
+/// An app of the vendor's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppRules {
+    /// The app's name for people.
+    pub name: String,
+    /// The family it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// The plans on which it can be encrypted; none = it cannot be encrypted itself.
+    pub plans: BTreeSet<String>,
+}
+
+/// Due dates in business days.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DueRules {
+    /// From the processing of a ticket to the site or app (spec E10).
+    pub provisioning_business_days: u16,
+    /// From a restoration request to access (spec S5).
+    pub restoration_business_days: u16,
+    /// Days on which nobody is expected to work.
+    pub holidays: BTreeSet<Date>,
+}
+
+/// The whole catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// Whether an org admin's own request starts at once (spec E3).
+    pub self_service_approval: bool,
+    /// Whether one region's refusal is enough to suspend (spec R5).
+    pub any_region_is_enough: bool,
+    /// Whether government-cloud organisations may enrol (spec E2).
+    pub government_may_enrol: bool,
+    /// Due dates.
+    pub due: DueRules,
+    /// What differs between the modes.
+    pub modes: BTreeMap<Mode, ModeRules>,
+    /// Where data may live.
+    pub realms: BTreeMap<Realm, RealmRules>,
+    /// What can be encrypted.
+    pub apps: BTreeMap<App, AppRules>,
+}
+
+/// Why a catalogue was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The file is not the TOML that is expected; the message holds line, column and reason.
+    #[error("the catalogue cannot be read: {0}")]
+    Syntax(String),
+    /// The file can be read but contradicts itself.
+    #[error("the catalogue is wrong at `{place}`: {reason}")]
+    Rule {
+        /// The table or key.
+        place: String,
+        /// What is wrong there.
+        reason: String,
+    },
+}
+
+impl Catalogue {
+    /// The catalogue that was built in.
+    ///
+    /// # Errors
+    /// Says where the shipped file is wrong; a test makes sure that it is not.
+    pub fn shipped() -> Result<Self, CatalogueError> {
+        Self::parse(include_str!("../catalogue.toml"))
+    }
+
+    /// Reads and validates a catalogue.
+    ///
+    /// # Errors
+    /// Names the line, or the table, and the reason.
+    pub fn parse(text: &str) -> Result<Self, CatalogueError> {
+        let catalogue: Self =
+            toml::from_str(text).map_err(|error| CatalogueError::Syntax(error.to_string()))?;
+        catalogue.validate()?;
+        Ok(catalogue)
+    }
+
+    fn validate(&self) -> Result<(), CatalogueError> {
+        let wrong = |place: String, reason: &str| {
+            Err(CatalogueError::Rule {
+                place,
+                reason: reason.to_owned(),
+            })
+        };
+        for (realm, rules) in &self.realms {
+            let distinct: BTreeSet<_> = rules.regions.iter().collect();
+            if rules.regions.is_empty() || distinct.len() != rules.regions.len() {
+                return wrong(format!("realms.{realm}"), "list one or more different regions");
+            }
+        }
+        for mode in [Mode::Byok, Mode::Cmk] {
+            let place = format!("modes.{}", mode.slug());
+            let Some(rules) = self.modes.get(&mode) else {
+                return wrong(place, "the mode is missing");
+            };
+            for title in [&rules.revocation_title, &rules.reencryption_title] {
+                if !title.contains("{account}") {
+                    return wrong(place, "a title does not say `{account}`");
+                }
+            }
+            let Some((last, bounded)) = rules.windows.split_last() else {
+                return wrong(place, "list at least one window");
+            };
+            let days: Vec<u16> = bounded.iter().filter_map(|window| window.until_day).collect();
+            let rising = days.windows(2).all(|pair| pair.first() < pair.last());
+            if last.until_day.is_some() || days.len() != bounded.len() || !rising {
+                return wrong(place, "every window but the last ends on a later day than the one before");
+            }
+            let phases: Vec<WindowPhase> = rules.windows.iter().map(|w| w.phase).collect();
+            if !phases.is_sorted() {
+                return wrong(place, "phases go from assured to lapsed");
+            }
+        }
+        Ok(())
+    }
+
+    /// The regions of a realm, home first; none for a realm that is not in the catalogue.
+    pub fn regions(&self, realm: &Realm) -> Option<&[Region]> {
+        self.realms.get(realm).map(|rules| rules.regions.as_slice())
+    }
+
+    /// Every region of every realm.
+    pub fn all_regions(&self) -> BTreeSet<&Region> {
+        self.realms.values().flat_map(|rules| &rules.regions).collect()
+    }
+
+    /// Whether an app can be encrypted on a plan (spec E1).
+    pub fn plan_allows(&self, app: &App, plan: &str) -> bool {
+        self.apps.get(app).is_some_and(|rules| rules.plans.contains(plan))
+    }
+
+    /// Whether an app can be encrypted at all (spec A1).
+    pub fn can_be_encrypted(&self, app: &App) -> bool {
+        self.apps.get(app).is_some_and(|rules| !rules.plans.is_empty())
+    }
+
+    /// The other members of an app's family (spec A6).
+    pub fn siblings<'a>(&'a self, app: &'a App) -> impl Iterator<Item = &'a App> {
+        let family = self.apps.get(app).and_then(|rules| rules.family.as_ref());
+        self.apps.iter().filter_map(move |(other, rules)| {
+            let same = family.is_some() && rules.family.as_ref() == family;
+            (same && other != app).then_some(other)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e6_the_shipped_catalogue_lists_the_realms_and_regions_of_the_documents() {
+        let catalogue = Catalogue::shipped().unwrap();
+        let regions = |realm: &str| -> Vec<String> {
+            let realm = realm.parse().unwrap();
+            catalogue.regions(&realm).unwrap().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(regions("europe"), ["eu-central-1", "eu-west-1"]);
+        assert_eq!(regions("usa"), ["us-east-1", "us-west-2"]);
+        assert_eq!(regions("germany"), ["eu-central-1"]);
+        assert_eq!(regions("canada"), ["ca-central-1"]);
+        assert_eq!(catalogue.realms.len(), 10);
+    }
+
+    #[test]
+    fn a_broken_catalogue_names_the_line_and_the_reason() {
+        let text = include_str!("../catalogue.toml").replace("until_day = 10", "until_day = \"ten\"");
+        let error = Catalogue::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("line"), "{error}");
+        assert!(error.contains("ten"), "{error}");
+    }
+
+    #[test]
+    fn a_catalogue_that_contradicts_itself_names_the_place() {
+        let text = include_str!("../catalogue.toml").replace("until_day = 10", "until_day = 30");
+        let error = Catalogue::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("modes.cmk"), "{error}");
+    }
+
+    #[test]
+    fn a6_the_jira_family_has_members_that_cannot_be_encrypted_themselves() {
+        let catalogue = Catalogue::shipped().unwrap();
+        let jira: App = "jira".parse().unwrap();
+        let siblings: Vec<&str> = catalogue.siblings(&jira).map(App::as_str).collect();
+        assert_eq!(siblings, ["jira-product-discovery", "jira-service-management"]);
+        assert!(!catalogue.can_be_encrypted(&"jira-product-discovery".parse().unwrap()));
+    }
+}

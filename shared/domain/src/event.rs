@@ -1,0 +1,153 @@
+//! What happened to a policy or an instance: the inputs of the deciding functions, in the past tense.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fence::Epoch;
+use crate::ids::{CorrelationId, TicketId};
+use crate::observation::ProbeRound;
+use crate::values::{Region, Subject};
+
+/// Who caused something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "role", content = "subject")]
+pub enum Actor {
+    /// A registered administrator of the organisation.
+    OrgAdmin(Subject),
+    /// The vendor's support.
+    Support(Subject),
+    /// The vendor's own machines.
+    System(Subject),
+    /// A function of claviger itself.
+    Claviger(String),
+}
+
+/// Who caused an event, and what it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Who.
+    pub actor: Actor,
+    /// What it belongs to.
+    pub correlation: CorrelationId,
+}
+
+/// What happened to a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "event")]
+pub enum PolicyEvent {
+    /// Support approved the enrolment.
+    EnrolmentApproved,
+    /// Support refused the enrolment.
+    EnrolmentRejected {
+        /// Why.
+        reason: String,
+    },
+    /// Every key was proven and holds a canary.
+    KeysVerified {
+        /// Ciphertext of the canary per region, base64.
+        canaries: BTreeMap<Region, String>,
+        /// The probe of those canaries.
+        round: ProbeRound,
+    },
+    /// A key did not stand the verification; nothing was stored but this.
+    VerificationFailed {
+        /// What was wrong, by region.
+        faults: BTreeMap<Region, String>,
+    },
+    /// The prober saw this. The second round, if there is one, was sent to confirm the first.
+    ProbesReported {
+        /// One or two rounds, oldest first.
+        rounds: Vec<ProbeRound>,
+    },
+    /// An org admin asked for restoration; every region was probed for it.
+    RestorationRequested {
+        /// The ticket it was asked on.
+        ticket: TicketId,
+        /// The probe that the request caused.
+        round: ProbeRound,
+    },
+    /// The restorer probed again.
+    RestorationProbed {
+        /// At least two rounds, oldest first.
+        rounds: Vec<ProbeRound>,
+    },
+    /// Every instance has been told that it may work again.
+    InstancesRestored {
+        /// The epoch of the fan-out.
+        epoch: Epoch,
+    },
+    /// Every instance has been told to stop.
+    InstancesSuspended {
+        /// The epoch of the fan-out.
+        epoch: Epoch,
+        /// How many.
+        instances: u64,
+    },
+}
+
+impl PolicyEvent {
+    /// The one slug of the situation.
+    pub const fn slug(&self) -> &'static str {
+        match self {
+            Self::EnrolmentApproved => "enrolment-approved",
+            Self::EnrolmentRejected { .. } => "enrolment-rejected",
+            Self::KeysVerified { .. } => "keys-verified",
+            Self::VerificationFailed { .. } => "verification-failed",
+            Self::ProbesReported { .. } => "probes-reported",
+            Self::RestorationRequested { .. } => "restoration-requested",
+            Self::RestorationProbed { .. } => "restoration-probed",
+            Self::InstancesRestored { .. } => "instances-restored",
+            Self::InstancesSuspended { .. } => "instances-suspended",
+        }
+    }
+}
+
+/// What happened to an app instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "event")]
+pub enum InstanceEvent {
+    /// Support approved the request.
+    InstanceApproved,
+    /// Support refused the request.
+    InstanceRejected {
+        /// Why.
+        reason: String,
+    },
+    /// Its first data key is in the registry.
+    InstanceProvisioned {
+        /// The policy's epoch when the key was made.
+        epoch: Epoch,
+    },
+    /// The organisation was cut off.
+    SuspensionOrdered {
+        /// The epoch of the cut-off.
+        epoch: Epoch,
+    },
+    /// The organisation's access is back.
+    RestorationOrdered {
+        /// The epoch of the opening.
+        epoch: Epoch,
+    },
+    /// The app answered an order.
+    OrderAcknowledged {
+        /// The epoch of the order it answers.
+        epoch: Epoch,
+        /// How many cached items it dropped.
+        evicted: u64,
+    },
+}
+
+impl InstanceEvent {
+    /// The one slug of the situation.
+    pub const fn slug(&self) -> &'static str {
+        match self {
+            Self::InstanceApproved => "instance-approved",
+            Self::InstanceRejected { .. } => "instance-rejected",
+            Self::InstanceProvisioned { .. } => "instance-provisioned",
+            Self::SuspensionOrdered { .. } => "suspension-ordered",
+            Self::RestorationOrdered { .. } => "restoration-ordered",
+            Self::OrderAcknowledged { .. } => "order-acknowledged",
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a probe of a key saw. Only [`ProbeRound`]s change what is believed about a key: events and
+//! refusals met elsewhere are hints, a different type (design, point 7).
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::values::Region;
+
+/// Why KMS refused: the answer was about this key or this caller, and came from a healthy service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// The key is disabled.
+    KeyDisabled,
+    /// The key is waiting to be deleted.
+    KeyPendingDeletion,
+    /// The key's imported material is gone.
+    KeyPendingImport,
+    /// The key is gone for good (DescribeKey said so in an earlier state).
+    KeyUnavailable,
+    /// Access denied: key policy, trust policy, role, SCP; they cannot be told apart.
+    AccessDenied,
+    /// The key, or what was used of it, was not found.
+    KeyNotFound,
+    /// An invalid state that DescribeKey does not explain (a custom key store).
+    InvalidState,
+}
+
+impl RefusalKind {
+    /// Whether one answer is enough (spec R3, R4). An ambiguous refusal counts only when it persists.
+    pub const fn is_definite(self) -> bool {
+        match self {
+            Self::KeyDisabled
+            | Self::KeyPendingDeletion
+            | Self::KeyPendingImport
+            | Self::KeyUnavailable => true,
+            Self::AccessDenied | Self::KeyNotFound | Self::InvalidState => false,
+        }
+    }
+
+    /// What the customer does to give access back.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::KeyDisabled => "enable the key: `aws kms enable-key --key-id <arn> --region <region>`",
+            Self::KeyPendingDeletion => {
+                "cancel the deletion, then enable the key: `aws kms cancel-key-deletion`, `aws kms enable-key`"
+            }
+            Self::KeyPendingImport => "import the same key material again: `aws kms import-key-material`",
+            Self::KeyUnavailable => "the key is gone for good; ask to restore into degraded and replace it",
+            Self::AccessDenied => {
+                "put the key policy that `GET .../key-policy` prints on the key again: `aws kms put-key-policy`"
+            }
+            Self::KeyNotFound => "check that the key still exists in this account and region",
+            Self::InvalidState => "check the key's custom key store: it has to be connected",
+        }
+    }
+}
+
+/// Why there was no answer about the key: nothing follows from it about the customer's will (I2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoAnswerKind {
+    /// KMS asked us to slow down.
+    Throttled,
+    /// KMS or the way to it failed: 5xx, timeout, connection.
+    Unreachable,
+    /// Our own fault: credentials, a malformed request, an answer nobody expected.
+    OurFault,
+}
+
+/// What one probe of one regional key saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "saw", content = "kind")]
+pub enum Observation {
+    /// The key decrypted the canary.
+    Usable,
+    /// KMS refused.
+    Refused(RefusalKind),
+    /// No answer about the key.
+    NoAnswer(NoAnswerKind),
+}
+
+/// One probe of each regional key of a policy, within one short window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeRound {
+    /// When the first probe of the round was sent.
+    pub started_at: Timestamp,
+    /// What each region answered.
+    pub observations: BTreeMap<Region, Observation>,
+    /// Whether the control probes (the vendor's own canary keys) answered in the same round. Ambiguous
+    /// refusals count only while they do. `None`: not asked, because nothing ambiguous was seen.
+    pub controls_healthy: Option<bool>,
+}

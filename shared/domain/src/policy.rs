@@ -1,0 +1,281 @@
+//! An organisation's one encryption policy: its keys, its lifecycle and its fence.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::catalogue::Mode;
+use crate::fact::AuditHead;
+use crate::fence::Fence;
+use crate::ids::{OrganisationId, PolicyId, TicketId};
+use crate::observation::{NoAnswerKind, RefusalKind};
+use crate::values::{
+    AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject,
+};
+
+/// What is believed about a regional key, from probes alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum KeyHealth {
+    /// Never probed.
+    Unknown,
+    /// The last answer was a success.
+    Usable,
+    /// The last answer was a refusal.
+    Refused {
+        /// What KMS said.
+        kind: RefusalKind,
+        /// Since when every answer was a refusal, counted only while control probes were healthy.
+        #[serde(rename = "refusedSince")]
+        refused_since: Timestamp,
+        /// Whether it counts: at once for a definite refusal, after persisting for an ambiguous one.
+        stands: bool,
+    },
+    /// The last probe got no answer about the key. What was known before is kept, for an ambiguous
+    /// refusal that was under way.
+    NoAnswer {
+        /// Why there was none.
+        kind: NoAnswerKind,
+        /// An ambiguous refusal's start, if one was under way.
+        #[serde(rename = "refusedSince")]
+        refused_since: Option<Timestamp>,
+    },
+}
+
+impl KeyHealth {
+    /// The word that is shown (design, HTTP interface).
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Usable => "usable",
+            Self::Refused { kind, .. } => match kind {
+                RefusalKind::KeyDisabled => "disabled",
+                RefusalKind::KeyPendingDeletion => "pending-deletion",
+                RefusalKind::KeyPendingImport => "pending-import",
+                RefusalKind::KeyUnavailable | RefusalKind::KeyNotFound => "deleted",
+                RefusalKind::AccessDenied | RefusalKind::InvalidState => "access-denied",
+            },
+            Self::NoAnswer { kind, .. } => match kind {
+                NoAnswerKind::Throttled => "throttled",
+                NoAnswerKind::Unreachable | NoAnswerKind::OurFault => "unreachable",
+            },
+        }
+    }
+
+    /// Whether the customer's refusal counts.
+    pub const fn stands_refused(self) -> bool {
+        matches!(self, Self::Refused { stands: true, .. })
+    }
+
+    /// What the customer should do, if anything.
+    pub const fn help(self) -> Option<&'static str> {
+        match self {
+            Self::Refused { kind, .. } => Some(kind.remedy()),
+            Self::NoAnswer { .. } => Some("nothing to do: it heals by itself when AWS answers again"),
+            Self::Unknown | Self::Usable => None,
+        }
+    }
+}
+
+/// The key of one region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionalKey {
+    /// The customer's key.
+    pub arn: KeyArn,
+    /// A ciphertext made under the key when it was enrolled, base64; probes decrypt it.
+    pub canary: Option<String>,
+    /// What is believed about it.
+    pub health: KeyHealth,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Where a policy stands. What a state needs to know is in the state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum Lifecycle {
+    /// Asked for; a support agent has to approve.
+    Requested {
+        /// When.
+        at: Timestamp,
+        /// By which org admin.
+        by: Subject,
+        /// When it is due (spec E10).
+        #[serde(rename = "dueAt")]
+        due_at: Timestamp,
+    },
+    /// Approved; keys are being proven and canaries made.
+    Verifying {
+        /// Since when.
+        since: Timestamp,
+        /// When it is due.
+        #[serde(rename = "dueAt")]
+        due_at: Timestamp,
+    },
+    /// In use.
+    Active {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Cut off by the customer's keys. Ends by an org admin's request and fresh probes.
+    Suspended {
+        /// The cut-off: when the fence closed. Windows count from here.
+        #[serde(rename = "cutOffAt")]
+        cut_off_at: Timestamp,
+    },
+    /// An org admin asked for restoration and every region answered once; being proven again.
+    Restoring {
+        /// Since when.
+        since: Timestamp,
+        /// The cut-off, kept for the window.
+        #[serde(rename = "cutOffAt")]
+        cut_off_at: Timestamp,
+        /// Who asked.
+        by: Subject,
+    },
+    /// The window is over.
+    Lapsed {
+        /// The cut-off.
+        #[serde(rename = "cutOffAt")]
+        cut_off_at: Timestamp,
+    },
+    /// The organisation left.
+    Closed {
+        /// When.
+        at: Timestamp,
+    },
+    /// Support refused the request, or verification failed.
+    Rejected {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Lifecycle {
+    /// The word that is shown.
+    pub const fn slug(&self) -> &'static str {
+        match self {
+            Self::Requested { .. } => "requested",
+            Self::Verifying { .. } => "verifying",
+            Self::Active { .. } => "active",
+            Self::Suspended { .. } => "suspended",
+            Self::Restoring { .. } => "restoring",
+            Self::Lapsed { .. } => "lapsed",
+            Self::Closed { .. } => "closed",
+            Self::Rejected { .. } => "rejected",
+        }
+    }
+
+    /// When the fence closed, in the states that remember it.
+    pub const fn cut_off_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Suspended { cut_off_at }
+            | Self::Restoring { cut_off_at, .. }
+            | Self::Lapsed { cut_off_at } => Some(*cut_off_at),
+            Self::Requested { .. }
+            | Self::Verifying { .. }
+            | Self::Active { .. }
+            | Self::Closed { .. }
+            | Self::Rejected { .. } => None,
+        }
+    }
+
+    /// Whether the policy's keys are swept by the prober: from its activation until it is closed.
+    pub const fn is_watched(&self) -> bool {
+        match self {
+            Self::Active { .. }
+            | Self::Suspended { .. }
+            | Self::Restoring { .. }
+            | Self::Lapsed { .. } => true,
+            Self::Requested { .. }
+            | Self::Verifying { .. }
+            | Self::Closed { .. }
+            | Self::Rejected { .. } => false,
+        }
+    }
+}
+
+/// The aggregate on which [`crate::decide::decide`] works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EncryptionPolicy {
+    /// Its identifier.
+    pub id: PolicyId,
+    /// Whose it is.
+    pub organisation: OrganisationId,
+    /// The vendor's name for whose it is.
+    pub organisation_name: OrganisationName,
+    /// How the keys are held.
+    pub mode: Mode,
+    /// Where the data lives.
+    pub realm: Realm,
+    /// The customer's account.
+    pub account: AccountId,
+    /// The label in every encryption context.
+    pub context_tag: ContextTag,
+    /// The shard in which its keys are swept.
+    pub shard: ShardId,
+    /// One key per region of the realm.
+    pub keys: BTreeMap<Region, RegionalKey>,
+    /// Where it stands.
+    pub lifecycle: Lifecycle,
+    /// What the data plane reads.
+    pub fence: Fence,
+    /// Generation of the keys; re-encryption raises it.
+    pub generation: u64,
+    /// The open ticket of a revocation, complete or not.
+    pub ticket: Option<TicketId>,
+    /// Start of the newest probe that changed something; an older one is dropped.
+    pub probed_at: Option<Timestamp>,
+    /// The end of its chain of facts.
+    pub audit: AuditHead,
+    /// Raised by every commit; the store compares it.
+    pub version: u64,
+}
+
+impl EncryptionPolicy {
+    /// Whether some regions refuse while others still work (spec R5).
+    pub fn is_degraded(&self) -> bool {
+        let refused = self.keys.values().filter(|key| key.health.stands_refused()).count();
+        refused > 0 && refused < self.keys.len()
+    }
+
+    /// The encryption context of the canary, and with another purpose and instance, of data keys
+    /// (spec K3, E9).
+    pub fn encryption_context(&self, purpose: &str, subject: &str) -> BTreeMap<String, String> {
+        encryption_context(self.organisation, purpose, subject, &self.context_tag)
+    }
+}
+
+/// Every call under a customer's key carries these four; the key policy's condition is on the first.
+pub fn encryption_context(
+    organisation: OrganisationId,
+    purpose: &str,
+    subject: &str,
+    tag: &ContextTag,
+) -> BTreeMap<String, String> {
+    [
+        (CONTEXT_ORGANISATION.to_owned(), organisation.to_string()),
+        (CONTEXT_PURPOSE.to_owned(), purpose.to_owned()),
+        (CONTEXT_INSTANCE.to_owned(), subject.to_owned()),
+        (CONTEXT_TAG.to_owned(), tag.to_string()),
+    ]
+    .into()
+}
+
+/// Context key of the opaque organisation id.
+pub const CONTEXT_ORGANISATION: &str = "claviger:organisation";
+/// Context key of the purpose.
+pub const CONTEXT_PURPOSE: &str = "claviger:purpose";
+/// Context key of the instance, or of the policy for canaries.
+pub const CONTEXT_INSTANCE: &str = "claviger:instance";
+/// Context key of the customer's label.
+pub const CONTEXT_TAG: &str = "claviger:tag";
+/// Purpose of the ciphertexts that probes decrypt.
+pub const PURPOSE_CANARY: &str = "canary";
+/// Purpose of data keys.
+pub const PURPOSE_DATA_KEY: &str = "data-key";
