@@ -1,0 +1,108 @@
+"""Plays the customers and the canary customer, and reaches the admin side of their cloud."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from claviger_local import settings
+from claviger_local.aws import Answer, customer, http
+
+
+def kms(account: str, region: str) -> Any:
+    return customer("kms", account, region)
+
+
+def create_key(account: str, region: str, policy: dict[str, Any] | None = None, description: str = "") -> str:
+    arguments: dict[str, Any] = {"Description": description}
+    if policy is not None:
+        arguments["Policy"] = json.dumps(policy)
+    return str(kms(account, region).create_key(**arguments)["KeyMetadata"]["Arn"])
+
+
+def region_of(key_arn: str) -> str:
+    return key_arn.split(":")[3]
+
+
+def account_of(key_arn: str) -> str:
+    return key_arn.split(":")[4]
+
+
+def of_key(key_arn: str) -> Any:
+    return kms(account_of(key_arn), region_of(key_arn))
+
+
+def canary_policy(key_access_role: str) -> dict[str, Any]:
+    """What the oldest key-policy template grants: Decrypt, and Encrypt to make the canary."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "owner",
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:aws:iam::{settings.CANARY_ACCOUNT}:root"},
+                "Action": "kms:*",
+                "Resource": "*",
+            },
+            {
+                "Sid": "claviger-use",
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:aws:iam::{settings.VENDOR_ACCOUNT}:root"},
+                "Action": [
+                    "kms:Encrypt",
+                    "kms:Decrypt",
+                    "kms:GenerateDataKey",
+                    "kms:GenerateDataKeyWithoutPlaintext",
+                    "kms:DescribeKey",
+                ],
+                "Resource": "*",
+                "Condition": {"StringEquals": {"aws:PrincipalArn": key_access_role}},
+            },
+        ],
+    }
+
+
+def create_canaries(key_access_role: str) -> dict[str, dict[str, str]]:
+    """One canary key per region of the catalogue: the CanaryKeys parameter."""
+    policy = canary_policy(key_access_role)
+    return {
+        region: {"keyArn": create_key(settings.CANARY_ACCOUNT, region, policy, "canary customer")}
+        for region in settings.ALL_REGIONS
+    }
+
+
+# The admin side of the customers' cloud.
+
+
+def admin(method: str, path: str, body: Any = None) -> Answer:
+    return http(method, f"{settings.CUSTOMER_AWS}/_cloud/{path}", body=body)
+
+
+def inject(kind: str, **where: Any) -> None:
+    """throttle, error-500, timeout, events-lost, ...: for an account, a region, an operation, or all of them."""
+    answer = admin("POST", "faults", {"kind": kind, **where})
+    if answer.status >= 300:
+        raise AssertionError(f"the customers' cloud refused the fault: {answer}")
+
+
+def heal() -> None:
+    admin("DELETE", "faults")
+
+
+def decrypt_as_owner(ciphertext: str, key_arn: str, context: dict[str, str]) -> bytes:
+    """What only a test may do: the plaintext of a wrapped data key."""
+    import base64
+
+    answer = admin(
+        "POST", "decrypt-as-owner", {"keyArn": key_arn, "ciphertext": ciphertext, "encryptionContext": context}
+    )
+    if answer.status != 200:
+        raise AssertionError(f"the customers' cloud did not decrypt: {answer}")
+    return base64.b64decode(answer.json["plaintext"])
+
+
+def calls(account: str | None = None, operation: str | None = None, since: str | None = None) -> list[dict[str, Any]]:
+    """The KMS and STS calls that the customers' cloud has answered."""
+    query = "&".join(f"{k}={v}" for k, v in {"account": account, "operation": operation, "since": since}.items() if v)
+    found = admin("GET", f"calls?{query}").json
+    return list(found["items"] if isinstance(found, dict) else found)

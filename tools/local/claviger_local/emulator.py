@@ -1,0 +1,89 @@
+"""Starts ministack (the vendor's AWS) with three answers corrected to those of AWS.
+
+- A Function URL with IAM authorisation names its caller in `requestContext.authorizer.iam`; ministack checks the
+  caller but leaves the block out.
+- A user pool's tokens name an issuer under which their keys can be fetched; ministack names the real AWS host.
+- A `rate(1 minute)` rule fires on the minute; ministack looks at its rules every 10 s only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any
+
+CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
+
+
+def caller_of(headers: dict[str, str]) -> dict[str, Any] | None:
+    """The `authorizer.iam` block of a signed request whose signature ministack has already accepted."""
+    from ministack.core.iam_evaluator import resolve_caller_identity
+
+    match = CREDENTIAL.search(headers.get("authorization", ""))
+    identity = resolve_caller_identity(match.group(1)) if match else None
+    if identity is None:
+        return None
+    return {
+        "accessKey": identity["accessKey"],
+        "accountId": identity["userArn"].split(":")[4],
+        "callerId": identity["userId"],
+        "cognitoIdentity": None,
+        "principalOrgId": None,
+        "userArn": identity["userArn"],
+        "userId": identity["userId"],
+    }
+
+
+def name_callers_of_function_urls() -> None:
+    from ministack.services import lambda_svc
+
+    build = lambda_svc._build_function_url_event
+
+    def build_with_caller(
+        url_id: str,
+        account: str,
+        region: str,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        *rest: Any,
+        **named: Any,
+    ) -> dict[str, Any]:
+        event = build(url_id, account, region, method, path, headers, *rest, **named)
+        caller = caller_of(headers)
+        if caller is not None:
+            event["requestContext"]["authorizer"] = {"iam": caller}
+        return event
+
+    lambda_svc._build_function_url_event = build_with_caller
+
+
+def name_issuer_of_tokens(gateway: str) -> None:
+    from ministack.services import cognito
+
+    sign = cognito._signed_jwt
+
+    def sign_as_gateway(claims: dict[str, Any], pool: str, use: str, *rest: Any, **named: Any) -> str:
+        return sign(claims | {"iss": f"{gateway}/{pool}"}, pool, use, *rest, **named)
+
+    cognito._signed_jwt = sign_as_gateway
+
+
+def fire_schedules_on_time() -> None:
+    from ministack.services import eventbridge
+
+    eventbridge._SCHEDULER_TICK_INTERVAL = 1
+
+
+def main() -> None:
+    name_callers_of_function_urls()
+    name_issuer_of_tokens(os.environ["AWS_ENDPOINT_URL"])
+    fire_schedules_on_time()
+    from ministack.app import main as serve
+
+    serve()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
