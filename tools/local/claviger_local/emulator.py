@@ -1,7 +1,8 @@
-"""Starts ministack (the vendor's AWS) with three answers corrected to those of AWS.
+"""Starts ministack (the vendor's AWS) with four answers corrected to those of AWS.
 
 - A Function URL with IAM authorisation names its caller in `requestContext.authorizer.iam`; ministack checks the
   caller but leaves the block out.
+- The condition key `aws:PrincipalArn` of an assumed role is the role's ARN; ministack gives the session's.
 - A user pool's tokens name an issuer under which their keys can be fetched; ministack names the real AWS host.
 - A `rate(1 minute)` rule fires on the minute; ministack looks at its rules every 10 s only.
 """
@@ -59,6 +60,21 @@ def name_callers_of_function_urls() -> None:
     lambda_svc._build_function_url_event = build_with_caller
 
 
+def name_role_as_principal() -> None:
+    from ministack.core import iam_evaluator
+
+    resolve = iam_evaluator._resolve_condition_key
+
+    def resolve_to_role(key: str, context: Any) -> Any:
+        value = resolve(key, context)
+        if key.lower() == "aws:principalarn" and ":assumed-role/" in str(value):
+            account, role = value.split(":")[4], value.split("/")[1]
+            return f"arn:aws:iam::{account}:role/{role}"
+        return value
+
+    iam_evaluator._resolve_condition_key = resolve_to_role
+
+
 def name_issuer_of_tokens(gateway: str) -> None:
     from ministack.services import cognito
 
@@ -78,6 +94,7 @@ def fire_schedules_on_time() -> None:
 
 def main() -> None:
     name_callers_of_function_urls()
+    name_role_as_principal()
     name_issuer_of_tokens(os.environ["AWS_ENDPOINT_URL"])
     fire_schedules_on_time()
     from ministack.app import main as serve

@@ -1,0 +1,60 @@
+# Everything that is installed or made stays in the checkout: .venv, target, .local.
+# `make run` is the whole system on one machine: docs/LOCAL-CLOUD.md.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+STAY ?= 1
+VENV := .venv/bin
+# A cargo-nextest of the machine is used when there is one; else it is built into .local, once.
+export PATH := $(CURDIR)/.local/bin:$(PATH)
+export SAM_CLI_TELEMETRY := 0
+
+.PHONY: run stop test bench prove lint build setup tools fmt
+
+run: setup build
+	@$(VENV)/python tools/local run --stay $(STAY)
+
+stop: setup
+	@$(VENV)/python tools/local stop
+
+test: setup tools
+	cargo nextest run --workspace --locked
+	$(VENV)/pytest -q tests/python
+
+bench: setup
+	cargo bench --workspace --locked
+
+# The long checks. For now: the story, twice in a row, on a cloud of its own each time.
+prove: setup build
+	$(VENV)/python tools/local run --stay 0
+	$(VENV)/python tools/local run --stay 0
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(VENV)/ruff format --check tools tests/python
+	$(VENV)/ruff check tools tests/python
+	$(VENV)/cfn-lint template.yaml key-access.yaml examples/notes/template.yaml
+	$(VENV)/sam validate --lint --template template.yaml
+
+fmt: setup
+	cargo fmt --all
+	$(VENV)/ruff format tools tests/python
+	$(VENV)/ruff check --fix tools tests/python
+
+build:
+	cargo build --workspace --bins --locked
+
+setup: .venv/.made
+
+.venv/.made: requirements.txt | needed
+	@$(PYTHON) -m venv .venv
+	@$(VENV)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+tools: | needed
+	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked --quiet --root .local cargo-nextest
+
+.PHONY: needed
+needed:
+	@sh tools/needed.sh $(PYTHON)
