@@ -80,7 +80,10 @@ pub trait Policies: Send + Sync {
         decision: &Decision,
     ) -> Result<(), StoreError>;
     /// The organisations whose policies have keys in this account.
-    async fn organisations_of_account(&self, account: &AccountId) -> Result<Vec<OrganisationName>, StoreError>;
+    async fn organisations_of_account(
+        &self,
+        account: &AccountId,
+    ) -> Result<Vec<OrganisationName>, StoreError>;
 }
 
 /// App instances.
@@ -139,7 +142,11 @@ pub enum SupportRequestKind {
 #[async_trait]
 pub trait SupportRequests: Send + Sync {
     /// The open ones.
-    async fn support_requests(&self, cursor: Option<&str>, limit: u16) -> Result<Page<SupportRequest>, StoreError>;
+    async fn support_requests(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<SupportRequest>, StoreError>;
     /// One of them (consistent read).
     async fn support_request(&self, id: uuid::Uuid) -> Result<Option<SupportRequest>, StoreError>;
 }
@@ -148,7 +155,11 @@ pub trait SupportRequests: Send + Sync {
 #[async_trait]
 pub trait Tickets: Send + Sync {
     /// One ticket (consistent read).
-    async fn ticket(&self, organisation: &OrganisationName, id: TicketId) -> Result<Option<Ticket>, StoreError>;
+    async fn ticket(
+        &self,
+        organisation: &OrganisationName,
+        id: TicketId,
+    ) -> Result<Option<Ticket>, StoreError>;
     /// An organisation's tickets, newest first.
     async fn tickets(
         &self,
@@ -377,6 +388,8 @@ pub trait ProbeQueue: Send + Sync {
 pub trait FanOutQueue: Send + Sync {
     /// Queues the next page, or the next pass, of a fan-out.
     async fn queue_fan_out(&self, page: &FanOut, delay: SignedDuration) -> Result<(), CallError>;
+    /// Queues an effect again, on the queue of the function that has it now.
+    async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError>;
 }
 
 /// The event bus.

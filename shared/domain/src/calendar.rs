@@ -3,7 +3,7 @@
 use jiff::civil::{Date, Weekday};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
-use crate::catalogue::{DueRules, Mode, Catalogue, WindowPhase};
+use crate::catalogue::{Catalogue, DueRules, Mode, WindowPhase};
 
 fn is_business_day(rules: &DueRules, day: Date) -> bool {
     !matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday) && !rules.holidays.contains(&day)
@@ -67,11 +67,7 @@ mod tests {
     #[case(Mode::Cmk, 9, WindowPhase::Assured)]
     #[case(Mode::Cmk, 10, WindowPhase::BestEffort)]
     #[case(Mode::Cmk, 20, WindowPhase::NotAssured)]
-    fn s3_windows_count_from_the_cut_off(
-        #[case] mode: Mode,
-        #[case] days: i64,
-        #[case] phase: WindowPhase,
-    ) {
+    fn s3_windows_count_from_the_cut_off(#[case] mode: Mode, #[case] days: i64, #[case] phase: WindowPhase) {
         let catalogue = Catalogue::shipped().unwrap();
         let cut: Timestamp = "2026-11-01T12:00:00Z".parse().unwrap();
         let now = cut + (days * 24).hours();

@@ -162,12 +162,8 @@ impl Catalogue {
     }
 
     fn validate(&self) -> Result<(), CatalogueError> {
-        let wrong = |place: String, reason: &str| {
-            Err(CatalogueError::Rule {
-                place,
-                reason: reason.to_owned(),
-            })
-        };
+        let wrong =
+            |place: String, reason: &str| Err(CatalogueError::Rule { place, reason: reason.to_owned() });
         for (realm, rules) in &self.realms {
             let distinct: BTreeSet<_> = rules.regions.iter().collect();
             if rules.regions.is_empty() || distinct.len() != rules.regions.len() {

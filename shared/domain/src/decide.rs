@@ -109,12 +109,7 @@ pub fn enrol(
         Lifecycle::Requested { at: now, by: by.clone(), due_at }
     };
     let keys = enrolment.keys.iter().map(|(region, arn)| {
-        let key = RegionalKey {
-            arn: arn.clone(),
-            canary: None,
-            health: KeyHealth::Unknown,
-            since: now,
-        };
+        let key = RegionalKey { arn: arn.clone(), canary: None, health: KeyHealth::Unknown, since: now };
         (region.clone(), key)
     });
     let next = EncryptionPolicy {
@@ -154,9 +149,7 @@ pub fn decide(
     let change = match event {
         PolicyEvent::EnrolmentApproved => enrolment_approved(policy, origin, now),
         PolicyEvent::EnrolmentRejected { reason } => enrolment_rejected(policy, reason, origin, now),
-        PolicyEvent::KeysVerified { canaries, round } => {
-            keys_verified(rules, policy, canaries, round, now)
-        }
+        PolicyEvent::KeysVerified { canaries, round } => keys_verified(rules, policy, canaries, round, now),
         PolicyEvent::VerificationFailed { faults } => verification_failed(policy, faults, now),
         PolicyEvent::ProbesReported { rounds } => probes_reported(rules, policy, rounds, now),
         PolicyEvent::RestorationRequested { ticket, round } => {
@@ -174,11 +167,7 @@ pub fn decide(
 
 /// Whether a round has to be confirmed by a second one before it can suspend (or be dropped). Asked
 /// by the prober between its two rounds; the same test that [`decide`] applies.
-pub fn wants_confirmation(
-    rules: &Rules<'_>,
-    policy: &EncryptionPolicy,
-    round: &ProbeRound,
-) -> bool {
+pub fn wants_confirmation(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &ProbeRound) -> bool {
     let open = match policy.lifecycle {
         Lifecycle::Active { .. } | Lifecycle::Restoring { .. } => true,
         Lifecycle::Requested { .. }
@@ -233,16 +222,10 @@ fn committed(
 }
 
 fn illegal<T>(policy: &EncryptionPolicy) -> Result<T, Refusal> {
-    Err(Refusal::IllegalForState {
-        lifecycle: policy.lifecycle.slug(),
-    })
+    Err(Refusal::IllegalForState { lifecycle: policy.lifecycle.slug() })
 }
 
-fn enrolment_approved(
-    policy: &EncryptionPolicy,
-    origin: &Origin,
-    now: Timestamp,
-) -> Result<Change, Refusal> {
+fn enrolment_approved(policy: &EncryptionPolicy, origin: &Origin, now: Timestamp) -> Result<Change, Refusal> {
     let Actor::Support(_) = origin.actor else {
         return Err(Refusal::Forbidden { who: "a support agent" });
     };
@@ -326,19 +309,14 @@ fn verification_failed(
 }
 
 /// What a round makes of each key's health.
-fn observed(
-    rules: &Rules<'_>,
-    policy: &EncryptionPolicy,
-    round: &ProbeRound,
-) -> BTreeMap<Region, KeyHealth> {
+fn observed(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &ProbeRound) -> BTreeMap<Region, KeyHealth> {
     let seen = policy.keys.iter().map(|(region, key)| {
         let health = match round.observations.get(region) {
             None => key.health,
             Some(Observation::Usable) => KeyHealth::Usable,
-            Some(Observation::NoAnswer(kind)) => KeyHealth::NoAnswer {
-                kind: *kind,
-                refused_since: ambiguous_since(key.health),
-            },
+            Some(Observation::NoAnswer(kind)) => {
+                KeyHealth::NoAnswer { kind: *kind, refused_since: ambiguous_since(key.health) }
+            }
             Some(Observation::Refused(kind)) => {
                 refusal(rules, key.health, *kind, round.controls_healthy, round.started_at)
             }
@@ -431,21 +409,14 @@ fn all_usable(
         .filter_map(|region| match round.observations.get(region) {
             Some(Observation::Usable) => None,
             Some(other) => Some((region.clone(), *other)),
-            None => Some((
-                region.clone(),
-                Observation::NoAnswer(crate::observation::NoAnswerKind::OurFault),
-            )),
+            None => Some((region.clone(), Observation::NoAnswer(crate::observation::NoAnswerKind::OurFault))),
         })
         .collect();
     if faults.is_empty() { Ok(()) } else { Err(Refusal::KeysNotUsable { faults }) }
 }
 
 /// Writes what was seen into the policy; says whether anything changed.
-fn believe(
-    next: &mut EncryptionPolicy,
-    seen: &BTreeMap<Region, KeyHealth>,
-    started_at: Timestamp,
-) -> bool {
+fn believe(next: &mut EncryptionPolicy, seen: &BTreeMap<Region, KeyHealth>, started_at: Timestamp) -> bool {
     let mut changed = false;
     for (region, key) in &mut next.keys {
         if let Some(health) = seen.get(region).filter(|health| **health != key.health) {
@@ -494,7 +465,11 @@ fn probes_reported(
             if changed { Ok(Change { next, effects: Vec::new() }) } else { Err(Refusal::Redundant) }
         }
         Lifecycle::Suspended { .. } | Lifecycle::Lapsed { .. } => {
-            if changed { Ok(Change { next, effects: Vec::new() }) } else { Err(Refusal::Redundant) }
+            if changed {
+                Ok(Change { next, effects: Vec::new() })
+            } else {
+                Err(Refusal::Redundant)
+            }
         }
         Lifecycle::Requested { .. }
         | Lifecycle::Verifying { .. }
@@ -608,11 +583,12 @@ fn tell_of_regions(
             key_lines(next)
         );
         tell(rules, next, body, now, &mut effects);
-    } else if is.is_empty() && next.keys.values().all(|key| key.health == KeyHealth::Usable) {
-        if let Some(ticket) = next.ticket.take() {
-            let body = "Every regional key works again; access was never cut off.".to_owned();
-            effects.push(Effect::ResolveTicket { ticket, body });
-        }
+    } else if is.is_empty()
+        && next.keys.values().all(|key| key.health == KeyHealth::Usable)
+        && let Some(ticket) = next.ticket.take()
+    {
+        let body = "Every regional key works again; access was never cut off.".to_owned();
+        effects.push(Effect::ResolveTicket { ticket, body });
     }
     effects
 }
@@ -678,7 +654,12 @@ fn restoration_probed(
     let seen = observed(rules, policy, last);
     let mut next = policy.clone();
     believe(&mut next, &seen, last.started_at);
-    if proven_revoked(rules, policy, rounds, &seen) {
+    // Spec S6: one region that refuses in both rounds is enough to stop a restoration, as all are needed.
+    let before = observed(rules, policy, first);
+    let refused_twice = seen.iter().any(|(region, health)| {
+        health.stands_refused() && before.get(region).is_some_and(|health| health.stands_refused())
+    });
+    if refused_twice && within_window(rules, first, last) {
         return Ok(back_to_suspended(next, cut_off_at));
     }
     // INVARIANT (I5): the key cause is lifted only on fresh, consistent probes of all regions.
@@ -709,11 +690,7 @@ fn instances_restored(policy: &EncryptionPolicy, epoch: Epoch) -> Result<Change,
     Ok(Change { next, effects: vec![Effect::ResolveTicket { ticket, body }] })
 }
 
-fn instances_suspended(
-    policy: &EncryptionPolicy,
-    epoch: Epoch,
-    instances: u64,
-) -> Result<Change, Refusal> {
+fn instances_suspended(policy: &EncryptionPolicy, epoch: Epoch, instances: u64) -> Result<Change, Refusal> {
     if epoch < policy.fence.epoch {
         return Err(Refusal::Stale);
     }
@@ -721,8 +698,5 @@ fn instances_suspended(
         return illegal(policy);
     };
     let body = format!("Every app instance was told to stop: {instances}.");
-    Ok(Change {
-        next: policy.clone(),
-        effects: vec![Effect::CommentTicket { ticket, body }],
-    })
+    Ok(Change { next: policy.clone(), effects: vec![Effect::CommentTicket { ticket, body }] })
 }

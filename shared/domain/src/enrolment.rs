@@ -82,12 +82,12 @@ impl Enrolment {
         let realm: Option<Realm> = parsed(body, "realm", &mut faults);
         let tag: Option<ContextTag> = parsed(body, "contextTag", &mut faults);
         let again: Option<ContextTag> = parsed(body, "contextTagConfirmation", &mut faults);
-        if let (Some(tag), Some(again)) = (&tag, &again) {
-            if tag != again {
-                let help = "type the context tag twice; it cannot be changed later";
-                let invalid = Invalid::new("it differs from `contextTag`", help);
-                faults.push(invalid.at("contextTagConfirmation"));
-            }
+        if let (Some(tag), Some(again)) = (&tag, &again)
+            && tag != again
+        {
+            let help = "type the context tag twice; it cannot be changed later";
+            let invalid = Invalid::new("it differs from `contextTag`", help);
+            faults.push(invalid.at("contextTagConfirmation"));
         }
         let regions = realm.as_ref().and_then(|realm| {
             let regions = catalogue.regions(realm);

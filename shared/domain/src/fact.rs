@@ -87,10 +87,7 @@ impl AuditHead {
             hash: String::new(),
         };
         fact.hash = fact.computed_hash();
-        let head = Self {
-            seq: fact.seq,
-            hash: fact.hash.clone(),
-        };
+        let head = Self { seq: fact.seq, hash: fact.hash.clone() };
         (head, fact)
     }
 }
@@ -117,6 +114,14 @@ impl Fact {
         EffectId::from_uuid(Uuid::from_bytes(self.derived(&format!("effect {index}"))))
     }
 
+    fn derived(&self, what: &str) -> [u8; 16] {
+        let digest = Sha256::digest(format!("{} {} {what}", self.stream, self.seq).as_bytes());
+        let mut bytes = [0_u8; 16];
+        for (to, from) in bytes.iter_mut().zip(digest) {
+            *to = from;
+        }
+        bytes
+    }
 }
 
 /// A ticket's identifier, derived so that a decision that is taken twice names the same ticket; its
@@ -129,15 +134,4 @@ pub fn derived_ticket_id(stream: Uuid, seq: u64, at: Timestamp) -> TicketId {
     }
     let millis = u64::try_from(at.as_millisecond()).unwrap_or(0);
     TicketId::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
-}
-
-impl Fact {
-    fn derived(&self, what: &str) -> [u8; 16] {
-        let digest = Sha256::digest(format!("{} {} {what}", self.stream, self.seq).as_bytes());
-        let mut bytes = [0_u8; 16];
-        for (to, from) in bytes.iter_mut().zip(digest) {
-            *to = from;
-        }
-        bytes
-    }
 }

@@ -16,19 +16,12 @@ pub struct Invalid {
 impl Invalid {
     /// Says what is wrong and what would be right.
     pub fn new(reason: impl Into<String>, help: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            help: help.into(),
-        }
+        Self { reason: reason.into(), help: help.into() }
     }
 
     /// Names the field of the request body that held the value.
     pub fn at(self, field: impl Into<String>) -> InvalidField {
-        InvalidField {
-            field: field.into(),
-            reason: self.reason,
-            help: self.help,
-        }
+        InvalidField { field: field.into(), reason: self.reason, help: self.help }
     }
 }
 

@@ -32,10 +32,9 @@ impl RefusalKind {
     /// Whether one answer is enough (spec R3, R4). An ambiguous refusal counts only when it persists.
     pub const fn is_definite(self) -> bool {
         match self {
-            Self::KeyDisabled
-            | Self::KeyPendingDeletion
-            | Self::KeyPendingImport
-            | Self::KeyUnavailable => true,
+            Self::KeyDisabled | Self::KeyPendingDeletion | Self::KeyPendingImport | Self::KeyUnavailable => {
+                true
+            }
             Self::AccessDenied | Self::KeyNotFound | Self::InvalidState => false,
         }
     }

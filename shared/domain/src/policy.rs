@@ -10,9 +10,7 @@ use crate::fact::AuditHead;
 use crate::fence::Fence;
 use crate::ids::{OrganisationId, PolicyId, TicketId};
 use crate::observation::{NoAnswerKind, RefusalKind};
-use crate::values::{
-    AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject,
-};
+use crate::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
 
 /// What is believed about a regional key, from probes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,14 +185,12 @@ impl Lifecycle {
     /// Whether the policy's keys are swept by the prober: from its activation until it is closed.
     pub const fn is_watched(&self) -> bool {
         match self {
-            Self::Active { .. }
-            | Self::Suspended { .. }
-            | Self::Restoring { .. }
-            | Self::Lapsed { .. } => true,
-            Self::Requested { .. }
-            | Self::Verifying { .. }
-            | Self::Closed { .. }
-            | Self::Rejected { .. } => false,
+            Self::Active { .. } | Self::Suspended { .. } | Self::Restoring { .. } | Self::Lapsed { .. } => {
+                true
+            }
+            Self::Requested { .. } | Self::Verifying { .. } | Self::Closed { .. } | Self::Rejected { .. } => {
+                false
+            }
         }
     }
 }

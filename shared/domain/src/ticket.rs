@@ -58,8 +58,8 @@ impl Ticket {
     /// The ticket with one more comment; `None` if that effect has written already.
     #[must_use]
     pub fn commented(&self, comment: TicketComment, status: TicketStatus) -> Option<Self> {
-        let again = comment.effect.is_some()
-            && self.comments.iter().any(|known| known.effect == comment.effect);
+        let again =
+            comment.effect.is_some() && self.comments.iter().any(|known| known.effect == comment.effect);
         if again {
             return None;
         }

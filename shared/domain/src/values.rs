@@ -277,11 +277,7 @@ impl FromStr for KeyArn {
         if !id_ok {
             return Err(wrong(format!("`{}` is not a key id", shown(key_id))));
         }
-        Ok(Self {
-            text: text.to_owned(),
-            region: region.parse()?,
-            account: account.parse()?,
-        })
+        Ok(Self { text: text.to_owned(), region: region.parse()?, account: account.parse()? })
     }
 }
 

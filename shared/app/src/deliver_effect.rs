@@ -1,0 +1,145 @@
+//! Carries an effect out of the outbox to where it takes place: at least once, applied once.
+
+use claviger_domain::effect::{Effect, Order, OutboxRow};
+use claviger_domain::ids::{InstanceId, TicketId};
+use claviger_domain::ticket::{Ticket, TicketComment, TicketStatus};
+use jiff::SignedDuration;
+
+use crate::error::{ATTEMPTS, WorkError};
+use crate::messages::AppOrder;
+use crate::ports::{Bus, Clock, Instances, Outbox, StoreError, Tickets};
+
+/// Rows that the stream has not brought after this long are swept.
+const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
+
+/// Delivers effects.
+pub struct DeliverEffect<'a> {
+    /// The rows that wait.
+    pub outbox: &'a dyn Outbox,
+    /// Tickets.
+    pub tickets: &'a dyn Tickets,
+    /// Instances, for what their apps are told.
+    pub instances: &'a dyn Instances,
+    /// The bus.
+    pub bus: &'a dyn Bus,
+    /// The time.
+    pub clock: &'a dyn Clock,
+}
+
+impl DeliverEffect<'_> {
+    /// Delivers one effect and takes its row away.
+    ///
+    /// # Errors
+    /// When something failed on the way: the row stays and is delivered again.
+    pub async fn run(&self, row: &OutboxRow) -> Result<(), WorkError> {
+        match &row.effect {
+            Effect::OpenTicket { ticket, title, body } => {
+                self.open_ticket(row, *ticket, title, body).await?;
+            }
+            Effect::CommentTicket { ticket, body } => self.comment(row, *ticket, body, false).await?,
+            Effect::ResolveTicket { ticket, body } => self.comment(row, *ticket, body, true).await?,
+            Effect::TellApp { instance, order, epoch: _ } => {
+                self.tell_app(row, *instance, *order).await?;
+            }
+            Effect::VerifyPolicy
+            | Effect::ProvisionInstance { .. }
+            | Effect::SuspendInstances { .. }
+            | Effect::ProveRestoration
+            | Effect::RestoreInstances { .. } => self.bus.publish_effect(row).await?,
+        }
+        Ok(self.outbox.effect_done(&row.organisation, row.id).await?)
+    }
+
+    /// Delivers what the stream missed; says how many rows. One that fails stays for the next sweep.
+    ///
+    /// # Errors
+    /// When the outbox cannot be read.
+    pub async fn sweep(&self) -> Result<usize, WorkError> {
+        let rows = self.outbox.overdue_effects(self.clock.now() - OVERDUE, 200).await?;
+        let mut delivered = 0_usize;
+        for row in &rows {
+            match self.run(row).await {
+                Ok(()) => delivered = delivered.saturating_add(1),
+                Err(error) => tracing::warn!(effect.id = %row.id, ?error, "an overdue effect failed"),
+            }
+        }
+        Ok(delivered)
+    }
+
+    async fn open_ticket(
+        &self,
+        row: &OutboxRow,
+        id: TicketId,
+        title: &str,
+        body: &str,
+    ) -> Result<(), WorkError> {
+        let ticket = Ticket {
+            id,
+            organisation: row.organisation.clone(),
+            title: title.to_owned(),
+            status: TicketStatus::Open,
+            opened_at: row.created_at,
+            resolved_at: None,
+            comments: vec![self.words(row, body)],
+            version: 1,
+        };
+        match self.tickets.save_ticket(&ticket).await {
+            // It is there: this effect was delivered before.
+            Ok(()) | Err(StoreError::Conflict) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    fn words(&self, row: &OutboxRow, body: &str) -> TicketComment {
+        TicketComment {
+            effect: Some(row.id),
+            at: row.created_at,
+            author: "claviger".to_owned(),
+            body: body.to_owned(),
+        }
+    }
+
+    async fn comment(
+        &self,
+        row: &OutboxRow,
+        id: TicketId,
+        body: &str,
+        resolve: bool,
+    ) -> Result<(), WorkError> {
+        for _ in 0..ATTEMPTS {
+            // Not there yet: the row that opens it is on its way.
+            let ticket = self.tickets.ticket(&row.organisation, id).await?;
+            let ticket = ticket.ok_or(WorkError::NotThere { what: "the ticket" })?;
+            let status = if resolve { TicketStatus::Resolved } else { ticket.status };
+            let Some(next) = ticket.commented(self.words(row, body), status) else {
+                return Ok(());
+            };
+            match self.tickets.save_ticket(&next).await {
+                Err(StoreError::Conflict) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    async fn tell_app(&self, row: &OutboxRow, id: InstanceId, order: Order) -> Result<(), WorkError> {
+        let instance = self.instances.instance(id).await?;
+        let instance = instance.ok_or(WorkError::NotThere { what: "the app instance" })?;
+        if row.epoch < instance.epoch {
+            return Ok(());
+        }
+        let order = AppOrder {
+            organisation: row.organisation.clone(),
+            instance_id: id,
+            site: instance.site.to_string(),
+            app: instance.app.to_string(),
+            order: match order {
+                Order::Suspend => "suspend".to_owned(),
+                Order::Restore => "restore".to_owned(),
+            },
+            epoch: row.epoch,
+            correlation_id: row.correlation,
+        };
+        Ok(self.bus.publish_order(&order).await?)
+    }
+}

@@ -1,0 +1,52 @@
+//! Follows a hint (an event, a refusal met by the broker): probes, and repeats a probe that succeeded,
+//! because KMS may still be propagating the change that the hint was about.
+
+use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId};
+use claviger_domain::values::OrganisationName;
+use jiff::SignedDuration;
+
+use crate::error::WorkError;
+use crate::messages::ProbeMessage;
+use crate::ports::ProbeQueue;
+use crate::report_probes::ReportProbes;
+
+/// Waits before a hinted probe that succeeded is repeated.
+const REPEATS: [SignedDuration; 3] =
+    [SignedDuration::from_secs(5), SignedDuration::from_secs(15), SignedDuration::from_secs(30)];
+
+/// Follows a hint.
+pub struct FollowHint<'a> {
+    /// How to probe and report.
+    pub report: ReportProbes<'a>,
+    /// Where the repetition waits.
+    pub queue: &'a dyn ProbeQueue,
+}
+
+impl FollowHint<'_> {
+    /// Probes one organisation's keys.
+    ///
+    /// # Errors
+    /// When the store or the queue fails; the message is delivered again.
+    pub async fn run(
+        &self,
+        organisation: &OrganisationName,
+        attempt: u8,
+        data_key: Option<(InstanceId, DataKeyId)>,
+        correlation: CorrelationId,
+    ) -> Result<(), WorkError> {
+        let Some(report) = self.report.of_organisation(organisation, correlation).await? else {
+            return Ok(());
+        };
+        let next = REPEATS.get(usize::from(attempt)).filter(|_| report.all_usable());
+        if let Some(delay) = next {
+            let again = ProbeMessage::Probe {
+                organisation: organisation.clone(),
+                attempt: attempt.saturating_add(1),
+                data_key,
+                correlation,
+            };
+            self.queue.queue_probes(&[(again, *delay)]).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,302 @@
+//! The broker's answer to an app that needs a data key: gate, entitlement, unwrap, with an end.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use claviger_domain::fence::Epoch;
+use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId, OrganisationId, PolicyId};
+use claviger_domain::instance::{AppInstance, InstanceStatus};
+use claviger_domain::observation::Observation;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_DATA_KEY};
+use claviger_domain::values::{App, OrganisationName, Region, ShardId, SiteName};
+use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+use crate::messages::ProbeMessage;
+use crate::ports::{
+    Clock, CustomerKeys, DataKeyChoice, DataKeyRegistry, Ids, Instances, KeyError, Policies, ProbeQueue,
+    StoreError, WrappedDataKey,
+};
+use crate::provision_instance::PURPOSE_RECORDS;
+use crate::settings::Settings;
+
+/// How long an app may use a data key before it asks again, at most.
+pub const NOT_AFTER: SignedDuration = SignedDuration::from_mins(5);
+
+/// Why an app got no data key.
+#[derive(Debug, thiserror::Error)]
+pub enum HandOutError {
+    /// There is no such instance or data key, or the caller is not entitled to it.
+    #[error("there is no such instance, or the caller is not entitled to it")]
+    NotFound,
+    /// The organisation is cut off. Ends by its org admin's doing.
+    #[error("the organisation is suspended")]
+    Suspended,
+    /// No answer now; it heals by itself.
+    #[error("temporarily unavailable: {reason}")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl From<StoreError> for HandOutError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable { reason: error.to_string() }
+    }
+}
+
+/// Who asks for which data key.
+#[derive(Debug, Clone)]
+pub struct KeyRequest {
+    /// The role ARN of the app that calls.
+    pub caller_role: String,
+    /// Whose data.
+    pub organisation: OrganisationName,
+    /// On which site.
+    pub site: SiteName,
+    /// Of which app.
+    pub app: App,
+    /// Which data key.
+    pub choice: DataKeyChoice,
+}
+
+/// A data key in the clear, for one answer.
+pub struct HandedOut {
+    /// Under which policy.
+    pub policy: PolicyId,
+    /// Whose.
+    pub organisation: OrganisationId,
+    /// Of which instance.
+    pub instance: InstanceId,
+    /// Where its keys are swept.
+    pub shard: ShardId,
+    /// The policy's epoch.
+    pub epoch: Epoch,
+    /// Generation of the keys that wrap it.
+    pub generation: u64,
+    /// Its identifier.
+    pub id: DataKeyId,
+    /// Its version.
+    pub version: u32,
+    /// Whether it is the newest.
+    pub current: bool,
+    /// The key.
+    pub key: Arc<Zeroizing<Vec<u8>>>,
+    /// The app may not use it afterwards.
+    pub not_after: Timestamp,
+    /// Until when the unwrap counts as a proof that the customer allows it.
+    pub proven_until: Timestamp,
+    /// KMS calls that this answer cost.
+    pub kms_calls: u32,
+}
+
+struct Unwrapped {
+    key: Arc<Zeroizing<Vec<u8>>>,
+    epoch: Epoch,
+    at: Timestamp,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Unwrapped>>>;
+
+/// Unwrapped keys of this process. The gate is asked on every answer all the same. Requests for one key
+/// wait for one another, so that many of them make one unwrap.
+#[derive(Default)]
+pub struct UnwrappedKeys {
+    slots: Mutex<HashMap<DataKeyId, Slot>>,
+}
+
+impl UnwrappedKeys {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn slot(&self, id: DataKeyId) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(slots.entry(id).or_default())
+    }
+
+    /// Forgets every key of a lower epoch or past its lifetime; keys are wiped when nobody holds them.
+    fn forget(&self, keep: impl Fn(&Unwrapped) -> bool) {
+        let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        slots.retain(|_, slot| match slot.try_lock() {
+            Ok(held) => held.as_ref().is_some_and(&keep),
+            Err(_) => true,
+        });
+    }
+}
+
+/// Hands data keys out.
+pub struct HandOutDataKey<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
+    /// Where wrapped data keys are.
+    pub registry: &'a dyn DataKeyRegistry,
+    /// The customers' keys.
+    pub keys: &'a dyn CustomerKeys,
+    /// Where hints go.
+    pub hints: &'a dyn ProbeQueue,
+    /// Unwrapped keys of this process.
+    pub cache: &'a UnwrappedKeys,
+    /// How long they are kept.
+    pub lifetime: SignedDuration,
+    /// The region this function runs in: unwrapped there first.
+    pub home: &'a Region,
+    /// Randomness.
+    pub ids: &'a dyn Ids,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl HandOutDataKey<'_> {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// Typed for the app: not found, suspended, or temporarily unavailable.
+    pub async fn run(&self, request: &KeyRequest) -> Result<HandedOut, HandOutError> {
+        let instance = self.entitled(request).await?;
+        let started_at = self.clock.now();
+        // INVARIANT (I1): the gate is a consistent read of the policy itself, on every answer, before
+        // anything is unwrapped or taken from the cache.
+        let policy = self.policies.policy(&request.organisation).await?;
+        let policy = policy.ok_or(HandOutError::NotFound)?;
+        gate(&policy)?;
+        let current = self.registry.data_key(instance.id, PURPOSE_RECORDS, DataKeyChoice::Current);
+        let current = current.await?.ok_or(HandOutError::NotFound)?;
+        let current_id = current.id;
+        let wrapped = match request.choice {
+            DataKeyChoice::Current => current,
+            choice if choice == DataKeyChoice::Id(current_id) => current,
+            choice => {
+                let found = self.registry.data_key(instance.id, PURPOSE_RECORDS, choice).await?;
+                found.ok_or(HandOutError::NotFound)?
+            }
+        };
+        let (key, unwrapped_at, kms_calls) = self.unwrapped(&policy, &instance, &wrapped, started_at).await?;
+        Ok(HandedOut {
+            policy: policy.id,
+            organisation: policy.organisation,
+            instance: instance.id,
+            shard: policy.shard,
+            epoch: policy.fence.epoch,
+            generation: wrapped.generation,
+            id: wrapped.id,
+            version: wrapped.version,
+            current: wrapped.id == current_id,
+            key,
+            not_after: started_at + NOT_AFTER,
+            proven_until: unwrapped_at + self.settings.proof_reuse,
+            kms_calls,
+        })
+    }
+
+    async fn entitled(&self, request: &KeyRequest) -> Result<AppInstance, HandOutError> {
+        let apps = self.settings.app_roles.get(&request.caller_role);
+        if !apps.is_some_and(|apps| apps.contains(&request.app)) {
+            return Err(HandOutError::NotFound);
+        }
+        let instance = self.instances.instance_at(&request.site, &request.app).await?;
+        let instance = instance.filter(|found| found.organisation_name == request.organisation);
+        match instance {
+            Some(instance) => match instance.status {
+                // The policy's gate says whether it is suspended; an order that is still on its way to
+                // the instance must not keep a restored organisation out.
+                InstanceStatus::Active { .. } | InstanceStatus::Suspended { .. } => Ok(instance),
+                InstanceStatus::Requested { .. }
+                | InstanceStatus::Provisioning { .. }
+                | InstanceStatus::NotEncrypted { .. }
+                | InstanceStatus::Rejected { .. } => Err(HandOutError::NotFound),
+            },
+            None => Err(HandOutError::NotFound),
+        }
+    }
+
+    async fn unwrapped(
+        &self,
+        policy: &EncryptionPolicy,
+        instance: &AppInstance,
+        wrapped: &WrappedDataKey,
+        now: Timestamp,
+    ) -> Result<(Arc<Zeroizing<Vec<u8>>>, Timestamp, u32), HandOutError> {
+        let valid = |held: &Unwrapped| now.duration_since(held.at) < self.lifetime;
+        self.cache.forget(valid);
+        let slot = self.cache.slot(wrapped.id);
+        let mut held = slot.lock().await;
+        if let Some(held) = held.as_ref().filter(|held| valid(held) && held.epoch == policy.fence.epoch) {
+            return Ok((Arc::clone(&held.key), held.at, 0));
+        }
+        *held = None;
+        let context = policy.encryption_context(PURPOSE_DATA_KEY, &instance.id.to_string());
+        let mut calls = 0_u32;
+        let mut failed: Option<KeyError> = None;
+        for (_, wrap) in self.nearest_first(wrapped) {
+            let Ok(sealed) = BASE64_STANDARD.decode(&wrap.ciphertext) else {
+                return Err(HandOutError::Unavailable { reason: "a wrap cannot be read".to_owned() });
+            };
+            calls = calls.saturating_add(1);
+            let at = self.clock.now();
+            match self.keys.decrypt(&wrap.key, &sealed, &context).await {
+                Ok(plain) => {
+                    let key = Arc::new(plain);
+                    *held = Some(Unwrapped { key: Arc::clone(&key), epoch: policy.fence.epoch, at });
+                    return Ok((key, at, calls));
+                }
+                Err(error) => {
+                    if matches!(error.observation, Observation::Refused(_)) {
+                        self.hint(&policy.organisation_name, instance.id, wrapped.id).await;
+                    }
+                    failed = Some(error);
+                }
+            }
+        }
+        let reason = failed.map_or_else(|| "the data key has no wrap".to_owned(), |error| error.code);
+        Err(HandOutError::Unavailable { reason })
+    }
+
+    fn nearest_first<'w>(
+        &self,
+        wrapped: &'w WrappedDataKey,
+    ) -> impl Iterator<Item = (&'w Region, &'w crate::ports::Wrap)> {
+        let mut wraps: Vec<_> = wrapped.wraps.iter().collect();
+        wraps.sort_by_key(|(region, _)| *region != self.home);
+        wraps.into_iter()
+    }
+
+    /// Tells the prober that an unwrap was refused. Losing the hint costs nothing but time.
+    async fn hint(&self, organisation: &OrganisationName, instance: InstanceId, key: DataKeyId) {
+        let probe = ProbeMessage::Probe {
+            organisation: organisation.clone(),
+            attempt: u8::MAX,
+            data_key: Some((instance, key)),
+            correlation: CorrelationId::from_uuid(self.ids.random()),
+        };
+        if let Err(error) = self.hints.queue_probes(&[(probe, SignedDuration::ZERO)]).await {
+            tracing::warn!(%error, "a hint to the prober was lost");
+        }
+    }
+}
+
+/// Whether a policy's keys may be used at all.
+pub(crate) fn gate(policy: &EncryptionPolicy) -> Result<(), HandOutError> {
+    if !policy.fence.is_open() {
+        return Err(HandOutError::Suspended);
+    }
+    match policy.lifecycle {
+        Lifecycle::Active { .. } => Ok(()),
+        Lifecycle::Suspended { .. } | Lifecycle::Restoring { .. } | Lifecycle::Lapsed { .. } => {
+            Err(HandOutError::Suspended)
+        }
+        Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => Err(HandOutError::NotFound),
+    }
+}

@@ -1,0 +1,80 @@
+//! The broker's answer to a library whose watcher is late: one fresh proof per policy, shared by all
+//! brokers for a short time (design, point 6).
+
+use claviger_domain::ids::PolicyId;
+use futures_util::StreamExt;
+use futures_util::stream;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::hand_out_data_key::{HandOutError, gate};
+use crate::ports::{Clock, Policies, Proofs};
+use crate::probe_keys::ProbeKeys;
+use crate::settings::Settings;
+
+/// How many policies one request may name.
+pub const MOST_POLICIES: usize = 100;
+
+/// What is known of one policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// A key of it decrypted.
+    Proven {
+        /// Until when that counts.
+        until: Timestamp,
+    },
+    /// Its fence is closed.
+    Suspended,
+    /// No key of it decrypted now.
+    Unavailable,
+}
+
+/// Proves policies.
+pub struct ProvePolicies<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Proofs that all brokers share.
+    pub proofs: &'a dyn Proofs,
+    /// How to probe.
+    pub probe: ProbeKeys<'a>,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl ProvePolicies<'_> {
+    /// Proves each of them; one that is not there is unavailable.
+    pub async fn run(&self, ids: &[PolicyId]) -> Vec<(PolicyId, Proof)> {
+        let proofs = ids.iter().take(MOST_POLICIES).copied().map(|id| async move {
+            let proof = self.one(id).await.unwrap_or(Proof::Unavailable);
+            (id, proof)
+        });
+        stream::iter(proofs).buffered(16).collect().await
+    }
+
+    async fn one(&self, id: PolicyId) -> Result<Proof, HandOutError> {
+        let reuse: SignedDuration = self.settings.proof_reuse;
+        let Some(policy) = self.policies.policy_by_id(id).await? else {
+            return Ok(Proof::Unavailable);
+        };
+        match gate(&policy) {
+            Ok(()) => {}
+            Err(HandOutError::Suspended) => return Ok(Proof::Suspended),
+            Err(other) => return Err(other),
+        }
+        let now = self.clock.now();
+        if let Some(at) = self.proofs.proven_at(id).await?.filter(|at| *at + reuse > now) {
+            return Ok(Proof::Proven { until: at + reuse });
+        }
+        let round = self.probe.round(&policy).await;
+        let usable = round
+            .observations
+            .values()
+            .any(|saw| matches!(saw, claviger_domain::observation::Observation::Usable));
+        if !usable {
+            return Ok(Proof::Unavailable);
+        }
+        self.proofs.record_proof(id, round.started_at).await?;
+        Ok(Proof::Proven { until: round.started_at + reuse })
+    }
+}

@@ -1,0 +1,137 @@
+//! Probes a policy and commits what that changes: the only way key health ever changes (design, 7).
+
+use claviger_domain::decide::{Decision, Refusal, decide, wants_confirmation};
+use claviger_domain::event::{Actor, Origin, PolicyEvent};
+use claviger_domain::ids::CorrelationId;
+use claviger_domain::observation::{Observation, ProbeRound};
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::values::OrganisationName;
+
+use crate::error::{ATTEMPTS, WorkError};
+use crate::ports::{Clock, Policies, StoreError};
+use crate::probe_keys::ProbeKeys;
+use crate::settings::Settings;
+
+/// What came of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The rounds that were sent, oldest first.
+    pub rounds: Vec<ProbeRound>,
+    /// Whether anything changed in the store.
+    pub changed: bool,
+}
+
+impl Report {
+    /// Whether the last round proves that the policy is not revoked, or that it is: at least one region
+    /// is usable, or every region answered. Otherwise nobody knows, and the policy is unproven.
+    pub fn is_proof(&self) -> bool {
+        let Some(last) = self.rounds.last() else {
+            return false;
+        };
+        let saw = |wanted: fn(&Observation) -> bool| last.observations.values().any(wanted);
+        saw(|one| matches!(one, Observation::Usable)) || !saw(|one| matches!(one, Observation::NoAnswer(_)))
+    }
+
+    /// Whether every region was usable in the last round.
+    pub fn all_usable(&self) -> bool {
+        self.rounds
+            .last()
+            .is_some_and(|last| last.observations.values().all(|saw| matches!(saw, Observation::Usable)))
+    }
+}
+
+/// Probes and reports.
+#[derive(Clone, Copy)]
+pub struct ReportProbes<'a> {
+    /// How to probe.
+    pub probe: ProbeKeys<'a>,
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl ReportProbes<'_> {
+    /// Probes the policy of an organisation because of a hint.
+    ///
+    /// # Errors
+    /// When the store fails; a policy that is gone or not watched is no error.
+    pub async fn of_organisation(
+        &self,
+        organisation: &OrganisationName,
+        correlation: CorrelationId,
+    ) -> Result<Option<Report>, WorkError> {
+        match self.policies.policy(organisation).await? {
+            Some(policy) if policy.lifecycle.is_watched() => {
+                self.of_policy(&policy, correlation).await.map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Probes a policy as it was read some time ago (a sweep's row): what the probe changes is decided
+    /// on the policy as it is now.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn of_policy(
+        &self,
+        known: &EncryptionPolicy,
+        correlation: CorrelationId,
+    ) -> Result<Report, WorkError> {
+        let rules = self.settings.rules();
+        let mut rounds = vec![self.probe.round(known).await];
+        if rounds.last().is_some_and(|first| wants_confirmation(&rules, known, first)) {
+            rounds.push(self.probe.round(known).await);
+        }
+        let origin = Origin { actor: Actor::Claviger("key-prober".to_owned()), correlation };
+        let event = PolicyEvent::ProbesReported { rounds: rounds.clone() };
+        let decided = |policy: &EncryptionPolicy| -> Result<Decision, Refusal> {
+            decide(&rules, policy, &event, &origin, self.clock.now())
+        };
+        let unchanged = Report { rounds: rounds.clone(), changed: false };
+        let Ok(mut decision) = decided(known) else {
+            return Ok(unchanged);
+        };
+        let mut policy = known.clone();
+        for _ in 0..ATTEMPTS {
+            match self.policies.commit_policy(Some(&policy), &decision).await {
+                Ok(()) => {
+                    log_change(&policy, &decision.next);
+                    return Ok(Report { rounds, changed: true });
+                }
+                Err(StoreError::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+            let Some(fresh) = self.policies.policy(&known.organisation_name).await? else {
+                return Ok(unchanged);
+            };
+            policy = fresh;
+            decision = match decided(&policy) {
+                Ok(decision) => decision,
+                Err(_) => return Ok(unchanged),
+            };
+        }
+        Err(StoreError::Conflict.into())
+    }
+}
+
+fn log_change(before: &EncryptionPolicy, after: &EncryptionPolicy) {
+    for (region, key) in &after.keys {
+        let was = before.keys.get(region).map(|key| key.health.slug());
+        if was != Some(key.health.slug()) {
+            tracing::info!(
+                policy.id = %after.id, key.region = %region, key.health = key.health.slug(),
+                "the health of a regional key changed"
+            );
+        }
+    }
+    if before.lifecycle.slug() != after.lifecycle.slug() {
+        tracing::warn!(
+            policy.id = %after.id, policy.lifecycle = after.lifecycle.slug(),
+            fence.epoch = after.fence.epoch.0, "the lifecycle of a policy changed"
+        );
+    }
+}

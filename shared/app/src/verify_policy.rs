@@ -1,0 +1,113 @@
+//! Works an approved enrolment off: makes a canary under every key, proves it, activates the policy.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use claviger_domain::decide::{Refusal, decide};
+use claviger_domain::event::{Actor, Origin, PolicyEvent};
+use claviger_domain::ids::CorrelationId;
+use claviger_domain::observation::Observation;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_CANARY};
+use claviger_domain::values::{OrganisationName, Region};
+
+use crate::error::{ATTEMPTS, WorkError};
+use crate::ports::{Clock, CustomerKeys, Ids, KeyError, Policies, StoreError};
+use crate::probe_keys::ProbeKeys;
+use crate::settings::Settings;
+
+/// Verifies the keys of an approved policy.
+pub struct VerifyPolicy<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// The customers' keys.
+    pub keys: &'a dyn CustomerKeys,
+    /// How to probe.
+    pub probe: ProbeKeys<'a>,
+    /// Randomness.
+    pub ids: &'a dyn Ids,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl VerifyPolicy<'_> {
+    /// Verifies the policy of an organisation. A policy that is not waiting for it is left alone.
+    ///
+    /// # Errors
+    /// When a key gave no answer, or the store failed: to be tried again. A refusal is no error: the
+    /// policy is rejected with the reason.
+    pub async fn run(
+        &self,
+        organisation: &OrganisationName,
+        correlation: CorrelationId,
+    ) -> Result<(), WorkError> {
+        for _ in 0..ATTEMPTS {
+            let policy = self.policies.policy(organisation).await?;
+            let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
+            if !matches!(policy.lifecycle, Lifecycle::Verifying { .. }) {
+                return Ok(());
+            }
+            let event = self.verified(&policy).await?;
+            let origin = Origin { actor: Actor::Claviger("provisioner".to_owned()), correlation };
+            let decision = match decide(&self.settings.rules(), &policy, &event, &origin, self.clock.now()) {
+                Ok(decision) => decision,
+                Err(Refusal::Redundant) => return Ok(()),
+                Err(other) => return Err(other.into()),
+            };
+            match self.policies.commit_policy(Some(&policy), &decision).await {
+                Err(StoreError::Conflict) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    async fn verified(&self, policy: &EncryptionPolicy) -> Result<PolicyEvent, WorkError> {
+        let mut with_canaries = policy.clone();
+        let mut canaries = BTreeMap::new();
+        let mut faults = BTreeMap::new();
+        let context = policy.encryption_context(PURPOSE_CANARY, &policy.id.to_string());
+        for (region, key) in &mut with_canaries.keys {
+            let sample = self.ids.random();
+            match self.keys.encrypt(&key.arn, sample.as_bytes(), &context).await {
+                Ok(sealed) => {
+                    let text = BASE64_STANDARD.encode(sealed);
+                    key.canary = Some(text.clone());
+                    canaries.insert(region.clone(), text);
+                }
+                Err(error) => {
+                    faults.insert(region.clone(), fault(error)?);
+                }
+            }
+        }
+        if !faults.is_empty() {
+            return Ok(PolicyEvent::VerificationFailed { faults });
+        }
+        let round = self.probe.round(&with_canaries).await;
+        let refused: BTreeMap<Region, String> = round
+            .observations
+            .iter()
+            .filter_map(|(region, saw)| match saw {
+                Observation::Refused(kind) => Some((region.clone(), kind.remedy().to_owned())),
+                Observation::Usable | Observation::NoAnswer(_) => None,
+            })
+            .collect();
+        if !refused.is_empty() {
+            return Ok(PolicyEvent::VerificationFailed { faults: refused });
+        }
+        if round.observations.values().any(|saw| matches!(saw, Observation::NoAnswer(_))) {
+            return Err(WorkError::NotNow { reason: "a key gave no answer" });
+        }
+        Ok(PolicyEvent::KeysVerified { canaries, round })
+    }
+}
+
+/// What a refusal says; no answer is an error, to be tried again.
+fn fault(error: KeyError) -> Result<String, WorkError> {
+    match error.observation {
+        Observation::Refused(kind) => Ok(format!("{}; {}", error.code, kind.remedy())),
+        Observation::NoAnswer(_) | Observation::Usable => Err(error.into()),
+    }
+}
