@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from claviger_local import settings
 from claviger_local.aws import Answer, customer, http
@@ -91,8 +93,6 @@ def heal() -> None:
 
 def decrypt_as_owner(ciphertext: str, key_arn: str, context: dict[str, str]) -> bytes:
     """What only a test may do: the plaintext of a wrapped data key."""
-    import base64
-
     answer = admin(
         "POST", "decrypt-as-owner", {"keyArn": key_arn, "ciphertext": ciphertext, "encryptionContext": context}
     )
@@ -101,8 +101,23 @@ def decrypt_as_owner(ciphertext: str, key_arn: str, context: dict[str, str]) -> 
     return base64.b64decode(answer.json["plaintext"])
 
 
-def calls(account: str | None = None, operation: str | None = None, since: str | None = None) -> list[dict[str, Any]]:
-    """The KMS and STS calls that the customers' cloud has answered."""
-    query = "&".join(f"{k}={v}" for k, v in {"account": account, "operation": operation, "since": since}.items() if v)
-    found = admin("GET", f"calls?{query}").json
-    return list(found["items"] if isinstance(found, dict) else found)
+def calls(account: str | None = None, operation: str | None = None, since: float | None = None) -> list[dict[str, Any]]:
+    """The KMS and STS calls that the customers' cloud has answered, oldest first."""
+    query: dict[str, Any] = {"limit": 50_000}
+    if account is not None:
+        query["account"] = account
+    if operation is not None:
+        query["operation"] = operation
+    if since is not None:
+        query["since"] = int(since * 1000)
+    return list(admin("GET", f"calls?{urlencode(query)}").json["calls"])
+
+
+def data_key_calls(account: str, since: float) -> list[dict[str, Any]]:
+    """The vendor's calls on an account's keys that are about data keys, not about watching."""
+    return [
+        call
+        for call in calls(account=account, since=since)
+        if call["callerAccount"] == settings.VENDOR_ACCOUNT
+        and call["encryptionContext"].get("claviger:purpose") == "data-key"
+    ]

@@ -1,0 +1,87 @@
+"""The vendor's and the customers' people, at claviger's API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from claviger_local.aws import Answer, http
+from claviger_local.cloud import Cloud
+from claviger_local.settings import Customer
+
+PLACEHOLDER = "<your AWS account id>"
+
+
+class People:
+    """Calls of the API, by who makes them."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+
+    def call(self, person: str, method: str, path: str, body: Any = None) -> Answer:
+        return http(method, f"{self.cloud.api}/v1/{path}", token=self.cloud.token(person), body=body)
+
+    def of(self, customer: Customer, method: str, path: str, body: Any = None, by: str = "") -> Answer:
+        """A call about an organisation, by its own admin unless somebody else is named."""
+        return self.call(by or f"{customer.org}-admin", method, f"organizations/{customer.org}/{path}", body)
+
+    def policy(self, customer: Customer) -> dict[str, Any]:
+        answer = self.of(customer, "GET", "encryption-policy")
+        return answer.json if answer.status == 200 else {}
+
+    def lifecycle(self, customer: Customer) -> str:
+        return str(self.policy(customer).get("lifecycle", ""))
+
+    def tickets(self, customer: Customer) -> list[dict[str, Any]]:
+        answer = self.of(customer, "GET", "tickets?limit=50")
+        return answer.json["items"] if answer.status == 200 else []
+
+    def instances(self, customer: Customer) -> list[dict[str, Any]]:
+        answer = self.of(customer, "GET", "app-instances?limit=50")
+        return answer.json["items"] if answer.status == 200 else []
+
+    def approve_all(self, support: str = "support-1") -> int:
+        """A support agent approves what waits; how many were approved."""
+        approved = 0
+        for request in self.call(support, "GET", "support/requests?limit=50").json["items"]:
+            if request.get("status", "open") in ("open", "waiting", "requested", "pending"):
+                answer = self.call(support, "POST", f"support/requests/{request['id']}/approve")
+                approved += answer.status < 300
+        return approved
+
+    def key_policy(self, customer: Customer) -> dict[str, Any]:
+        """The policy that the API prints, with the customer's account filled in, as the customer would paste it."""
+        answer = self.of(customer, "GET", f"key-policy?awsAccountId={customer.account}")
+        if answer.status != 200:
+            raise AssertionError(f"no key policy: {answer}")
+        return _filled(_find_policy(answer.json), customer.account)
+
+    def organisation_id(self, customer: Customer) -> str:
+        """The opaque id, as the key policy's condition shows it to the customer."""
+        for statement in self.key_policy(customer)["Statement"]:
+            for keys in statement.get("Condition", {}).values():
+                if "kms:EncryptionContext:claviger:organisation" in keys:
+                    return str(keys["kms:EncryptionContext:claviger:organisation"])
+        raise AssertionError("the key policy has no condition on the encryption context")
+
+
+def _find_policy(value: Any) -> dict[str, Any]:
+    """The first policy document in an answer."""
+    if isinstance(value, dict):
+        if "Statement" in value:
+            return value
+        children = list(value.values())
+    else:
+        children = value if isinstance(value, list) else []
+    for child in children:
+        found = _find_policy(child) if isinstance(child, dict | list) else {}
+        if found:
+            return found
+    return {}
+
+
+def _filled(policy: Any, account: str) -> Any:
+    if isinstance(policy, dict):
+        return {key: _filled(value, account) for key, value in policy.items()}
+    if isinstance(policy, list):
+        return [_filled(value, account) for value in policy]
+    return policy.replace(PLACEHOLDER, account) if isinstance(policy, str) else policy
