@@ -329,7 +329,7 @@ fn observed(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &ProbeRound) ->
 /// The start of an ambiguous refusal that is under way.
 const fn ambiguous_since(health: KeyHealth) -> Option<Timestamp> {
     match health {
-        KeyHealth::Refused { kind, refused_since, .. } if !kind.is_definite() => Some(refused_since),
+        KeyHealth::Refused { kind, refused_since, .. } if !kind.is_definite() => refused_since,
         KeyHealth::NoAnswer { refused_since, .. } => refused_since,
         KeyHealth::Refused { .. } | KeyHealth::Unknown | KeyHealth::Usable => None,
     }
@@ -348,19 +348,18 @@ fn refusal(
             KeyHealth::Refused { .. }
             | KeyHealth::Unknown
             | KeyHealth::Usable
-            | KeyHealth::NoAnswer { .. } => at,
+            | KeyHealth::NoAnswer { .. } => Some(at),
         };
         return KeyHealth::Refused { kind, refused_since, stands: true };
     }
     // INVARIANT (I2, R4): an ambiguous refusal counts only when it persisted while the control probes
-    // were healthy. A round without healthy controls starts the clock anew.
-    let healthy = controls_healthy == Some(true);
-    let refused_since = match ambiguous_since(before) {
-        Some(since) if healthy => since,
-        Some(_) | None => at,
-    };
-    let stands = healthy && at.duration_since(refused_since) >= rules.ambiguity;
-    KeyHealth::Refused { kind, refused_since, stands }
+    // were healthy. Its clock starts at a round with healthy controls, and one without stops it.
+    if controls_healthy != Some(true) {
+        return KeyHealth::Refused { kind, refused_since: None, stands: false };
+    }
+    let since = ambiguous_since(before).unwrap_or(at);
+    let stands = at.duration_since(since) >= rules.ambiguity;
+    KeyHealth::Refused { kind, refused_since: Some(since), stands }
 }
 
 /// Whether what was seen amounts to a revocation: every region refuses, or any, as the catalogue says.

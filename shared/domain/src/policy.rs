@@ -24,9 +24,10 @@ pub enum KeyHealth {
     Refused {
         /// What KMS said.
         kind: RefusalKind,
-        /// Since when every answer was a refusal, counted only while control probes were healthy.
+        /// Since when every answer was a refusal; `None` while the clock of an ambiguous one cannot start,
+        /// because the control probes fail too.
         #[serde(rename = "refusedSince")]
-        refused_since: Timestamp,
+        refused_since: Option<Timestamp>,
         /// Whether it counts: at once for a definite refusal, after persisting for an ambiguous one.
         stands: bool,
     },
