@@ -1,0 +1,147 @@
+"""What must stay true of the stacks, whatever is added to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from awscli.customizations.cloudformation.yamlhelper import yaml_parse
+from claviger_local import settings
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
+NOTES = yaml_parse((ROOT / "examples" / "notes" / "template.yaml").read_text())
+KEY_ACCESS = yaml_parse((ROOT / "key-access.yaml").read_text())
+
+
+def of_type(template: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    return {name: item for name, item in template["Resources"].items() if item["Type"] == kind}
+
+
+FUNCTIONS = of_type(TEMPLATE, "AWS::Serverless::Function")
+
+
+def statements(template: dict[str, Any], role: str) -> Iterator[dict[str, Any]]:
+    for policy in template["Resources"][role]["Properties"]["Policies"]:
+        yield from policy["PolicyDocument"]["Statement"]
+
+
+def actions(statement: dict[str, Any]) -> list[str]:
+    found = statement["Action"]
+    return found if isinstance(found, list) else [found]
+
+
+def test_every_function_of_the_workspace_is_deployed_as_its_own_binary() -> None:
+    binaries = {item["Metadata"]["BuildProperties"]["Binary"] for item in FUNCTIONS.values()}
+    crates = {
+        f"claviger-{folder.name}" for folder in (ROOT / "functions").iterdir() if (folder / "Cargo.toml").exists()
+    }
+    assert binaries == crates == {f"claviger-{name}" for name in settings.FUNCTIONS}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_a_role_of_its_own_without_wildcard_actions(name: str) -> None:
+    assert FUNCTIONS[name]["Properties"]["Role"] == {"Fn::GetAtt": [f"{name}Role", "Arn"]}
+    for statement in statements(TEMPLATE, f"{name}Role"):
+        assert not [action for action in actions(statement) if "*" in action]
+        # ListStreams knows no resource.
+        assert statement["Resource"] != "*" or actions(statement) == ["dynamodb:ListStreams"]
+
+
+def test_only_the_functions_that_touch_keys_may_become_the_key_access_role() -> None:
+    may = {
+        name
+        for name in FUNCTIONS
+        for statement in statements(TEMPLATE, f"{name}Role")
+        if "sts:AssumeRole" in actions(statement)
+    }
+    assert may == {"KeyBroker", "KeyProber", "Provisioner"}
+    trust = KEY_ACCESS["Resources"]["KeyAccessRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"][0]
+    trusted = [arn["Fn::Sub"].rsplit("-", 2)[-2:] for arn in trust["Condition"]["ArnEquals"]["aws:PrincipalArn"]]
+    assert len(trusted) == len(may)
+
+
+def test_no_function_has_a_kms_permission_of_its_own() -> None:
+    for name in FUNCTIONS:
+        for statement in statements(TEMPLATE, f"{name}Role"):
+            assert not [action for action in actions(statement) if action.startswith("kms:")]
+
+
+def test_an_app_may_read_the_fence_and_nothing_else_of_claviger() -> None:
+    of_claviger = [
+        statement
+        for statement in statements(NOTES, "AppRole")
+        if "NotesTable" not in str(statement["Resource"]) and "CommandsQueue" not in str(statement["Resource"])
+    ]
+    assert sorted(action for statement in of_claviger for action in actions(statement)) == [
+        "dynamodb:Query",
+        "lambda:InvokeFunction",
+        "lambda:InvokeFunctionUrl",
+    ]
+
+
+def test_the_key_access_role_is_retained_and_in_a_stack_of_its_own() -> None:
+    role = KEY_ACCESS["Resources"]["KeyAccessRole"]
+    assert role["DeletionPolicy"] == role["UpdateReplacePolicy"] == "Retain"
+    assert list(KEY_ACCESS["Resources"]) == ["KeyAccessRole"]
+
+
+def test_every_work_queue_has_dead_letters_and_an_alarm_on_them() -> None:
+    queues = of_type(TEMPLATE, "AWS::SQS::Queue")
+    work = [name for name in queues if name.endswith("Queue")]
+    alarmed = str(of_type(TEMPLATE, "AWS::CloudWatch::Alarm"))
+    for name in work:
+        dead = f"{name.removesuffix('Queue')}DeadLetters"
+        assert queues[name]["Properties"]["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": [dead, "Arn"]}
+        assert f"'{dead}', 'QueueName'" in alarmed
+
+
+def test_every_rule_says_where_undeliverable_events_go() -> None:
+    for template in (TEMPLATE, NOTES):
+        for rule in of_type(template, "AWS::Events::Rule").values():
+            assert all("DeadLetterConfig" in target for target in rule["Properties"]["Targets"])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_asynchronous_trigger_can_fail_in_part_or_has_somewhere_to_go(name: str) -> None:
+    properties = FUNCTIONS[name]["Properties"]
+    for trigger in properties.get("Events", {}).values():
+        if trigger["Type"] == "Schedule":
+            assert "DeadLetterQueue" in properties
+        else:
+            assert trigger["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "visibility"),
+    [
+        (
+            TEMPLATE["Parameters"]["FunctionTimeoutSeconds"]["Default"],
+            TEMPLATE["Parameters"]["VisibilitySeconds"]["Default"],
+        ),
+        (settings.TIMINGS["FunctionTimeoutSeconds"], settings.TIMINGS["VisibilitySeconds"]),
+    ],
+)
+def test_visibility_is_at_least_six_times_the_timeout(timeout: int, visibility: int) -> None:
+    assert visibility >= 6 * timeout
+
+
+def test_the_published_bounds_are_the_defaults() -> None:
+    published = {
+        "ProbePhaseSeconds": 60,
+        "LeaseSeconds": 30,
+        "LeasePollMillis": 5000,
+        "AmbiguitySeconds": 60,
+        "WatchSlackSeconds": 10,
+        "ProofReuseSeconds": 10,
+    }
+    assert {name: TEMPLATE["Parameters"][name]["Default"] for name in published} == published
+
+
+def test_the_local_timings_are_values_that_the_template_allows() -> None:
+    for name, value in settings.TIMINGS.items():
+        parameter = TEMPLATE["Parameters"][name]
+        if parameter["Type"] == "Number":
+            assert parameter.get("MinValue", value) <= value <= parameter.get("MaxValue", value)
