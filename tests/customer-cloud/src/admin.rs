@@ -19,10 +19,7 @@ use crate::wire::{Failure, HttpResponse, pairs, parameter, respond};
 pub fn handle(cloud: &Cloud, method: &Method, path: &str, body: &Bytes) -> HttpResponse {
     let (status, body) = match route(cloud, method, path, body) {
         Ok(value) => (200, value),
-        Err(failure) => (
-            failure.status,
-            json!({"error": failure.message, "code": failure.code}),
-        ),
+        Err(failure) => (failure.status, json!({"error": failure.message, "code": failure.code})),
     };
     respond(status, "application/json", "", body.to_string())
 }
@@ -30,20 +27,15 @@ pub fn handle(cloud: &Cloud, method: &Method, path: &str, body: &Bytes) -> HttpR
 fn route(cloud: &Cloud, method: &Method, path: &str, body: &Bytes) -> Result<Value, Failure> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let query = pairs(query);
-    let segments: Vec<&str> = path
-        .trim_start_matches("/_cloud")
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .collect();
+    let segments: Vec<&str> =
+        path.trim_start_matches("/_cloud").split('/').filter(|part| !part.is_empty()).collect();
     match (method.as_str(), &segments[..]) {
         ("GET", ["health"]) => Ok(json!({"status": "ok", "keys": cloud.keys().count()})),
         ("GET", ["faults"]) => Ok(json!({"faults": cloud.faults().list()})),
         ("POST", ["faults"]) => Ok(json!(cloud.faults().add(read::<Fault>(body)?))),
         ("DELETE", ["faults"]) => Ok(json!({"removed": cloud.faults().remove(None)})),
         ("DELETE", ["faults", id]) => {
-            let id = id
-                .parse()
-                .map_err(|_| bad("the id of a fault is a number"))?;
+            let id = id.parse().map_err(|_| bad("the id of a fault is a number"))?;
             Ok(json!({"removed": cloud.faults().remove(Some(id))}))
         }
         ("GET", ["calls"]) => calls(cloud, &query),
@@ -55,25 +47,16 @@ fn route(cloud: &Cloud, method: &Method, path: &str, body: &Bytes) -> Result<Val
         ("POST", ["decrypt-as-owner"]) => decrypt_as_owner(cloud, &read(body)?),
         ("POST", ["expire"]) => expire(cloud, &read::<KeyRequest>(body)?.key_arn),
         ("POST", ["rotate"]) => rotate_key(cloud, &read::<KeyRequest>(body)?.key_arn),
-        _ => Err(Failure::new(
-            404,
-            "not-found",
-            format!("no such door: {method} {path}"),
-        )),
+        _ => Err(Failure::new(404, "not-found", format!("no such door: {method} {path}"))),
     }
 }
 
 fn calls(cloud: &Cloud, query: &[(String, String)]) -> Result<Value, Failure> {
     let since = parameter(query, "since").map(moment).transpose()?;
     let text = |name| parameter(query, name).map(str::to_owned);
-    let filter = Filter {
-        account: text("account"),
-        operation: text("operation"),
-        since,
-    };
-    let limit = parameter(query, "limit")
-        .map_or(Ok(1000), str::parse)
-        .map_err(|_| bad("`limit` is a number"))?;
+    let filter = Filter { account: text("account"), operation: text("operation"), since };
+    let limit =
+        parameter(query, "limit").map_or(Ok(1000), str::parse).map_err(|_| bad("`limit` is a number"))?;
     let log = cloud.calls();
     let mut matching: Vec<_> = log.matching(&filter).collect();
     let matched = matching.len();
@@ -91,13 +74,8 @@ fn calls(cloud: &Cloud, query: &[(String, String)]) -> Result<Value, Failure> {
 
 /// RFC 3339 or Unix milliseconds.
 fn moment(text: &str) -> Result<Timestamp, Failure> {
-    let milliseconds = text
-        .parse()
-        .ok()
-        .and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    milliseconds
-        .or_else(|| text.parse().ok())
-        .ok_or_else(|| bad("`since` is RFC 3339 or Unix milliseconds"))
+    let milliseconds = text.parse().ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    milliseconds.or_else(|| text.parse().ok()).ok_or_else(|| bad("`since` is RFC 3339 or Unix milliseconds"))
 }
 
 #[derive(Deserialize)]
@@ -113,26 +91,15 @@ struct OwnerRequest {
 
 /// Opens a ciphertext whatever the key's state and policy: the test side learns which bytes to look for.
 fn decrypt_as_owner(cloud: &Cloud, request: &OwnerRequest) -> Result<Value, Failure> {
-    let ciphertext = BASE64
-        .decode(&request.ciphertext)
-        .map_err(|error| bad(error.to_string()))?;
+    let ciphertext = BASE64.decode(&request.ciphertext).map_err(|error| bad(error.to_string()))?;
     let key_id = key_id_of(&ciphertext).ok_or_else(|| bad("too short for a ciphertext"))?;
     let mut keys = cloud.keys();
     let (account, region) = match &request.key_arn {
         Some(arn) => place(arn)?,
         None => {
-            let region = request
-                .region
-                .clone()
-                .ok_or_else(|| bad("`region` or `keyArn` is needed"))?;
-            let found = request
-                .account
-                .clone()
-                .or_else(|| keys.account_of(&key_id, &region));
-            (
-                found.ok_or_else(|| Failure::new(404, "not-found", "no account has this key"))?,
-                region,
-            )
+            let region = request.region.clone().ok_or_else(|| bad("`region` or `keyArn` is needed"))?;
+            let found = request.account.clone().or_else(|| keys.account_of(&key_id, &region));
+            (found.ok_or_else(|| Failure::new(404, "not-found", "no account has this key"))?, region)
         }
     };
     let view = keys.vault(&account, &region).view(&key_id)?.as_owner();
@@ -160,19 +127,9 @@ fn expire(cloud: &Cloud, arn: &str) -> Result<Value, Failure> {
         vault.state.imported_key_material.remove(key_id);
         ("material-expired", "KMS Imported Key Material Expiration")
     } else {
-        return Err(Failure::new(
-            409,
-            "conflict",
-            "neither pending deletion nor imported: nothing expires",
-        ));
+        return Err(Failure::new(409, "conflict", "neither pending deletion nor imported: nothing expires"));
     };
-    cloud.events.native(
-        cloud,
-        event,
-        arn,
-        (&account, &region),
-        json!({"key-id": key_id}),
-    );
+    cloud.events.native(cloud, event, arn, (&account, &region), json!({"key-id": key_id}));
     Ok(json!({"result": done}))
 }
 
@@ -184,15 +141,8 @@ fn rotate_key(cloud: &Cloud, arn: &str) -> Result<Value, Failure> {
     let key_id = vault.find(arn)?;
     let old = vault.key_mut(&key_id)?.key_material.clone();
     rotate(vault, &key_id)?;
-    let detail = rotation_detail(
-        &key_id,
-        "AUTOMATIC",
-        &old,
-        &vault.key_mut(&key_id)?.key_material,
-    );
-    cloud
-        .events
-        .native(cloud, "KMS CMK Rotation", arn, (&account, &region), detail);
+    let detail = rotation_detail(&key_id, "AUTOMATIC", &old, &vault.key_mut(&key_id)?.key_material);
+    cloud.events.native(cloud, "KMS CMK Rotation", arn, (&account, &region), detail);
     Ok(json!({"result": "rotated"}))
 }
 

@@ -74,35 +74,17 @@ impl Calls {
 
     pub fn matching<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a Entry> {
         self.log.iter().filter(move |entry| {
-            filter
-                .account
-                .as_ref()
-                .is_none_or(|account| *account == entry.account)
-                && filter
-                    .operation
-                    .as_ref()
-                    .is_none_or(|operation| *operation == entry.operation)
+            filter.account.as_ref().is_none_or(|account| *account == entry.account)
+                && filter.operation.as_ref().is_none_or(|operation| *operation == entry.operation)
                 && filter.since.is_none_or(|since| entry.time >= since)
         })
     }
 
     /// Since the last reset; `since` does not apply to them.
-    pub fn counters<'a>(
-        &'a self,
-        filter: &'a Filter,
-    ) -> impl Iterator<Item = (&'a CounterKey, u64)> {
-        self.counters
-            .iter()
-            .map(|(key, count)| (key, *count))
-            .filter(move |(key, _)| {
-                filter
-                    .account
-                    .as_ref()
-                    .is_none_or(|account| *account == key.account)
-                    && filter
-                        .operation
-                        .as_ref()
-                        .is_none_or(|operation| *operation == key.operation)
-            })
+    pub fn counters<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = (&'a CounterKey, u64)> {
+        self.counters.iter().map(|(key, count)| (key, *count)).filter(move |(key, _)| {
+            filter.account.as_ref().is_none_or(|account| *account == key.account)
+                && filter.operation.as_ref().is_none_or(|operation| *operation == key.operation)
+        })
     }
 }

@@ -39,9 +39,8 @@ pub struct Cloud {
 
 impl Cloud {
     pub fn new(config: Config) -> Self {
-        let vendor = config
-            .vendor_endpoint
-            .map(|endpoint| Vendor::new(endpoint, config.vendor_account.clone()));
+        let vendor =
+            config.vendor_endpoint.map(|endpoint| Vendor::new(endpoint, config.vendor_account.clone()));
         Cloud {
             vendor,
             events: Events::new(config.events, config.vendor_account),
@@ -55,9 +54,7 @@ impl Cloud {
 
     /// The vendor's AWS, when `account` is the vendor's and lives there.
     pub fn vendor_of(&self, account: &str) -> Option<&Vendor> {
-        self.vendor
-            .as_ref()
-            .filter(|vendor| vendor.account == account)
+        self.vendor.as_ref().filter(|vendor| vendor.account == account)
     }
 
     pub fn keys(&self) -> MutexGuard<'_, Keys> {
@@ -94,9 +91,7 @@ pub struct Keys {
 
 impl Keys {
     pub fn vault(&mut self, account: &str, region: &str) -> &mut Vault {
-        self.vaults
-            .entry((account.to_owned(), region.to_owned()))
-            .or_default()
+        self.vaults.entry((account.to_owned(), region.to_owned())).or_default()
     }
 
     /// Which account has this key in this region.
@@ -115,9 +110,6 @@ impl Keys {
     }
 
     pub fn count(&self) -> usize {
-        self.vaults
-            .values()
-            .map(|vault| vault.state.keys.len())
-            .sum()
+        self.vaults.values().map(|vault| vault.state.keys.len()).sum()
     }
 }

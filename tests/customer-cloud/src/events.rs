@@ -40,10 +40,7 @@ impl Events {
             let sender = Sender::new(&target.endpoint, &vendor_account);
             Arc::new((target, sender))
         });
-        Events {
-            target,
-            log: Arc::default(),
-        }
+        Events { target, log: Arc::default() }
     }
 
     pub fn log(&self) -> Vec<Value> {
@@ -74,8 +71,7 @@ impl Events {
             "eventCategory": "Management",
         });
         if let Some(arn) = change.key_arn {
-            detail["resources"] =
-                json!([{"accountId": change.account, "type": "AWS::KMS::Key", "ARN": arn}]);
+            detail["resources"] = json!([{"accountId": change.account, "type": "AWS::KMS::Key", "ARN": arn}]);
         }
         let event = envelope(
             change.source,
@@ -97,29 +93,19 @@ impl Events {
         (account, region): (&str, &str),
         detail: Value,
     ) {
-        self.deliver(
-            cloud,
-            envelope("aws.kms", detail_type, account, region, vec![arn], detail),
-        );
+        self.deliver(cloud, envelope("aws.kms", detail_type, account, region, vec![arn], detail));
     }
 
     fn deliver(&self, cloud: &Cloud, event: Value) {
         let place = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        let fate = cloud
-            .faults()
-            .event_fate(&place("account"), &place("region"));
+        let fate = cloud.faults().event_fate(&place("account"), &place("region"));
         if fate.copies == 0 || self.target.is_none() {
-            let outcome = if fate.copies == 0 {
-                "lost"
-            } else {
-                "no target"
-            };
+            let outcome = if fate.copies == 0 { "lost" } else { "no target" };
             keep(&self.log, &event, outcome);
             return;
         }
         for _ in 0..fate.copies {
-            let (Some(target), log, event) =
-                (self.target.clone(), Arc::clone(&self.log), event.clone())
+            let (Some(target), log, event) = (self.target.clone(), Arc::clone(&self.log), event.clone())
             else {
                 return;
             };
@@ -127,26 +113,16 @@ impl Events {
                 tokio::time::sleep(fate.delay).await;
                 let (target, sender) = &*target;
                 let path = format!("/2015-03-31/functions/{}/invocations", target.function);
-                let headers = [
-                    ("x-amz-invocation-type", "Event"),
-                    ("content-type", "application/json"),
-                ];
+                let headers = [("x-amz-invocation-type", "Event"), ("content-type", "application/json")];
                 let body = event.to_string().into_bytes();
                 let scope = ("lambda", target.region.as_str());
-                let outcome = match sender
-                    .signed(scope, (Method::POST, &path), &headers, body)
-                    .await
-                {
+                let outcome = match sender.signed(scope, (Method::POST, &path), &headers, body).await {
                     Ok(answer) if answer.status / 100 == 2 => "delivered".to_owned(),
                     Ok(answer) => format!("refused with status {}", answer.status),
                     Err(error) => error.to_string(),
                 };
                 if outcome != "delivered" {
-                    tracing::warn!(
-                        function = target.function,
-                        outcome,
-                        "an event was not delivered"
-                    );
+                    tracing::warn!(function = target.function, outcome, "an event was not delivered");
                 }
                 keep(&log, &event, &outcome);
             });

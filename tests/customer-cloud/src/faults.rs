@@ -106,8 +106,7 @@ impl Faults {
     /// Without an id all faults end.
     pub fn remove(&mut self, id: Option<u64>) -> usize {
         let before = self.active.len();
-        self.active
-            .retain(|fault| id.is_some_and(|id| id != fault.id));
+        self.active.retain(|fault| id.is_some_and(|id| id != fault.id));
         before - self.active.len()
     }
 
@@ -126,9 +125,7 @@ impl Faults {
                 Kind::Latency => strike.delay += wait,
                 Kind::RefuseConnection => strike.end = Some(End::HangUp),
                 Kind::Timeout => {
-                    strike.delay += fault
-                        .millis
-                        .map_or(Duration::from_secs(60), Duration::from_millis);
+                    strike.delay += fault.millis.map_or(Duration::from_secs(60), Duration::from_millis);
                     strike.end = Some(End::HangUp);
                 }
                 kind => strike.end = kind.failure(target.sts).map(End::Fail),
@@ -145,22 +142,14 @@ impl Faults {
     pub fn event_fate(&mut self, account: &str, region: &str) -> EventFate {
         let lost = self.first(Kind::EventsLost, account, region).is_some();
         let doubled = self.first(Kind::EventsDoubled, account, region).is_some();
-        let late = self
-            .first(Kind::EventsLate, account, region)
-            .and_then(|fault| fault.millis)
-            .unwrap_or(0);
+        let late = self.first(Kind::EventsLate, account, region).and_then(|fault| fault.millis).unwrap_or(0);
         let copies = if lost { 0 } else { 1 + usize::from(doubled) };
-        EventFate {
-            copies,
-            delay: Duration::from_millis(late),
-        }
+        EventFate { copies, delay: Duration::from_millis(late) }
     }
 
     fn first(&mut self, kind: Kind, account: &str, region: &str) -> Option<&Fault> {
-        let mut found = self
-            .active
-            .iter_mut()
-            .filter(|fault| fault.kind == kind && fault.is_at(account, region));
+        let mut found =
+            self.active.iter_mut().filter(|fault| fault.kind == kind && fault.is_at(account, region));
         found.find_map(|fault| fault.takes_a_turn().then_some(&*fault))
     }
 }
@@ -170,11 +159,9 @@ impl Kind {
     fn failure(self, sts: bool) -> Option<Failure> {
         let (status, code, message) = match self {
             Kind::Throttle if sts => (400, "Throttling", "Rate exceeded"),
-            Kind::Throttle => (
-                400,
-                "ThrottlingException",
-                "You have exceeded the rate at which you may call KMS.",
-            ),
+            Kind::Throttle => {
+                (400, "ThrottlingException", "You have exceeded the rate at which you may call KMS.")
+            }
             Kind::Error500 if sts => (500, "InternalFailure", "An internal error occurred."),
             Kind::Error500 => (500, "KMSInternalException", "An internal error occurred."),
             Kind::KeyUnavailable => (500, "KeyUnavailableException", "The key is not available."),
@@ -185,28 +172,20 @@ impl Kind {
     }
 
     fn concerns_calls(self) -> bool {
-        !matches!(
-            self,
-            Kind::Lag | Kind::EventsLost | Kind::EventsDoubled | Kind::EventsLate
-        )
+        !matches!(self, Kind::Lag | Kind::EventsLost | Kind::EventsDoubled | Kind::EventsLate)
     }
 }
 
 impl Fault {
     fn is_at(&self, account: &str, region: &str) -> bool {
-        self.account
-            .as_deref()
-            .is_none_or(|wanted| wanted == account)
+        self.account.as_deref().is_none_or(|wanted| wanted == account)
             && self.region.as_deref().is_none_or(|wanted| wanted == region)
     }
 
     fn hits(&self, target: &Target<'_>) -> bool {
         self.kind.concerns_calls()
             && self.is_at(target.account, target.region)
-            && self
-                .operation
-                .as_deref()
-                .map_or(!target.sts, |wanted| wanted == target.operation)
+            && self.operation.as_deref().map_or(!target.sts, |wanted| wanted == target.operation)
             && (target.cross_account || self.callers == Callers::All)
     }
 
@@ -222,7 +201,7 @@ impl Fault {
 fn chance(rate: f64) -> bool {
     let mut bytes = [0u8; 4];
     // Without randomness a fault strikes: a test sees that rather than nothing.
-    let drawn = aws_lc_rs::rand::fill(&mut bytes)
-        .map(|()| f64::from(u32::from_le_bytes(bytes)) / 4_294_967_296.0);
+    let drawn =
+        aws_lc_rs::rand::fill(&mut bytes).map(|()| f64::from(u32::from_le_bytes(bytes)) / 4_294_967_296.0);
     drawn.unwrap_or(0.0) < rate
 }

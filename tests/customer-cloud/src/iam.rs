@@ -38,9 +38,7 @@ impl Iam {
     }
 
     fn role_mut(&mut self, account: &str, name: &str) -> Result<&mut Role, Failure> {
-        self.roles
-            .get_mut(&(account.to_owned(), name.to_owned()))
-            .ok_or_else(|| no_role(name))
+        self.roles.get_mut(&(account.to_owned(), name.to_owned())).ok_or_else(|| no_role(name))
     }
 }
 
@@ -54,16 +52,13 @@ pub async fn handle(cloud: &Cloud, call: &Call) -> HttpResponse {
     if let Some(vendor) = cloud.vendor_of(caller.account()) {
         return match vendor.pass_on(call).await {
             Ok(answer) => crate::sts::relay(answer),
-            Err(error) => call.xml(
-                &action,
-                NAMESPACE,
-                Err(Failure::new(503, "ServiceUnavailable", error.to_string())),
-            ),
+            Err(error) => {
+                call.xml(&action, NAMESPACE, Err(Failure::new(503, "ServiceUnavailable", error.to_string())))
+            }
         };
     }
     let result = permitted(cloud, call, &caller, &action, &parameters).await;
-    let result =
-        result.and_then(|()| perform(&mut cloud.iam(), caller.account(), &action, &parameters));
+    let result = result.and_then(|()| perform(&mut cloud.iam(), caller.account(), &action, &parameters));
     if result.is_ok() {
         announce(cloud, call, &caller, &action, &parameters);
     }
@@ -81,77 +76,43 @@ async fn permitted(
     let name = parameter(parameters, "RoleName").unwrap_or("*");
     let resource = format!("arn:aws:iam::{}:role/{name}", caller.account());
     let action = format!("iam:{action}");
-    let side = ResourceSide {
-        policy: None,
-        granted: false,
-        account: caller.account(),
-    };
-    identity::allowed(
-        caller,
-        &held,
-        &action,
-        &resource,
-        &caller.context(&call.region),
-        side,
+    let side = ResourceSide { policy: None, granted: false, account: caller.account() };
+    identity::allowed(caller, &held, &action, &resource, &caller.context(&call.region), side).map_err(
+        |refusal| {
+            Failure::new(403, "AccessDenied", identity::not_authorised(caller, &action, &resource, refusal))
+        },
     )
-    .map_err(|refusal| {
-        Failure::new(
-            403,
-            "AccessDenied",
-            identity::not_authorised(caller, &action, &resource, refusal),
-        )
-    })
 }
 
-fn perform(
-    iam: &mut Iam,
-    account: &str,
-    action: &str,
-    parameters: &Parameters,
-) -> Result<String, Failure> {
+fn perform(iam: &mut Iam, account: &str, action: &str, parameters: &Parameters) -> Result<String, Failure> {
     match action {
         "CreateRole" => create(iam, account, parameters),
         "ListRoles" => {
             let own = iam.roles.iter().filter(|((owner, _), _)| owner == account);
             let mut roles: Vec<_> = own.map(|(_, role)| role).collect();
             roles.sort_by(|a, b| a.name.cmp(&b.name));
-            let members: String = roles
-                .iter()
-                .map(|role| format!("<member>{}</member>", role.xml()))
-                .collect();
-            Ok(format!(
-                "<IsTruncated>false</IsTruncated><Roles>{members}</Roles>"
-            ))
+            let members: String =
+                roles.iter().map(|role| format!("<member>{}</member>", role.xml())).collect();
+            Ok(format!("<IsTruncated>false</IsTruncated><Roles>{members}</Roles>"))
         }
         "GetRole" => {
             let name = required(parameters, "RoleName")?;
-            Ok(format!(
-                "<Role>{}</Role>",
-                iam.role(account, name).ok_or_else(|| no_role(name))?.xml()
-            ))
+            Ok(format!("<Role>{}</Role>", iam.role(account, name).ok_or_else(|| no_role(name))?.xml()))
         }
         "UpdateAssumeRolePolicy" => {
             let document = document(parameters, "PolicyDocument", true)?;
-            iam.role_mut(account, required(parameters, "RoleName")?)?
-                .trust = document;
+            iam.role_mut(account, required(parameters, "RoleName")?)?.trust = document;
             Ok(String::new())
         }
         "PutRolePolicy" => {
             let document = document(parameters, "PolicyDocument", false)?;
             let name = required(parameters, "PolicyName")?.to_owned();
-            iam.role_mut(account, required(parameters, "RoleName")?)?
-                .policies
-                .insert(name, document);
+            iam.role_mut(account, required(parameters, "RoleName")?)?.policies.insert(name, document);
             Ok(String::new())
         }
         "GetRolePolicy" => {
-            let (role_name, name) = (
-                required(parameters, "RoleName")?,
-                required(parameters, "PolicyName")?,
-            );
-            let role = iam
-                .role(account, role_name)
-                .ok_or_else(|| no_role(role_name))?;
+            let (role_name, name) = (required(parameters, "RoleName")?, required(parameters, "PolicyName")?);
+            let role = iam.role(account, role_name).ok_or_else(|| no_role(role_name))?;
             let document = encoded(role.policies.get(name).ok_or_else(|| no_policy(name))?);
             Ok(format!(
                 "<RoleName>{}</RoleName><PolicyName>{}</PolicyName><PolicyDocument>{document}</PolicyDocument>",
@@ -162,14 +123,9 @@ fn perform(
         "ListRolePolicies" => {
             let name = required(parameters, "RoleName")?;
             let role = iam.role(account, name).ok_or_else(|| no_role(name))?;
-            let names: String = role
-                .policies
-                .keys()
-                .map(|name| format!("<member>{}</member>", escape(name)))
-                .collect();
-            Ok(format!(
-                "<PolicyNames>{names}</PolicyNames><IsTruncated>false</IsTruncated>"
-            ))
+            let names: String =
+                role.policies.keys().map(|name| format!("<member>{}</member>", escape(name))).collect();
+            Ok(format!("<PolicyNames>{names}</PolicyNames><IsTruncated>false</IsTruncated>"))
         }
         "ListAttachedRolePolicies" => {
             Ok("<AttachedPolicies></AttachedPolicies><IsTruncated>false</IsTruncated>".into())
@@ -177,10 +133,7 @@ fn perform(
         "DeleteRolePolicy" => {
             let name = required(parameters, "PolicyName")?;
             let role = iam.role_mut(account, required(parameters, "RoleName")?)?;
-            role.policies
-                .remove(name)
-                .map(|_| String::new())
-                .ok_or_else(|| no_policy(name))
+            role.policies.remove(name).map(|_| String::new()).ok_or_else(|| no_policy(name))
         }
         "DeleteRole" => {
             let role = iam.role_mut(account, required(parameters, "RoleName")?)?;
@@ -192,10 +145,7 @@ fn perform(
             iam.roles.remove(&(account.to_owned(), name));
             Ok(String::new())
         }
-        other => Err(Failure::bad(
-            "InvalidAction",
-            format!("Could not find operation {other}"),
-        )),
+        other => Err(Failure::bad("InvalidAction", format!("Could not find operation {other}"))),
     }
 }
 
@@ -211,9 +161,8 @@ fn create(iam: &mut Iam, account: &str, parameters: &Parameters) -> Result<Strin
             format!("Role with name {name} already exists."),
         ));
     }
-    let max_session = parameter(parameters, "MaxSessionDuration")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(3600);
+    let max_session =
+        parameter(parameters, "MaxSessionDuration").and_then(|text| text.parse().ok()).unwrap_or(3600);
     let role = Role {
         arn: format!("arn:aws:iam::{account}:role{path}{name}"),
         id: identifier("AROA"),
@@ -231,18 +180,13 @@ fn create(iam: &mut Iam, account: &str, parameters: &Parameters) -> Result<Strin
 
 /// The changes that can end a vendor's access; CloudTrail shows IAM in us-east-1 only.
 fn announce(cloud: &Cloud, call: &Call, caller: &Caller, action: &str, parameters: &Parameters) {
-    if !matches!(
-        action,
-        "UpdateAssumeRolePolicy" | "DeleteRole" | "PutRolePolicy" | "DeleteRolePolicy"
-    ) {
+    if !matches!(action, "UpdateAssumeRolePolicy" | "DeleteRole" | "PutRolePolicy" | "DeleteRolePolicy") {
         return;
     }
     let mut request = json!({});
-    for (name, key) in [
-        ("RoleName", "roleName"),
-        ("PolicyName", "policyName"),
-        ("PolicyDocument", "policyDocument"),
-    ] {
+    for (name, key) in
+        [("RoleName", "roleName"), ("PolicyName", "policyName"), ("PolicyDocument", "policyDocument")]
+    {
         if let Some(value) = parameter(parameters, name) {
             request[key] = json!(value);
         }
@@ -283,31 +227,20 @@ pub fn identifier(kind: &str) -> String {
 
 fn document(parameters: &Parameters, name: &str, trust: bool) -> Result<String, Failure> {
     let text = required(parameters, name)?;
-    Policy::parse_strict(text, trust)
-        .map_err(|error| Failure::bad("MalformedPolicyDocument", error))?;
+    Policy::parse_strict(text, trust).map_err(|error| Failure::bad("MalformedPolicyDocument", error))?;
     Ok(text.to_owned())
 }
 
 fn encoded(document: &str) -> String {
-    form_urlencoded::byte_serialize(document.as_bytes())
-        .collect::<String>()
-        .replace('+', "%20")
+    form_urlencoded::byte_serialize(document.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 fn no_role(name: &str) -> Failure {
-    Failure::new(
-        404,
-        "NoSuchEntity",
-        format!("The role with name {name} cannot be found."),
-    )
+    Failure::new(404, "NoSuchEntity", format!("The role with name {name} cannot be found."))
 }
 
 fn no_policy(name: &str) -> Failure {
-    Failure::new(
-        404,
-        "NoSuchEntity",
-        format!("The role policy with name {name} cannot be found."),
-    )
+    Failure::new(404, "NoSuchEntity", format!("The role policy with name {name} cannot be found."))
 }
 
 /// Reads what an AWS answer says about a session it issued.

@@ -30,9 +30,7 @@ impl Sessions {
     pub fn remember(&mut self, access_key: &str, session: Session) {
         let now = Timestamp::now();
         self.by_access_key.retain(|_, known| {
-            known
-                .expires
-                .is_none_or(|expires| expires.as_second() + 3600 > now.as_second())
+            known.expires.is_none_or(|expires| expires.as_second() + 3600 > now.as_second())
         });
         self.by_access_key.insert(access_key.to_owned(), session);
     }
@@ -53,16 +51,8 @@ pub struct Caller {
 impl Caller {
     pub fn root(account: &str) -> Self {
         let arn = format!("arn:aws:iam::{account}:root");
-        let principal = Principal {
-            account: account.to_owned(),
-            arn: arn.clone(),
-            principal_arn: arn,
-        };
-        Caller {
-            principal,
-            access_key: account.to_owned(),
-            session: None,
-        }
+        let principal = Principal { account: account.to_owned(), arn: arn.clone(), principal_arn: arn };
+        Caller { principal, access_key: account.to_owned(), session: None }
     }
 
     fn of(access_key: &str, session: Session) -> Self {
@@ -74,11 +64,7 @@ impl Caller {
             ),
             principal_arn: session.role_arn.clone(),
         };
-        Caller {
-            principal,
-            access_key: access_key.to_owned(),
-            session: Some(session),
-        }
+        Caller { principal, access_key: access_key.to_owned(), session: Some(session) }
     }
 
     pub fn account(&self) -> &str {
@@ -98,14 +84,7 @@ impl Caller {
         let mut context = Context::default();
         context.set("aws:PrincipalArn", &self.principal.principal_arn);
         context.set("aws:PrincipalAccount", self.account());
-        context.set(
-            "aws:PrincipalType",
-            if self.session.is_some() {
-                "AssumedRole"
-            } else {
-                "Account"
-            },
-        );
+        context.set("aws:PrincipalType", if self.session.is_some() { "AssumedRole" } else { "Account" });
         context.set("aws:userid", self.principal_id());
         context.set("aws:RequestedRegion", region);
         context.set("aws:SecureTransport", "false");
@@ -123,20 +102,10 @@ pub async fn identify(cloud: &Cloud, call: &Call) -> Result<Caller, Failure> {
         if session.token.is_some() && session.token != call.token {
             return Err(unknown(call));
         }
-        if session
-            .expires
-            .is_some_and(|expires| expires < Timestamp::now())
-        {
-            let (status, code) = if call.service == "kms" {
-                (400, "ExpiredTokenException")
-            } else {
-                (403, "ExpiredToken")
-            };
-            return Err(Failure::new(
-                status,
-                code,
-                "The security token included in the request is expired",
-            ));
+        if session.expires.is_some_and(|expires| expires < Timestamp::now()) {
+            let (status, code) =
+                if call.service == "kms" { (400, "ExpiredTokenException") } else { (403, "ExpiredToken") };
+            return Err(Failure::new(status, code, "The security token included in the request is expired"));
         }
         return Ok(Caller::of(key, session));
     }
@@ -192,24 +161,10 @@ pub async fn held(cloud: &Cloud, caller: &Caller) -> Result<Held, Failure> {
     let Some(documents) = documents else {
         return Ok(Held::Gone);
     };
-    let malformed = |error| {
-        Failure::new(
-            500,
-            "InternalFailure",
-            format!("a policy cannot be read: {error}"),
-        )
-    };
-    let policies = documents
-        .iter()
-        .map(|text| Policy::parse(text))
-        .collect::<Result<_, _>>()
-        .map_err(malformed)?;
-    let session = session
-        .policy
-        .as_deref()
-        .map(Policy::parse)
-        .transpose()
-        .map_err(malformed)?;
+    let malformed = |error| Failure::new(500, "InternalFailure", format!("a policy cannot be read: {error}"));
+    let policies =
+        documents.iter().map(|text| Policy::parse(text)).collect::<Result<_, _>>().map_err(malformed)?;
+    let session = session.policy.as_deref().map(Policy::parse).transpose().map_err(malformed)?;
     Ok(Held::Role { policies, session })
 }
 
@@ -227,26 +182,11 @@ pub fn allowed(
         Held::Role { policies, session } => (Identity::Policies(policies), session.as_ref()),
         Held::Gone => return Err(Refusal::NoAllow("identity-based")),
     };
-    let asked = Asked {
-        who: &caller.principal,
-        action,
-        resource,
-        context,
-    };
-    let ResourceSide {
-        policy,
-        granted,
-        account,
-    } = side;
+    let asked = Asked { who: &caller.principal, action, resource, context };
+    let ResourceSide { policy, granted, account } = side;
     policy::authorise(
         &asked,
-        &Sides {
-            resource: policy,
-            granted,
-            identity,
-            session,
-            resource_account: account,
-        },
+        &Sides { resource: policy, granted, identity, session, resource_account: account },
     )
 }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::{
-    KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey,
-    PrivateDecryptingKey,
+    KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -122,12 +121,9 @@ pub fn use_key(view: &View, operation: &str, input: &Value) -> Outcome {
 }
 
 pub fn re_encrypt(source: &View, destination: &View, input: &Value) -> Outcome {
-    let plaintext = source.decrypt(
-        &blob(input, "CiphertextBlob")?,
-        &context(input, "SourceEncryptionContext")?,
-    )?;
-    let ciphertext =
-        destination.encrypt(&plaintext, &context(input, "DestinationEncryptionContext")?)?;
+    let plaintext =
+        source.decrypt(&blob(input, "CiphertextBlob")?, &context(input, "SourceEncryptionContext")?)?;
+    let ciphertext = destination.encrypt(&plaintext, &context(input, "DestinationEncryptionContext")?)?;
     Ok(json!({
         "CiphertextBlob": BASE64.encode(ciphertext), "SourceKeyId": source.key.arn, "KeyId": destination.key.arn,
         "SourceEncryptionAlgorithm": "SYMMETRIC_DEFAULT", "DestinationEncryptionAlgorithm": "SYMMETRIC_DEFAULT",
@@ -156,10 +152,7 @@ pub fn create_key(vault: &mut Vault, (account, region): (&str, &str), input: &Va
         created.map_err(failure)?.key_id.clone()
     };
     if let Some(policy) = text(input, "Policy") {
-        vault
-            .state
-            .put_key_policy(&key_id, policy)
-            .map_err(failure)?;
+        vault.state.put_key_policy(&key_id, policy).map_err(failure)?;
     }
     Ok(json!({"KeyMetadata": vault.view(&key_id)?.metadata(None)}))
 }
@@ -167,10 +160,7 @@ pub fn create_key(vault: &mut Vault, (account, region): (&str, &str), input: &Va
 pub fn list_keys(vault: &Vault) -> Outcome {
     let mut keys = vault.state.list_keys();
     keys.sort_by(|a, b| a.key_id.cmp(&b.key_id));
-    let keys: Vec<_> = keys
-        .iter()
-        .map(|key| json!({"KeyId": key.key_id, "KeyArn": key.arn}))
-        .collect();
+    let keys: Vec<_> = keys.iter().map(|key| json!({"KeyId": key.key_id, "KeyArn": key.arn})).collect();
     Ok(json!({"Keys": keys, "Truncated": false}))
 }
 
@@ -192,27 +182,17 @@ pub fn list_aliases(vault: &Vault, input: &Value) -> Outcome {
 /// Every operation on one key that does not use it.
 pub fn manage(vault: &mut Vault, key_id: &str, operation: &str, input: &Value) -> Outcome {
     let view = vault.view(key_id)?;
-    let (account, region, arn) = (
-        view.key.account_id.clone(),
-        view.key.region.clone(),
-        view.key.arn.clone(),
-    );
+    let (account, region, arn) = (view.key.account_id.clone(), view.key.region.clone(), view.key.arn.clone());
     let state = &mut vault.state;
     match operation {
         "DescribeKey" => Ok(json!({"KeyMetadata": view.metadata(vault.extras.get(key_id))})),
         "EnableKey" => {
             view.refuse_pending_import()?;
-            state
-                .enable_key(key_id)
-                .map(|()| Value::Null)
-                .map_err(failure)
+            state.enable_key(key_id).map(|()| Value::Null).map_err(failure)
         }
         "DisableKey" => {
             view.refuse_pending_import()?;
-            state
-                .disable_key(key_id)
-                .map(|()| Value::Null)
-                .map_err(failure)
+            state.disable_key(key_id).map(|()| Value::Null).map_err(failure)
         }
         "ScheduleKeyDeletion" => schedule_deletion(vault, &view, input),
         "CancelKeyDeletion" => {
@@ -227,10 +207,7 @@ pub fn manage(vault: &mut Vault, key_id: &str, operation: &str, input: &Value) -
             policy_name(input)?;
             let policy = need(input, "Policy")?;
             well_formed(policy)?;
-            state
-                .put_key_policy(key_id, policy)
-                .map(|()| Value::Null)
-                .map_err(failure)
+            state.put_key_policy(key_id, policy).map(|()| Value::Null).map_err(failure)
         }
         "ListKeyPolicies" => Ok(json!({"PolicyNames": ["default"], "Truncated": false})),
         "CreateAlias" => {
@@ -241,67 +218,37 @@ pub fn manage(vault: &mut Vault, key_id: &str, operation: &str, input: &Value) -
                     "Alias must start with the prefix \"alias/\".",
                 ));
             }
-            state
-                .create_alias(name, key_id, &account, &region)
-                .map(|()| Value::Null)
-                .map_err(failure)
+            state.create_alias(name, key_id, &account, &region).map(|()| Value::Null).map_err(failure)
         }
         "UpdateAlias" => {
             let name = need(input, "AliasName")?;
-            state
-                .update_alias(name, key_id, &account, &region)
-                .map(|()| Value::Null)
-                .map_err(failure)
+            state.update_alias(name, key_id, &account, &region).map(|()| Value::Null).map_err(failure)
         }
-        "DeleteAlias" => state
-            .delete_alias(need(input, "AliasName")?)
-            .map(|()| Value::Null)
-            .map_err(failure),
+        "DeleteAlias" => state.delete_alias(need(input, "AliasName")?).map(|()| Value::Null).map_err(failure),
         "UpdateKeyDescription" => {
             let description = input["Description"].as_str().unwrap_or("");
-            state
-                .update_key_description(key_id, description)
-                .map(|()| Value::Null)
-                .map_err(failure)
+            state.update_key_description(key_id, description).map(|()| Value::Null).map_err(failure)
         }
-        "TagResource" => state
-            .tag_resource(key_id, tags(input))
-            .map(|()| Value::Null)
-            .map_err(failure),
+        "TagResource" => state.tag_resource(key_id, tags(input)).map(|()| Value::Null).map_err(failure),
         "UntagResource" => {
             let keys: Vec<String> =
                 serde_json::from_value(input["TagKeys"].clone()).map_err(|_| invalid("TagKeys"))?;
-            state
-                .untag_resource(key_id, &keys)
-                .map(|()| Value::Null)
-                .map_err(failure)
+            state.untag_resource(key_id, &keys).map(|()| Value::Null).map_err(failure)
         }
         "ListResourceTags" => {
-            let mut tags: Vec<_> = state
-                .list_resource_tags(key_id)
-                .map_err(failure)?
-                .iter()
-                .collect();
+            let mut tags: Vec<_> = state.list_resource_tags(key_id).map_err(failure)?.iter().collect();
             tags.sort();
-            let tags: Vec<_> = tags
-                .iter()
-                .map(|(key, value)| json!({"TagKey": key, "TagValue": value}))
-                .collect();
+            let tags: Vec<_> =
+                tags.iter().map(|(key, value)| json!({"TagKey": key, "TagValue": value})).collect();
             Ok(json!({"Tags": tags, "Truncated": false}))
         }
         "EnableKeyRotation" => {
             rotatable(&view)?;
-            state
-                .enable_key_rotation(key_id)
-                .map(|()| Value::Null)
-                .map_err(failure)
+            state.enable_key_rotation(key_id).map(|()| Value::Null).map_err(failure)
         }
         "DisableKeyRotation" => {
             rotatable(&view)?;
-            state
-                .disable_key_rotation(key_id)
-                .map(|()| Value::Null)
-                .map_err(failure)
+            state.disable_key_rotation(key_id).map(|()| Value::Null).map_err(failure)
         }
         "GetKeyRotationStatus" => Ok(
             json!({"KeyId": arn, "KeyRotationEnabled": view.key.key_rotation_enabled, "RotationPeriodInDays": 365}),
@@ -328,29 +275,21 @@ pub fn manage(vault: &mut Vault, key_id: &str, operation: &str, input: &Value) -
         "ImportKeyMaterial" => import(vault, &view, input),
         "DeleteImportedKeyMaterial" => {
             external(&view)?;
-            state
-                .delete_imported_key_material(key_id)
-                .map_err(failure)?;
+            state.delete_imported_key_material(key_id).map_err(failure)?;
             Ok(json!({"KeyId": arn}))
         }
         "CreateGrant" => create_grant(vault, &view, input),
         "ListGrants" => list_grants(vault, &view, input),
-        "RevokeGrant" => state
-            .revoke_grant(key_id, need(input, "GrantId")?)
-            .map(|()| Value::Null)
-            .map_err(failure),
+        "RevokeGrant" => {
+            state.revoke_grant(key_id, need(input, "GrantId")?).map(|()| Value::Null).map_err(failure)
+        }
         "RetireGrant" => state
-            .retire_grant(
-                text(input, "GrantId"),
-                text(input, "GrantToken"),
-                Some(key_id),
-            )
+            .retire_grant(text(input, "GrantId"), text(input, "GrantToken"), Some(key_id))
             .map(|()| Value::Null)
             .map_err(failure),
-        other => Err(Failure::bad(
-            "UnknownOperationException",
-            format!("customer-cloud does not play {other}"),
-        )),
+        other => {
+            Err(Failure::bad("UnknownOperationException", format!("customer-cloud does not play {other}")))
+        }
     }
 }
 
@@ -363,10 +302,7 @@ fn schedule_deletion(vault: &mut Vault, view: &View, input: &Value) -> Outcome {
     }
     let days = input["PendingWindowInDays"].as_i64();
     let key_id = &view.key.key_id;
-    let (_, at) = vault
-        .state
-        .schedule_key_deletion(key_id, days)
-        .map_err(failure)?;
+    let (_, at) = vault.state.schedule_key_deletion(key_id, days).map_err(failure)?;
     let days = days.unwrap_or(30);
     vault.extra(key_id).pending_days = Some(days);
     Ok(json!({
@@ -393,10 +329,7 @@ pub fn rotate(vault: &mut Vault, key_id: &str) -> Result<(), Failure> {
 }
 
 pub fn material_id(material: &[u8]) -> String {
-    Sha256::digest(material)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(material).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn parameters_for_import(vault: &mut Vault, view: &View, input: &Value) -> Outcome {
@@ -407,15 +340,11 @@ fn parameters_for_import(vault: &mut Vault, view: &View, input: &Value) -> Outco
         "RSA_3072" => KeySize::Rsa3072,
         "RSA_4096" => KeySize::Rsa4096,
         other => {
-            return Err(invalid(format!(
-                "the wrapping key spec {other} is not supported"
-            )));
+            return Err(invalid(format!("the wrapping key spec {other} is not supported")));
         }
     };
     if !matches!(algorithm, "RSAES_OAEP_SHA_256" | "RSAES_OAEP_SHA_1") {
-        return Err(invalid(format!(
-            "the wrapping algorithm {algorithm} is not supported"
-        )));
+        return Err(invalid(format!("the wrapping algorithm {algorithm} is not supported")));
     }
     let internal = |_| Failure::new(500, "KMSInternalException", "a wrapping key cannot be made");
     let private = PrivateDecryptingKey::generate(size).map_err(internal)?;
@@ -425,11 +354,7 @@ fn parameters_for_import(vault: &mut Vault, view: &View, input: &Value) -> Outco
         "KeyId": view.key.arn, "ImportToken": token, "PublicKey": BASE64.encode(public.as_ref()),
         "ParametersValidTo": seconds(Timestamp::now().as_millisecond()) + 86_400.0,
     });
-    let wrapping = Wrapping {
-        private: Arc::new(private),
-        algorithm: algorithm.to_owned(),
-        token,
-    };
+    let wrapping = Wrapping { private: Arc::new(private), algorithm: algorithm.to_owned(), token };
     vault.extra(&view.key.key_id).wrapping = Some(wrapping);
     Ok(answer)
 }
@@ -438,40 +363,20 @@ fn import(vault: &mut Vault, view: &View, input: &Value) -> Outcome {
     external(view)?;
     let key_id = &view.key.key_id;
     let token = need(input, "ImportToken")?;
-    let Extra {
-        wrapping,
-        imported_once,
-        ..
-    } = vault.extra(key_id);
+    let Extra { wrapping, imported_once, .. } = vault.extra(key_id);
     let (wrapping, imported_once) = (wrapping.clone(), *imported_once);
     let wrapping = wrapping.filter(|wrapping| wrapping.token == token);
-    let wrapping = wrapping.ok_or_else(|| {
-        Failure::bad(
-            "InvalidImportTokenException",
-            "The import token is not valid.",
-        )
-    })?;
-    let unreadable = |_| {
-        Failure::bad(
-            "InvalidCiphertextException",
-            "the key material cannot be unwrapped",
-        )
-    };
+    let wrapping = wrapping
+        .ok_or_else(|| Failure::bad("InvalidImportTokenException", "The import token is not valid."))?;
+    let unreadable = |_| Failure::bad("InvalidCiphertextException", "the key material cannot be unwrapped");
     let private = OaepPrivateDecryptingKey::new((*wrapping.private).clone()).map_err(unreadable)?;
-    let algorithm = if wrapping.algorithm == "RSAES_OAEP_SHA_1" {
-        &OAEP_SHA1_MGF1SHA1
-    } else {
-        &OAEP_SHA256_MGF1SHA256
-    };
+    let algorithm =
+        if wrapping.algorithm == "RSAES_OAEP_SHA_1" { &OAEP_SHA1_MGF1SHA1 } else { &OAEP_SHA256_MGF1SHA256 };
     let mut buffer = vec![0u8; private.min_output_size()];
     let wrapped = blob(input, "EncryptedKeyMaterial")?;
-    let material = private
-        .decrypt(algorithm, &wrapped, &mut buffer, None)
-        .map_err(unreadable)?
-        .to_vec();
+    let material = private.decrypt(algorithm, &wrapped, &mut buffer, None).map_err(unreadable)?.to_vec();
     if material.len() != 32 || (imported_once && material != view.key.key_material) {
-        let message =
-            "The key material in the request is not the material that was imported before.";
+        let message = "The key material in the request is not the material that was imported before.";
         return Err(Failure::bad("IncorrectKeyMaterialException", message));
     }
     let id = material_id(&material);
@@ -485,10 +390,8 @@ fn external(view: &View) -> Result<(), Failure> {
     if view.key.origin == "EXTERNAL" {
         return Ok(());
     }
-    let message = format!(
-        "{} origin is {} which is not valid for this operation.",
-        view.key.arn, view.key.origin
-    );
+    let message =
+        format!("{} origin is {} which is not valid for this operation.", view.key.arn, view.key.origin);
     Err(Failure::bad("UnsupportedOperationException", message))
 }
 
@@ -521,10 +424,7 @@ fn create_grant(vault: &mut Vault, view: &View, input: &Value) -> Outcome {
 }
 
 fn list_grants(vault: &Vault, view: &View, input: &Value) -> Outcome {
-    let grants = vault
-        .state
-        .list_grants(Some(&view.key.key_id), text(input, "GrantId"))
-        .map_err(failure)?;
+    let grants = vault.state.list_grants(Some(&view.key.key_id), text(input, "GrantId")).map_err(failure)?;
     let grants: Vec<_> = grants
         .iter()
         .map(|grant| {
@@ -544,28 +444,18 @@ fn list_grants(vault: &Vault, view: &View, input: &Value) -> Outcome {
 
 fn tags(input: &Value) -> HashMap<String, String> {
     let list = input["Tags"].as_array().into_iter().flatten();
-    list.filter_map(|tag| {
-        Some((
-            text(tag, "TagKey")?.to_owned(),
-            tag["TagValue"].as_str()?.to_owned(),
-        ))
-    })
-    .collect()
+    list.filter_map(|tag| Some((text(tag, "TagKey")?.to_owned(), tag["TagValue"].as_str()?.to_owned())))
+        .collect()
 }
 
 fn policy_name(input: &Value) -> Result<(), Failure> {
     match text(input, "PolicyName") {
         None | Some("default") => Ok(()),
-        Some(other) => Err(Failure::bad(
-            "NotFoundException",
-            format!("No such policy exists: {other}"),
-        )),
+        Some(other) => Err(Failure::bad("NotFoundException", format!("No such policy exists: {other}"))),
     }
 }
 
 fn well_formed(policy: &str) -> Result<(), Failure> {
     let checked = Policy::parse_strict(policy, true);
-    checked
-        .map(drop)
-        .map_err(|error| Failure::bad("MalformedPolicyDocumentException", error))
+    checked.map(drop).map_err(|error| Failure::bad("MalformedPolicyDocumentException", error))
 }

@@ -31,23 +31,12 @@ struct Place {
 }
 
 pub async fn handle(cloud: &Cloud, call: &Call) -> Reply {
-    let operation = call
-        .header("x-amz-target")
-        .strip_prefix("TrentService.")
-        .unwrap_or("")
-        .to_owned();
-    let body: &[u8] = if call.body.is_empty() {
-        b"{}"
-    } else {
-        &call.body
-    };
+    let operation = call.header("x-amz-target").strip_prefix("TrentService.").unwrap_or("").to_owned();
+    let body: &[u8] = if call.body.is_empty() { b"{}" } else { &call.body };
     let input: Value = match serde_json::from_slice(body) {
         Ok(input @ Value::Object(_)) => input,
         _ => {
-            return Reply::Http(call.json(Err(Failure::bad(
-                "SerializationException",
-                "not a JSON object",
-            ))));
+            return Reply::Http(call.json(Err(Failure::bad("SerializationException", "not a JSON object"))));
         }
     };
     let mut entry = Entry {
@@ -87,14 +76,7 @@ async fn attempt(
     let caller = &identity::identify(cloud, call).await.map_err(End::Fail)?;
     entry.caller_account = caller.account().to_owned();
     entry.caller = caller.principal.arn.clone();
-    let place = locate(
-        &cloud.keys(),
-        caller.account(),
-        &call.region,
-        operation,
-        input,
-    )
-    .map_err(End::Fail)?;
+    let place = locate(&cloud.keys(), caller.account(), &call.region, operation, input).map_err(End::Fail)?;
     entry.account = place.account.clone();
     let strike = cloud.faults().strike(&Target {
         sts: false,
@@ -108,23 +90,11 @@ async fn attempt(
         return Err(end);
     }
     let held = &identity::held(cloud, caller).await.map_err(|failure| {
-        End::Fail(Failure::new(
-            failure.status,
-            "KMSInternalException",
-            failure.message,
-        ))
+        End::Fail(Failure::new(failure.status, "KMSInternalException", failure.message))
     })?;
     // Taken after the waiting: what the key looks like when the call is done counts.
     let now = Timestamp::now();
-    let job = Job {
-        cloud,
-        call,
-        caller,
-        held,
-        operation,
-        input,
-        now,
-    };
+    let job = Job { cloud, call, caller, held, operation, input, now };
     job.perform(&place, entry).map_err(End::Fail)
 }
 
@@ -133,18 +103,10 @@ impl Job<'_> {
         let mut keys = self.cloud.keys();
         let region = &self.call.region;
         if let "CreateKey" | "ListKeys" | "ListAliases" = self.operation {
-            self.may(
-                &format!("kms:{}", self.operation),
-                "*",
-                self.caller.account(),
-                None,
-                None,
-            )?;
+            self.may(&format!("kms:{}", self.operation), "*", self.caller.account(), None, None)?;
             let vault = keys.vault(self.caller.account(), region);
             return match self.operation {
-                "CreateKey" => {
-                    operations::create_key(vault, (self.caller.account(), region), self.input)
-                }
+                "CreateKey" => operations::create_key(vault, (self.caller.account(), region), self.input),
                 "ListKeys" => operations::list_keys(vault),
                 _ => operations::list_aliases(vault, self.input),
             };
@@ -152,12 +114,7 @@ impl Job<'_> {
         if place.account != self.caller.account() && !operations::crosses_accounts(self.operation) {
             let action = format!("kms:{}", self.operation);
             let resource = place.reference.as_deref().unwrap_or("*");
-            let message = not_authorised(
-                self.caller,
-                &action,
-                resource,
-                Refusal::NoAllow("resource-based"),
-            );
+            let message = not_authorised(self.caller, &action, resource, Refusal::NoAllow("resource-based"));
             return Err(Failure::bad("AccessDeniedException", message));
         }
         let vault = keys.vault(&place.account, region);
@@ -183,17 +140,8 @@ impl Job<'_> {
             self.may_use(vault, &view, self.operation, Some(&context))?;
             return operations::use_key(&view, self.operation, self.input);
         }
-        self.may_use(
-            vault,
-            &view,
-            "ReEncryptFrom",
-            Some(&context(self.input, "SourceEncryptionContext")?),
-        )?;
-        let to = resolve(
-            self.caller.account(),
-            region,
-            need(self.input, "DestinationKeyId")?,
-        )?;
+        self.may_use(vault, &view, "ReEncryptFrom", Some(&context(self.input, "SourceEncryptionContext")?))?;
+        let to = resolve(self.caller.account(), region, need(self.input, "DestinationKeyId")?)?;
         let vault = keys.vault(&to.account, region);
         let to_id = vault.find(&to.reference?)?;
         let destination = self.seen(vault, &to_id)?;
@@ -221,24 +169,13 @@ impl Job<'_> {
             let (account, region) = (before.key.account_id.clone(), before.key.region.clone());
             let lag = self.cloud.faults().lag(&account, &region);
             if let Some(lag) = lag.and_then(|lag| SignedDuration::try_from(lag).ok()) {
-                vault.remember(
-                    before,
-                    &self.caller.principal.principal_arn,
-                    self.now + lag,
-                    self.now,
-                );
+                vault.remember(before, &self.caller.principal.principal_arn, self.now + lag, self.now);
             }
             self.announce(&arn, (&account, &region), &output);
             if self.operation == "RotateKeyOnDemand" {
                 let new_material = &vault.key_mut(key_id)?.key_material;
                 let detail = rotation_detail(key_id, "ON_DEMAND", &old_material, new_material);
-                self.cloud.events.native(
-                    self.cloud,
-                    "KMS CMK Rotation",
-                    &arn,
-                    (&account, &region),
-                    detail,
-                );
+                self.cloud.events.native(self.cloud, "KMS CMK Rotation", &arn, (&account, &region), detail);
             }
         }
         Ok(output)
@@ -249,24 +186,11 @@ impl Job<'_> {
         let malformed = |message: String| Failure::bad("MalformedPolicyDocumentException", message);
         let policy = Policy::parse(need(self.input, "Policy")?).map_err(malformed)?;
         let context = self.caller.context(&self.call.region);
-        let side = ResourceSide {
-            policy: Some(&policy),
-            granted: false,
-            account: &before.key.account_id,
-        };
-        let allowed = identity::allowed(
-            self.caller,
-            self.held,
-            "kms:PutKeyPolicy",
-            &before.key.arn,
-            &context,
-            side,
-        );
+        let side = ResourceSide { policy: Some(&policy), granted: false, account: &before.key.account_id };
+        let allowed =
+            identity::allowed(self.caller, self.held, "kms:PutKeyPolicy", &before.key.arn, &context, side);
         allowed.map_err(|_| {
-            malformed(
-                "The new key policy will not allow you to update the key policy in the future."
-                    .into(),
-            )
+            malformed("The new key policy will not allow you to update the key policy in the future.".into())
         })
     }
 
@@ -283,20 +207,10 @@ impl Job<'_> {
     ) -> Result<(), Failure> {
         let granted = granted(vault, &view.key.key_id, self.caller, operation, context);
         let policy = Policy::parse(&view.policy).map_err(|error| {
-            Failure::new(
-                500,
-                "KMSInternalException",
-                format!("the key policy is broken: {error}"),
-            )
+            Failure::new(500, "KMSInternalException", format!("the key policy is broken: {error}"))
         })?;
         let side = Some((&policy, granted));
-        self.may(
-            &format!("kms:{operation}"),
-            &view.key.arn,
-            &view.key.account_id,
-            side,
-            context,
-        )
+        self.may(&format!("kms:{operation}"), &view.key.arn, &view.key.account_id, side, context)
     }
 
     fn may(
@@ -315,21 +229,11 @@ impl Job<'_> {
             }
             context.set_all("kms:EncryptionContextKeys", pairs.keys().cloned().collect());
         }
-        let (policy, granted) =
-            side.map_or((None, false), |(policy, granted)| (Some(policy), granted));
-        let side = ResourceSide {
-            policy,
-            granted,
-            account,
-        };
-        identity::allowed(self.caller, self.held, action, resource, &context, side).map_err(
-            |refusal| {
-                Failure::bad(
-                    "AccessDeniedException",
-                    not_authorised(self.caller, action, resource, refusal),
-                )
-            },
-        )
+        let (policy, granted) = side.map_or((None, false), |(policy, granted)| (Some(policy), granted));
+        let side = ResourceSide { policy, granted, account };
+        identity::allowed(self.caller, self.held, action, resource, &context, side).map_err(|refusal| {
+            Failure::bad("AccessDeniedException", not_authorised(self.caller, action, resource, refusal))
+        })
     }
 
     fn announce(&self, arn: &str, (account, region): (&str, &str), output: &Value) {
@@ -342,40 +246,20 @@ impl Job<'_> {
             request: request_parameters(self.operation, self.input),
             response: response_elements(self.operation, arn, output),
         };
-        self.cloud
-            .events
-            .changed(self.cloud, self.call, self.caller, &change);
+        self.cloud.events.changed(self.cloud, self.call, self.caller, &change);
     }
 }
 
 /// Which account's key the request means, from the ARN, the ciphertext or the caller.
-fn locate(
-    keys: &Keys,
-    caller: &str,
-    region: &str,
-    operation: &str,
-    input: &Value,
-) -> Result<Place, Failure> {
-    let own = |reference: Result<String, Failure>| Place {
-        account: caller.to_owned(),
-        reference,
-    };
+fn locate(keys: &Keys, caller: &str, region: &str, operation: &str, input: &Value) -> Result<Place, Failure> {
+    let own = |reference: Result<String, Failure>| Place { account: caller.to_owned(), reference };
     let name = match operation {
         "CreateKey" | "ListKeys" | "ListAliases" => return Ok(own(Ok("*".into()))),
         "Decrypt" | "ReEncrypt" => {
-            let name = if operation == "Decrypt" {
-                "KeyId"
-            } else {
-                "SourceKeyId"
-            };
+            let name = if operation == "Decrypt" { "KeyId" } else { "SourceKeyId" };
             return match text(input, name) {
                 Some(reference) => resolve(caller, region, reference),
-                None => Ok(from_ciphertext(
-                    keys,
-                    caller,
-                    region,
-                    &blob(input, "CiphertextBlob")?,
-                )),
+                None => Ok(from_ciphertext(keys, caller, region, &blob(input, "CiphertextBlob")?)),
             };
         }
         "CreateAlias" | "UpdateAlias" => "TargetKeyId",
@@ -384,47 +268,31 @@ fn locate(
     };
     match text(input, name) {
         Some(reference) => resolve(caller, region, reference),
-        None => Ok(own(Err(need(input, name)
-            .err()
-            .unwrap_or_else(|| not_found(""))))),
+        None => Ok(own(Err(need(input, name).err().unwrap_or_else(|| not_found(""))))),
     }
 }
 
 fn resolve(caller: &str, region: &str, reference: &str) -> Result<Place, Failure> {
     if !reference.starts_with("arn:") {
-        return Ok(Place {
-            account: caller.to_owned(),
-            reference: Ok(reference.to_owned()),
-        });
+        return Ok(Place { account: caller.to_owned(), reference: Ok(reference.to_owned()) });
     }
     let parts: Vec<&str> = reference.splitn(6, ':').collect();
     match parts[..] {
-        ["arn", "aws", "kms", place, account, _] if place == region => Ok(Place {
-            account: account.to_owned(),
-            reference: Ok(reference.to_owned()),
-        }),
+        ["arn", "aws", "kms", place, account, _] if place == region => {
+            Ok(Place { account: account.to_owned(), reference: Ok(reference.to_owned()) })
+        }
         // The real service answers so for an ARN of another region.
-        ["arn", "aws", "kms", place, _, _] => Err(Failure::bad(
-            "NotFoundException",
-            format!("Invalid arn {place}"),
-        )),
-        _ => Err(Failure::bad(
-            "InvalidArnException",
-            format!("{reference} is not a valid ARN"),
-        )),
+        ["arn", "aws", "kms", place, _, _] => {
+            Err(Failure::bad("NotFoundException", format!("Invalid arn {place}")))
+        }
+        _ => Err(Failure::bad("InvalidArnException", format!("{reference} is not a valid ARN"))),
     }
 }
 
 fn from_ciphertext(keys: &Keys, caller: &str, region: &str, ciphertext: &[u8]) -> Place {
     let key_id = key_id_of(ciphertext).filter(|id| looks_like_key_id(id));
-    if let Some((id, account)) = key_id
-        .as_ref()
-        .and_then(|id| Some((id, keys.account_of(id, region)?)))
-    {
-        return Place {
-            account,
-            reference: Ok(id.clone()),
-        };
+    if let Some((id, account)) = key_id.as_ref().and_then(|id| Some((id, keys.account_of(id, region)?))) {
+        return Place { account, reference: Ok(id.clone()) };
     }
     let failure = if key_id.is_some_and(|id| keys.known(&id)) {
         let message = "The ciphertext refers to a customer master key that does not exist, \
@@ -433,10 +301,7 @@ fn from_ciphertext(keys: &Keys, caller: &str, region: &str, ciphertext: &[u8]) -
     } else {
         Failure::bad("InvalidCiphertextException", "")
     };
-    Place {
-        account: caller.to_owned(),
-        reference: Err(failure),
-    }
+    Place { account: caller.to_owned(), reference: Err(failure) }
 }
 
 /// Whether a grant on the key lets the caller do this.
@@ -448,37 +313,21 @@ fn granted(
     context: Option<&EncryptionContext>,
 ) -> bool {
     let holds = |wanted: &std::collections::HashMap<String, String>| {
-        context.is_some_and(|context| {
-            wanted
-                .iter()
-                .all(|(key, value)| context.get(key) == Some(value))
-        })
+        context.is_some_and(|context| wanted.iter().all(|(key, value)| context.get(key) == Some(value)))
     };
-    vault
-        .state
-        .grants
-        .values()
-        .filter(|grant| grant.key_id == key_id)
-        .any(|grant| {
-            let principal = &caller.principal;
-            let who = grant.grantee_principal == principal.arn
-                || grant.grantee_principal == principal.principal_arn;
-            let what = grant.operations.iter().any(|granted| granted == operation);
-            let constrained = grant.constraints.as_ref().is_none_or(|constraints| {
-                constraints
-                    .encryption_context_subset
-                    .as_ref()
-                    .is_none_or(holds)
-                    && constraints
-                        .encryption_context_equals
-                        .as_ref()
-                        .is_none_or(|wanted| {
-                            holds(wanted)
-                                && context.is_some_and(|context| context.len() == wanted.len())
-                        })
-            });
-            who && what && constrained
-        })
+    vault.state.grants.values().filter(|grant| grant.key_id == key_id).any(|grant| {
+        let principal = &caller.principal;
+        let who =
+            grant.grantee_principal == principal.arn || grant.grantee_principal == principal.principal_arn;
+        let what = grant.operations.iter().any(|granted| granted == operation);
+        let constrained = grant.constraints.as_ref().is_none_or(|constraints| {
+            constraints.encryption_context_subset.as_ref().is_none_or(holds)
+                && constraints.encryption_context_equals.as_ref().is_none_or(|wanted| {
+                    holds(wanted) && context.is_some_and(|context| context.len() == wanted.len())
+                })
+        });
+        who && what && constrained
+    })
 }
 
 /// CloudTrail's form: names in lower camel case, no key material.
@@ -487,18 +336,12 @@ fn request_parameters(operation: &str, input: &Value) -> Value {
         return Value::Null;
     }
     let fields = input.as_object().into_iter().flatten();
-    let fields =
-        fields.filter(|(name, _)| !matches!(name.as_str(), "EncryptedKeyMaterial" | "ImportToken"));
-    let mut parameters: serde_json::Map<_, _> = fields
-        .map(|(name, value)| (lower_first(name), value.clone()))
-        .collect();
+    let fields = fields.filter(|(name, _)| !matches!(name.as_str(), "EncryptedKeyMaterial" | "ImportToken"));
+    let mut parameters: serde_json::Map<_, _> =
+        fields.map(|(name, value)| (lower_first(name), value.clone())).collect();
     if operation == "PutKeyPolicy" {
-        parameters
-            .entry("policyName")
-            .or_insert_with(|| json!("default"));
-        parameters
-            .entry("bypassPolicyLockoutSafetyCheck")
-            .or_insert_with(|| json!(false));
+        parameters.entry("policyName").or_insert_with(|| json!("default"));
+        parameters.entry("bypassPolicyLockoutSafetyCheck").or_insert_with(|| json!(false));
     }
     Value::Object(parameters)
 }
@@ -512,10 +355,7 @@ fn response_elements(operation: &str, arn: &str, output: &Value) -> Value {
         elements[lower_first(name)] = value.clone();
     }
     // CloudTrail writes this date for people, not for machines.
-    if let Some(at) = output["DeletionDate"]
-        .as_i64()
-        .and_then(|at| Timestamp::from_second(at).ok())
-    {
+    if let Some(at) = output["DeletionDate"].as_i64().and_then(|at| Timestamp::from_second(at).ok()) {
         elements["deletionDate"] = json!(at.strftime("%b %-d, %Y, %-I:%M:%S %p").to_string());
     }
     elements
@@ -523,10 +363,7 @@ fn response_elements(operation: &str, arn: &str, output: &Value) -> Value {
 
 fn lower_first(name: &str) -> String {
     let mut characters = name.chars();
-    characters
-        .next()
-        .map(|first| first.to_lowercase().chain(characters).collect())
-        .unwrap_or_default()
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
 }
 
 pub fn rotation_detail(key_id: &str, kind: &str, old: &[u8], new: &[u8]) -> Value {
@@ -538,14 +375,6 @@ pub fn rotation_detail(key_id: &str, kind: &str, old: &[u8], new: &[u8]) -> Valu
 
 /// ReEncrypt has two contexts: both are shown.
 fn logged_context(input: &Value) -> EncryptionContext {
-    let names = [
-        "EncryptionContext",
-        "SourceEncryptionContext",
-        "DestinationEncryptionContext",
-    ];
-    names
-        .iter()
-        .filter_map(|name| context(input, name).ok())
-        .flatten()
-        .collect()
+    let names = ["EncryptionContext", "SourceEncryptionContext", "DestinationEncryptionContext"];
+    names.iter().filter_map(|name| context(input, name).ok()).flatten().collect()
 }

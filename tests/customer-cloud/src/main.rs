@@ -33,23 +33,11 @@ impl Arguments {
     fn config(self) -> Config {
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         let vendor_endpoint = given(self.vendor_endpoint);
-        let events_endpoint = self
-            .events_endpoint
-            .and_then(given)
-            .or_else(|| vendor_endpoint.clone());
-        let events =
-            given(self.events_function)
-                .zip(events_endpoint)
-                .map(|(function, endpoint)| EventTarget {
-                    endpoint,
-                    function,
-                    region: self.events_region,
-                });
-        Config {
-            vendor_account: self.vendor_account,
-            vendor_endpoint,
-            events,
-        }
+        let events_endpoint = self.events_endpoint.and_then(given).or_else(|| vendor_endpoint.clone());
+        let events = given(self.events_function)
+            .zip(events_endpoint)
+            .map(|(function, endpoint)| EventTarget { endpoint, function, region: self.events_region });
+        Config { vendor_account: self.vendor_account, vendor_endpoint, events }
     }
 }
 
@@ -72,10 +60,8 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let address = listener.local_addr().map_or_else(
-        |_| format!("127.0.0.1:{port}"),
-        |address| address.to_string(),
-    );
+    let address =
+        listener.local_addr().map_or_else(|_| format!("127.0.0.1:{port}"), |address| address.to_string());
     println!("customer-cloud ready on http://{address}");
     let stopped = async {
         match signal(SignalKind::terminate()) {

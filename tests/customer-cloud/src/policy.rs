@@ -184,17 +184,13 @@ pub fn authorise(asked: &Asked<'_>, sides: &Sides<'_>) -> Result<(), Refusal> {
 impl Policy {
     /// Reads a policy document; operators that the evaluator does not know make it malformed only in `parse_strict`.
     pub fn parse(document: &str) -> Result<Self, String> {
-        let value: Value =
-            serde_json::from_str(document).map_err(|error| format!("not JSON: {error}"))?;
+        let value: Value = serde_json::from_str(document).map_err(|error| format!("not JSON: {error}"))?;
         let statements = match value.get("Statement") {
             Some(Value::Array(list)) => list.clone(),
             Some(one @ Value::Object(_)) => vec![one.clone()],
             _ => return Err("Statement is missing".into()),
         };
-        let statements = statements
-            .iter()
-            .map(Statement::parse)
-            .collect::<Result<_, _>>()?;
+        let statements = statements.iter().map(Statement::parse).collect::<Result<_, _>>()?;
         Ok(Policy { statements })
     }
 
@@ -202,17 +198,11 @@ impl Policy {
     pub fn parse_strict(document: &str, resource_policy: bool) -> Result<Self, String> {
         let policy = Self::parse(document)?;
         for statement in &policy.statements {
-            if statement
-                .conditions
-                .iter()
-                .any(|condition| condition.operator == Operator::Unknown)
-            {
+            if statement.conditions.iter().any(|condition| condition.operator == Operator::Unknown) {
                 return Err("a condition operator is not supported".into());
             }
             if statement.principals.is_some() != resource_policy {
-                return Err(
-                    "Principal is required in resource policies and forbidden in others".into(),
-                );
+                return Err("Principal is required in resource policies and forbidden in others".into());
             }
         }
         Ok(policy)
@@ -252,40 +242,24 @@ impl Statement {
         let mut conditions = Vec::new();
         if let Some(blocks) = value.get("Condition") {
             for (operator, keys) in blocks.as_object().ok_or("Condition must be an object")? {
-                for (key, values) in keys
-                    .as_object()
-                    .ok_or("a condition operator holds an object")?
-                {
+                for (key, values) in keys.as_object().ok_or("a condition operator holds an object")? {
                     conditions.push(Condition::parse(operator, key, values)?);
                 }
             }
         }
-        Ok(Statement {
-            deny,
-            principals,
-            actions,
-            resources,
-            conditions,
-        })
+        Ok(Statement { deny, principals, actions, resources, conditions })
     }
 
     fn matches(&self, asked: &Asked<'_>) -> Option<Via> {
         let via = match &self.principals {
             None => Via::Principal,
-            Some(names) => names
-                .iter()
-                .filter_map(|name| names_principal(name, asked.who))
-                .fold(None, strongest)?,
+            Some(names) => {
+                names.iter().filter_map(|name| names_principal(name, asked.who)).fold(None, strongest)?
+            }
         };
         let action = self.actions.matches(asked.action, true);
-        let resource = self
-            .resources
-            .as_ref()
-            .is_none_or(|patterns| patterns.matches(asked.resource, false));
-        let conditions = self
-            .conditions
-            .iter()
-            .all(|condition| condition.holds(asked.context, self.deny));
+        let resource = self.resources.as_ref().is_none_or(|patterns| patterns.matches(asked.resource, false));
+        let conditions = self.conditions.iter().all(|condition| condition.holds(asked.context, self.deny));
         (action && resource && conditions).then_some(via)
     }
 }
@@ -301,19 +275,13 @@ fn principals(value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::String(text) if text == "*" => Ok(vec!["*".into()]),
         // Services and federated users never call this server: they parse, and match nobody.
-        Value::Object(kinds) => Ok(kinds
-            .get("AWS")
-            .map(strings)
-            .transpose()?
-            .unwrap_or_default()),
+        Value::Object(kinds) => Ok(kinds.get("AWS").map(strings).transpose()?.unwrap_or_default()),
         _ => Err("Principal must be \"*\" or an object".into()),
     }
 }
 
 fn names_principal(name: &str, who: &Principal) -> Option<Via> {
-    let root = name
-        .strip_prefix("arn:aws:iam::")
-        .and_then(|rest| rest.strip_suffix(":root"));
+    let root = name.strip_prefix("arn:aws:iam::").and_then(|rest| rest.strip_suffix(":root"));
     if name == who.arn && root.is_none() {
         Some(Via::Session)
     } else if name == "*" || (name == who.principal_arn && root.is_none()) {
@@ -340,14 +308,8 @@ impl Patterns {
     fn parse(value: &Value, name: &str, negated_name: &str) -> Result<Option<Self>, String> {
         match (value.get(name), value.get(negated_name)) {
             (Some(_), Some(_)) => Err(format!("{name} and {negated_name} exclude each other")),
-            (Some(value), None) => Ok(Some(Patterns {
-                negated: false,
-                patterns: strings(value)?,
-            })),
-            (None, Some(value)) => Ok(Some(Patterns {
-                negated: true,
-                patterns: strings(value)?,
-            })),
+            (Some(value), None) => Ok(Some(Patterns { negated: false, patterns: strings(value)? })),
+            (None, Some(value)) => Ok(Some(Patterns { negated: true, patterns: strings(value)? })),
             (None, None) => Ok(None),
         }
     }
@@ -373,9 +335,7 @@ impl Condition {
         } else {
             (None, operator)
         };
-        let (name, if_exists) = rest
-            .strip_suffix("IfExists")
-            .map_or((rest, false), |name| (name, true));
+        let (name, if_exists) = rest.strip_suffix("IfExists").map_or((rest, false), |name| (name, true));
         let operator = match name {
             "StringEquals" => Operator::StringEquals,
             "StringNotEquals" => Operator::StringNotEquals,
@@ -389,13 +349,7 @@ impl Condition {
             "Null" => Operator::Null,
             _ => Operator::Unknown,
         };
-        Ok(Condition {
-            operator,
-            set,
-            if_exists,
-            key: key.to_lowercase(),
-            values: strings(values)?,
-        })
+        Ok(Condition { operator, set, if_exists, key: key.to_lowercase(), values: strings(values)? })
     }
 
     fn holds(&self, context: &Context, deny: bool) -> bool {
@@ -404,10 +358,7 @@ impl Condition {
             // Fail closed: an operator without meaning here never allows and always denies.
             Operator::Unknown => return deny,
             Operator::Null => {
-                let wants_absent = self
-                    .values
-                    .iter()
-                    .any(|value| value.eq_ignore_ascii_case("true"));
+                let wants_absent = self.values.iter().any(|value| value.eq_ignore_ascii_case("true"));
                 return actual.is_none() == wants_absent;
             }
             _ => {}
@@ -419,22 +370,18 @@ impl Condition {
             }
             (None, Some(values)) => values.iter().any(|value| self.holds_for(value)),
             (Some(SetOperator::AnyValue), None) => self.if_exists,
-            (Some(SetOperator::AnyValue), Some(values)) => {
-                values.iter().any(|value| self.holds_for(value))
-            }
+            (Some(SetOperator::AnyValue), Some(values)) => values.iter().any(|value| self.holds_for(value)),
             (Some(SetOperator::AllValues), None) => true,
-            (Some(SetOperator::AllValues), Some(values)) => {
-                values.iter().all(|value| self.holds_for(value))
-            }
+            (Some(SetOperator::AllValues), Some(values)) => values.iter().all(|value| self.holds_for(value)),
         }
     }
 
     fn holds_for(&self, actual: &str) -> bool {
         let found = self.values.iter().any(|expected| match self.operator {
             Operator::StringEquals | Operator::StringNotEquals => actual == expected,
-            Operator::StringEqualsIgnoreCase
-            | Operator::StringNotEqualsIgnoreCase
-            | Operator::Bool => actual.eq_ignore_ascii_case(expected),
+            Operator::StringEqualsIgnoreCase | Operator::StringNotEqualsIgnoreCase | Operator::Bool => {
+                actual.eq_ignore_ascii_case(expected)
+            }
             Operator::StringLike | Operator::StringNotLike => glob(expected, actual),
             Operator::ArnLike | Operator::ArnNotLike => arn_glob(expected, actual),
             Operator::Null | Operator::Unknown => false,
@@ -457,8 +404,7 @@ impl Operator {
 
 /// `*` stands for any run of characters, `?` for one.
 fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {
         if p < pattern.len() && pattern[p] == '*' {
@@ -480,13 +426,6 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 /// ARN patterns match part by part: a `*` does not cross the first five colons.
 fn arn_glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<_>, Vec<_>) = (
-        pattern.splitn(6, ':').collect(),
-        text.splitn(6, ':').collect(),
-    );
-    pattern.len() == text.len()
-        && pattern
-            .iter()
-            .zip(text)
-            .all(|(pattern, part)| glob(pattern, part))
+    let (pattern, text): (Vec<_>, Vec<_>) = (pattern.splitn(6, ':').collect(), text.splitn(6, ':').collect());
+    pattern.len() == text.len() && pattern.iter().zip(text).all(|(pattern, part)| glob(pattern, part))
 }

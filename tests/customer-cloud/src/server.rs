@@ -46,21 +46,12 @@ pub async fn serve(listener: TcpListener, cloud: Arc<Cloud>) -> Infallible {
 async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<HttpResponse, HungUp> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| HungUp)?.to_bytes();
-    let path = parts
-        .uri
-        .path_and_query()
-        .map_or("/", |path| path.as_str())
-        .to_owned();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     if path.starts_with("/_cloud") {
         return Ok(admin::handle(&cloud, &parts.method, &path, &body));
     }
     let Some(call) = Call::new(parts.method, path, parts.headers, body) else {
-        return Ok(respond(
-            403,
-            "application/x-amz-json-1.1",
-            "",
-            MISSING_TOKEN,
-        ));
+        return Ok(respond(403, "application/x-amz-json-1.1", "", MISSING_TOKEN));
     };
     let reply = match call.service.as_str() {
         "kms" => kms::handle(&cloud, &call).await,

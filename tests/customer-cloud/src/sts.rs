@@ -9,9 +9,7 @@ use crate::iam::{identifier, session_fields};
 use crate::identity::{self, Caller, ResourceSide, Session};
 use crate::policy::Policy;
 use crate::vendor::{Answer, Vendor};
-use crate::wire::{
-    Call, Failure, HttpResponse, Reply, element, escape, parameter, required, respond,
-};
+use crate::wire::{Call, Failure, HttpResponse, Reply, element, escape, parameter, required, respond};
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 /// A session that was obtained with a session lives an hour at most.
@@ -43,10 +41,9 @@ pub async fn handle(cloud: &Cloud, call: &Call) -> Reply {
     tokio::time::sleep(strike.delay).await;
     let (outcome, reply) = match strike.end {
         Some(End::HangUp) => ("connection-closed".to_owned(), Reply::HangUp),
-        Some(End::Fail(failure)) => (
-            failure.code.clone(),
-            Reply::Http(call.xml(&action, NAMESPACE, Err(failure))),
-        ),
+        Some(End::Fail(failure)) => {
+            (failure.code.clone(), Reply::Http(call.xml(&action, NAMESPACE, Err(failure))))
+        }
         None => answer(cloud, call, &caller, &action, &parameters, account).await,
     };
     cloud.calls().record(Entry {
@@ -54,10 +51,9 @@ pub async fn handle(cloud: &Cloud, call: &Call) -> Reply {
         request_id: call.id.clone(),
         service: "sts",
         operation: action,
-        caller: caller.as_ref().map_or_else(
-            |_| call.access_key.clone(),
-            |caller| caller.principal.arn.clone(),
-        ),
+        caller: caller
+            .as_ref()
+            .map_or_else(|_| call.access_key.clone(), |caller| caller.principal.arn.clone()),
         account: account.to_owned(),
         caller_account: caller_account.clone(),
         region: call.region.clone(),
@@ -79,15 +75,11 @@ async fn answer(
 ) -> (String, Reply) {
     // The vendor's AWS is the truth about its own roles and credentials, expiry included.
     if let Some(vendor) = cloud.vendor_of(account)
-        && !(action == "GetCallerIdentity"
-            && caller.as_ref().is_ok_and(|caller| caller.session.is_none()))
+        && !(action == "GetCallerIdentity" && caller.as_ref().is_ok_and(|caller| caller.session.is_none()))
     {
         let relayed = pass_on(cloud, vendor, call, action, parameters).await;
-        let outcome = if relayed.status().is_success() {
-            "ok".into()
-        } else {
-            relayed.status().as_u16().to_string()
-        };
+        let outcome =
+            if relayed.status().is_success() { "ok".into() } else { relayed.status().as_u16().to_string() };
         return (outcome, Reply::Http(relayed));
     }
     let result = match (caller, action) {
@@ -99,14 +91,9 @@ async fn answer(
             caller.account()
         )),
         (Ok(caller), "AssumeRole") => assume_role(cloud, call, caller, parameters).await,
-        (Ok(_), other) => Err(Failure::bad(
-            "InvalidAction",
-            format!("Could not find operation {other}"),
-        )),
+        (Ok(_), other) => Err(Failure::bad("InvalidAction", format!("Could not find operation {other}"))),
     };
-    let outcome = result
-        .as_ref()
-        .map_or_else(|failure| failure.code.clone(), |_| "ok".into());
+    let outcome = result.as_ref().map_or_else(|failure| failure.code.clone(), |_| "ok".into());
     (outcome, Reply::Http(call.xml(action, NAMESPACE, result)))
 }
 
@@ -128,9 +115,7 @@ async fn pass_on(
     if answer.status == 200 && action == "AssumeRole" {
         if let Some((access_key, token, arn, expires)) = session_fields(&xml) {
             let mut session = session_from_arn(&vendor.account, &arn);
-            session.role_arn = parameter(parameters, "RoleArn")
-                .unwrap_or_default()
-                .to_owned();
+            session.role_arn = parameter(parameters, "RoleArn").unwrap_or_default().to_owned();
             session.policy = parameter(parameters, "Policy").map(str::to_owned);
             session.token = Some(token);
             session.expires = expires;
@@ -168,16 +153,9 @@ fn session_from_arn(account: &str, arn: &str) -> Session {
 }
 
 pub fn relay(answer: Answer) -> HttpResponse {
-    let content_type = answer
-        .headers
-        .get("content-type")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("text/xml");
-    let id = answer
-        .headers
-        .get("x-amzn-requestid")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let content_type =
+        answer.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("text/xml");
+    let id = answer.headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).unwrap_or_default();
     respond(answer.status, content_type, id, answer.body.clone())
 }
 
@@ -205,11 +183,7 @@ async fn assume_role(
 
     let held = identity::held(cloud, caller).await?;
     let name = role_arn.rsplit('/').next().unwrap_or_default();
-    let role = cloud
-        .iam()
-        .role(account, name)
-        .filter(|role| role.arn == role_arn)
-        .cloned();
+    let role = cloud.iam().role(account, name).filter(|role| role.arn == role_arn).cloned();
     let action = "sts:AssumeRole";
     // AWS does not say which of the reasons it was: a missing role reads like a refusing one.
     let refused = || {
@@ -226,34 +200,24 @@ async fn assume_role(
     if let Some(id) = parameter(parameters, "ExternalId") {
         context.set("sts:ExternalId", id);
     }
-    let side = ResourceSide {
-        policy: Some(&trust),
-        granted: false,
-        account,
-    };
+    let side = ResourceSide { policy: Some(&trust), granted: false, account };
     identity::allowed(caller, &held, action, role_arn, &context, side).map_err(|_| refused())?;
 
     if !(900..=43_200).contains(&duration) {
-        return Err(invalid(format!(
-            "Value '{duration}' at 'durationSeconds' failed to satisfy constraint"
-        )));
+        return Err(invalid(format!("Value '{duration}' at 'durationSeconds' failed to satisfy constraint")));
     }
     if caller.session.is_some() && duration > CHAINED_MAX {
         let message = "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining";
         return Err(invalid(message.into()));
     }
     if duration > role.max_session {
-        let message =
-            "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.";
+        let message = "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.";
         return Err(invalid(message.into()));
     }
 
     let access_key = identifier("ASIA")[..20].to_owned();
-    let secret = format!(
-        "{}{}",
-        uuid::Uuid::new_v4().simple(),
-        &uuid::Uuid::new_v4().simple().to_string()[..8]
-    );
+    let secret =
+        format!("{}{}", uuid::Uuid::new_v4().simple(), &uuid::Uuid::new_v4().simple().to_string()[..8]);
     let token = format!("customer-cloud/{}", uuid::Uuid::new_v4());
     let expires = Timestamp::now() + SignedDuration::from_secs(duration);
     let answer = format!(
@@ -281,18 +245,11 @@ async fn assume_role(
 }
 
 fn vendor_account(cloud: &Cloud) -> String {
-    cloud
-        .vendor
-        .as_ref()
-        .map(|vendor| vendor.account.clone())
-        .unwrap_or_default()
+    cloud.vendor.as_ref().map(|vendor| vendor.account.clone()).unwrap_or_default()
 }
 
 fn account_of(role_arn: &str) -> Option<&str> {
-    let account = role_arn
-        .strip_prefix("arn:aws:iam::")?
-        .split_once(":role/")?
-        .0;
+    let account = role_arn.strip_prefix("arn:aws:iam::")?.split_once(":role/")?.0;
     (account.len() == 12).then_some(account)
 }
 

@@ -66,44 +66,22 @@ pub struct View {
 impl Vault {
     /// Finds a key by id, ARN, alias or alias ARN.
     pub fn find(&self, reference: &str) -> Result<String, Failure> {
-        Ok(self
-            .state
-            .describe_key(reference)
-            .map_err(failure)?
-            .key_id
-            .clone())
+        Ok(self.state.describe_key(reference).map_err(failure)?.key_id.clone())
     }
 
     pub fn view(&self, key_id: &str) -> Result<View, Failure> {
         let key = self.state.describe_key(key_id).map_err(failure)?.clone();
         let (_, policy) = self.state.get_key_policy(key_id).map_err(failure)?;
         let imported = self.state.imported_key_material.contains_key(key_id);
-        let old_materials = self
-            .extras
-            .get(key_id)
-            .map(|extra| extra.old_materials.clone())
-            .unwrap_or_default();
-        Ok(View {
-            key,
-            policy,
-            imported,
-            old_materials,
-        })
+        let old_materials =
+            self.extras.get(key_id).map(|extra| extra.old_materials.clone()).unwrap_or_default();
+        Ok(View { key, policy, imported, old_materials })
     }
 
     /// The key as `principal_arn` sees it now: changes by others that have not spread yet are invisible.
-    pub fn view_for(
-        &self,
-        key_id: &str,
-        principal_arn: &str,
-        now: Timestamp,
-    ) -> Result<View, Failure> {
+    pub fn view_for(&self, key_id: &str, principal_arn: &str, now: Timestamp) -> Result<View, Failure> {
         let unseen = |change: &&Change| change.visible_at > now && change.actor != principal_arn;
-        match self
-            .extras
-            .get(key_id)
-            .and_then(|extra| extra.changes.iter().find(unseen))
-        {
+        match self.extras.get(key_id).and_then(|extra| extra.changes.iter().find(unseen)) {
             Some(change) => Ok(change.before.clone()),
             None => self.view(key_id),
         }
@@ -113,11 +91,7 @@ impl Vault {
     pub fn remember(&mut self, before: View, actor: &str, visible_at: Timestamp, now: Timestamp) {
         let extra = self.extras.entry(before.key.key_id.clone()).or_default();
         extra.changes.retain(|change| change.visible_at > now);
-        extra.changes.push(Change {
-            before,
-            actor: actor.to_owned(),
-            visible_at,
-        });
+        extra.changes.push(Change { before, actor: actor.to_owned(), visible_at });
     }
 
     pub fn extra(&mut self, key_id: &str) -> &mut Extra {
@@ -125,19 +99,14 @@ impl Vault {
     }
 
     pub fn key_mut(&mut self, key_id: &str) -> Result<&mut Key, Failure> {
-        self.state
-            .keys
-            .get_mut(key_id)
-            .ok_or_else(|| not_found(key_id))
+        self.state.keys.get_mut(key_id).ok_or_else(|| not_found(key_id))
     }
 
     /// Removes the key as AWS does when its waiting period is over.
     pub fn purge(&mut self, key_id: &str) -> Option<Key> {
         let key = self.state.keys.remove(key_id)?;
         self.state.key_policies.remove(key_id);
-        self.state
-            .aliases
-            .retain(|_, alias| alias.target_key_id != key_id);
+        self.state.aliases.retain(|_, alias| alias.target_key_id != key_id);
         self.state.grants.retain(|_, grant| grant.key_id != key_id);
         self.extras.remove(key_id);
         self.deleted.insert(key_id.to_owned());
@@ -147,17 +116,11 @@ impl Vault {
 
 impl View {
     pub fn state(&self) -> &str {
-        if self.pending_import() {
-            "PendingImport"
-        } else {
-            self.key.key_state.as_str()
-        }
+        if self.pending_import() { "PendingImport" } else { self.key.key_state.as_str() }
     }
 
     fn pending_import(&self) -> bool {
-        self.key.origin == "EXTERNAL"
-            && !self.imported
-            && self.key.key_state != KeyState::PendingDeletion
+        self.key.origin == "EXTERNAL" && !self.imported && self.key.key_state != KeyState::PendingDeletion
     }
 
     /// EnableKey, DisableKey and the like are refused while the material is missing.
@@ -169,25 +132,18 @@ impl View {
         Ok(())
     }
 
-    pub fn encrypt(
-        &self,
-        plaintext: &[u8],
-        context: &EncryptionContext,
-    ) -> Result<Vec<u8>, Failure> {
+    pub fn encrypt(&self, plaintext: &[u8], context: &EncryptionContext) -> Result<Vec<u8>, Failure> {
         self.refuse_pending_import()?;
         let result = alone(&self.key).encrypt(&self.key.key_id, plaintext, &canonical(context));
         Ok(result.map_err(failure)?.ciphertext_blob)
     }
 
     /// Tries the current material first, then what it was before each rotation.
-    pub fn decrypt(
-        &self,
-        ciphertext: &[u8],
-        context: &EncryptionContext,
-    ) -> Result<Vec<u8>, Failure> {
+    pub fn decrypt(&self, ciphertext: &[u8], context: &EncryptionContext) -> Result<Vec<u8>, Failure> {
         self.refuse_pending_import()?;
         if key_id_of(ciphertext).is_some_and(|id| looks_like_key_id(&id) && id != self.key.key_id) {
-            let message = "The key ID in the request does not identify a CMK that can perform this operation.";
+            let message =
+                "The key ID in the request does not identify a CMK that can perform this operation.";
             return Err(Failure::bad("IncorrectKeyException", message));
         }
         let mut key = self.key.clone();
@@ -226,12 +182,8 @@ impl View {
             }
             _ => {}
         }
-        let result = alone(&self.key).generate_data_key(
-            &self.key.key_id,
-            key_spec,
-            bytes,
-            &canonical(context),
-        );
+        let result =
+            alone(&self.key).generate_data_key(&self.key.key_id, key_spec, bytes, &canonical(context));
         let result = result.map_err(failure)?;
         Ok((result.plaintext, result.ciphertext_blob))
     }
@@ -304,10 +256,7 @@ pub fn not_found(reference: &str) -> Failure {
 
 /// `winterbaume-kms` with this key only, so that a view can differ from the stored state.
 fn alone(key: &Key) -> KmsState {
-    KmsState {
-        keys: HashMap::from([(key.key_id.clone(), key.clone())]),
-        ..KmsState::default()
-    }
+    KmsState { keys: HashMap::from([(key.key_id.clone(), key.clone())]), ..KmsState::default() }
 }
 
 /// `winterbaume-kms` joins pairs with `=` and `,`, so two contexts could read alike: it gets one JSON text instead.
@@ -320,9 +269,7 @@ fn canonical(context: &EncryptionContext) -> HashMap<String, String> {
 
 pub fn failure(error: KmsError) -> Failure {
     let code = match &error {
-        KmsError::KeyPendingDeletion(_) | KmsError::KeyNotPendingDeletion(_) => {
-            "KMSInvalidStateException"
-        }
+        KmsError::KeyPendingDeletion(_) | KmsError::KeyNotPendingDeletion(_) => "KMSInvalidStateException",
         KmsError::AliasAlreadyExists(_) => "AlreadyExistsException",
         KmsError::KeyNotFound(_)
         | KmsError::AliasNotFound(_)
@@ -340,18 +287,6 @@ pub fn failure(error: KmsError) -> Failure {
         _ => "ValidationException",
     };
     // The real service says nothing about a ciphertext that it cannot open.
-    let message = if code == "InvalidCiphertextException" {
-        String::new()
-    } else {
-        error.to_string()
-    };
-    Failure::new(
-        if code == "KMSInternalException" {
-            500
-        } else {
-            400
-        },
-        code,
-        message,
-    )
+    let message = if code == "InvalidCiphertextException" { String::new() } else { error.to_string() };
+    Failure::new(if code == "KMSInternalException" { 500 } else { 400 }, code, message)
 }

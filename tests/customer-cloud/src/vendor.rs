@@ -48,11 +48,7 @@ pub struct Sender {
 impl Sender {
     pub fn new(endpoint: &str, account: &str) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Sender {
-            endpoint: endpoint.trim_end_matches('/').to_owned(),
-            account: account.to_owned(),
-            client,
-        }
+        Sender { endpoint: endpoint.trim_end_matches('/').to_owned(), account: account.to_owned(), client }
     }
 
     pub async fn signed(
@@ -62,12 +58,8 @@ impl Sender {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Result<Answer, NoAnswer> {
-        let fail = |reason: String| NoAnswer {
-            endpoint: self.endpoint.clone(),
-            reason,
-        };
-        let credentials =
-            Credentials::new(&self.account, "test", None, None, "customer-cloud").into();
+        let fail = |reason: String| NoAnswer { endpoint: self.endpoint.clone(), reason };
+        let credentials = Credentials::new(&self.account, "test", None, None, "customer-cloud").into();
         let parameters = SigningParams::builder()
             .identity(&credentials)
             .region(region)
@@ -78,53 +70,30 @@ impl Sender {
             .map_err(|error| fail(error.to_string()))?
             .into();
         let uri = format!("{}{path}", self.endpoint);
-        let signable = SignableRequest::new(
-            method.as_str(),
-            &uri,
-            headers.iter().copied(),
-            SignableBody::Bytes(&body),
-        )
-        .map_err(|error| fail(error.to_string()))?;
-        let (instructions, _) = sign(signable, &parameters)
-            .map_err(|error| fail(error.to_string()))?
-            .into_parts();
+        let signable =
+            SignableRequest::new(method.as_str(), &uri, headers.iter().copied(), SignableBody::Bytes(&body))
+                .map_err(|error| fail(error.to_string()))?;
+        let (instructions, _) =
+            sign(signable, &parameters).map_err(|error| fail(error.to_string()))?.into_parts();
         let mut request = Request::builder().method(method).uri(&uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut request = request
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| fail(error.to_string()))?;
+        let mut request =
+            request.body(Full::new(Bytes::from(body))).map_err(|error| fail(error.to_string()))?;
         instructions.apply_to_request_http1x(&mut request);
         self.send(request).await
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
-        let fail = |reason: String| NoAnswer {
-            endpoint: self.endpoint.clone(),
-            reason,
-        };
+        let fail = |reason: String| NoAnswer { endpoint: self.endpoint.clone(), reason };
         let exchange = async {
-            let response = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| fail(format!("{error:?}")))?;
+            let response = self.client.request(request).await.map_err(|error| fail(format!("{error:?}")))?;
             let (parts, body) = response.into_parts();
-            let body = body
-                .collect()
-                .await
-                .map_err(|error| fail(error.to_string()))?
-                .to_bytes();
-            Ok(Answer {
-                status: parts.status.as_u16(),
-                headers: parts.headers,
-                body,
-            })
+            let body = body.collect().await.map_err(|error| fail(error.to_string()))?.to_bytes();
+            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
         };
-        tokio::time::timeout(PATIENCE, exchange)
-            .await
-            .map_err(|_| fail("timeout".into()))?
+        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| fail("timeout".into()))?
     }
 }
 
@@ -139,11 +108,7 @@ pub struct Vendor {
 
 impl Vendor {
     pub fn new(endpoint: String, account: String) -> Self {
-        Vendor {
-            sender: Sender::new(&endpoint, &account),
-            account,
-            policies: Mutex::default(),
-        }
+        Vendor { sender: Sender::new(&endpoint, &account), account, policies: Mutex::default() }
     }
 
     /// Passes the call on as it came, `Host` included: the caller's signature covers it.
@@ -151,19 +116,12 @@ impl Vendor {
         let uri = format!("{}{}", self.sender.endpoint, call.path_and_query);
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = call.method.clone();
-        *request.uri_mut() = uri
-            .parse()
-            .map_err(|error: http::uri::InvalidUri| NoAnswer {
-                endpoint: self.sender.endpoint.clone(),
-                reason: error.to_string(),
-            })?;
+        *request.uri_mut() = uri.parse().map_err(|error: http::uri::InvalidUri| NoAnswer {
+            endpoint: self.sender.endpoint.clone(),
+            reason: error.to_string(),
+        })?;
         *request.headers_mut() = call.headers.clone();
-        for hop in [
-            "connection",
-            "content-length",
-            "transfer-encoding",
-            "expect",
-        ] {
+        for hop in ["connection", "content-length", "transfer-encoding", "expect"] {
             request.headers_mut().remove(hop);
         }
         self.sender.send(request).await
@@ -177,11 +135,7 @@ impl Vendor {
         let wanted = access_key.strip_prefix("ASIA")?;
         for region in [region, "eu-central-1", "us-east-1"] {
             let request = (Method::GET, "/2015-03-31/functions/?MaxItems=10000");
-            let answer = self
-                .sender
-                .signed(("lambda", region), request, &[], Vec::new())
-                .await
-                .ok()?;
+            let answer = self.sender.signed(("lambda", region), request, &[], Vec::new()).await.ok()?;
             let listing: Value = serde_json::from_slice(&answer.body).ok()?;
             for function in listing["Functions"].as_array().into_iter().flatten() {
                 let field = |name: &str| function[name].as_str().unwrap_or_default().to_owned();
@@ -228,31 +182,19 @@ impl Vendor {
             let document = self.iam("GetRolePolicy", &parameters).await?;
             documents.extend(document.and_then(|xml| element(&xml, "PolicyDocument")));
         }
-        let attached = self
-            .iam("ListAttachedRolePolicies", &[("RoleName", role)])
-            .await?
-            .unwrap_or_default();
+        let attached = self.iam("ListAttachedRolePolicies", &[("RoleName", role)]).await?.unwrap_or_default();
         for arn in elements(&attached, "PolicyArn") {
-            let policy = self
-                .iam("GetPolicy", &[("PolicyArn", &arn)])
-                .await?
-                .unwrap_or_default();
+            let policy = self.iam("GetPolicy", &[("PolicyArn", &arn)]).await?.unwrap_or_default();
             let version = element(&policy, "DefaultVersionId").unwrap_or_else(|| "v1".into());
             let parameters = [("PolicyArn", arn.as_str()), ("VersionId", &version)];
             let document = self.iam("GetPolicyVersion", &parameters).await?;
             documents.extend(document.and_then(|xml| element(&xml, "Document")));
         }
-        Ok(Some(
-            documents.iter().map(|document| decoded(document)).collect(),
-        ))
+        Ok(Some(documents.iter().map(|document| decoded(document)).collect()))
     }
 
     /// `None` for an error answer.
-    async fn iam(
-        &self,
-        action: &str,
-        parameters: &[(&str, &str)],
-    ) -> Result<Option<String>, NoAnswer> {
+    async fn iam(&self, action: &str, parameters: &[(&str, &str)]) -> Result<Option<String>, NoAnswer> {
         let body = form_urlencoded::Serializer::new(String::new())
             .append_pair("Action", action)
             .append_pair("Version", "2010-05-08")
@@ -260,10 +202,7 @@ impl Vendor {
             .finish()
             .into_bytes();
         let headers = [("content-type", "application/x-www-form-urlencoded")];
-        let answer = self
-            .sender
-            .signed(("iam", "us-east-1"), (Method::POST, "/"), &headers, body)
-            .await?;
+        let answer = self.sender.signed(("iam", "us-east-1"), (Method::POST, "/"), &headers, body).await?;
         Ok((answer.status == 200).then(|| String::from_utf8_lossy(&answer.body).into_owned()))
     }
 }

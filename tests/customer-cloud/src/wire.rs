@@ -23,11 +23,7 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Failure {
-            status,
-            code: code.into(),
-            message: message.into(),
-        }
+        Failure { status, code: code.into(), message: message.into() }
     }
 
     pub fn bad(code: &str, message: impl Into<String>) -> Self {
@@ -51,40 +47,15 @@ pub struct Call {
 
 impl Call {
     /// `None`: no AWS credential scope, neither in the header nor in a presigned query.
-    pub fn new(
-        method: Method,
-        path_and_query: String,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> Option<Self> {
-        let query = pairs(
-            path_and_query
-                .split_once('?')
-                .map_or("", |(_, query)| query),
-        );
-        let header = |name: &str| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned)
-        };
-        let from_query = |name: &str| {
-            query
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.clone())
-        };
+    pub fn new(method: Method, path_and_query: String, headers: HeaderMap, body: Bytes) -> Option<Self> {
+        let query = pairs(path_and_query.split_once('?').map_or("", |(_, query)| query));
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let from_query =
+            |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         let scope = header("authorization")
             .and_then(|value| {
                 let rest = value.strip_prefix("AWS4-HMAC-SHA256")?;
-                Some(
-                    rest.split_once("Credential=")?
-                        .1
-                        .split(',')
-                        .next()?
-                        .trim()
-                        .to_owned(),
-                )
+                Some(rest.split_once("Credential=")?.1.split(',').next()?.trim().to_owned())
             })
             .or_else(|| from_query("X-Amz-Credential"))?;
         let mut parts = scope.split('/');
@@ -92,32 +63,16 @@ impl Call {
         let (region, service) = (parts.next()?.to_owned(), parts.next()?.to_owned());
         let token = header("x-amz-security-token").or_else(|| from_query("X-Amz-Security-Token"));
         let id = uuid::Uuid::now_v7().to_string();
-        Some(Call {
-            id,
-            method,
-            path_and_query,
-            headers,
-            body,
-            access_key,
-            region,
-            service,
-            token,
-        })
+        Some(Call { id, method, path_and_query, headers, body, access_key, region, service, token })
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("")
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
     /// The parameters of the query protocol, from the form body or the query string.
     pub fn parameters(&self) -> Vec<(String, String)> {
-        let query = self
-            .path_and_query
-            .split_once('?')
-            .map_or("", |(_, query)| query);
+        let query = self.path_and_query.split_once('?').map_or("", |(_, query)| query);
         let mut found = pairs(query);
         found.extend(pairs(&String::from_utf8_lossy(&self.body)));
         found
@@ -125,29 +80,16 @@ impl Call {
 
     pub fn json(&self, result: Result<Value, Failure>) -> HttpResponse {
         let (status, body) = match result {
-            Ok(value) => (
-                200,
-                if value.is_null() {
-                    String::new()
-                } else {
-                    value.to_string()
-                },
-            ),
-            Err(failure) => (
-                failure.status,
-                json!({"__type": failure.code, "message": failure.message}).to_string(),
-            ),
+            Ok(value) => (200, if value.is_null() { String::new() } else { value.to_string() }),
+            Err(failure) => {
+                (failure.status, json!({"__type": failure.code, "message": failure.message}).to_string())
+            }
         };
         respond(status, "application/x-amz-json-1.1", &self.id, body)
     }
 
     /// `result` holds the inner XML of `<{action}Result>`.
-    pub fn xml(
-        &self,
-        action: &str,
-        namespace: &str,
-        result: Result<String, Failure>,
-    ) -> HttpResponse {
+    pub fn xml(&self, action: &str, namespace: &str, result: Result<String, Failure>) -> HttpResponse {
         let id = &self.id;
         let (status, body) = match result {
             Ok(inner) => (
@@ -158,11 +100,7 @@ impl Call {
                 ),
             ),
             Err(failure) => {
-                let kind = if failure.status < 500 {
-                    "Sender"
-                } else {
-                    "Receiver"
-                };
+                let kind = if failure.status < 500 { "Sender" } else { "Receiver" };
                 let (code, message) = (escape(&failure.code), escape(&failure.message));
                 (
                     failure.status,
@@ -177,19 +115,10 @@ impl Call {
     }
 }
 
-pub fn respond(
-    status: u16,
-    content_type: &str,
-    request_id: &str,
-    body: impl Into<Bytes>,
-) -> HttpResponse {
+pub fn respond(status: u16, content_type: &str, request_id: &str, body: impl Into<Bytes>) -> HttpResponse {
     let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in [
-        ("content-type", content_type),
-        ("x-amzn-requestid", request_id),
-    ] {
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in [("content-type", content_type), ("x-amzn-requestid", request_id)] {
         if let Ok(value) = value.parse() {
             response.headers_mut().insert(name, value);
         }
@@ -198,9 +127,7 @@ pub fn respond(
 }
 
 pub fn pairs(text: &str) -> Vec<(String, String)> {
-    form_urlencoded::parse(text.as_bytes())
-        .into_owned()
-        .collect()
+    form_urlencoded::parse(text.as_bytes()).into_owned().collect()
 }
 
 pub fn parameter<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -221,25 +148,16 @@ pub fn required<'a>(parameters: &'a [(String, String)], name: &str) -> Result<&'
 }
 
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// The texts of every `<name>` element, unescaped. Enough for the flat answers that are read here.
 pub fn elements(xml: &str, name: &str) -> Vec<String> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-    let texts = xml
-        .split(&open)
-        .skip(1)
-        .filter_map(|rest| rest.split_once(&close).map(|(text, _)| text));
+    let texts = xml.split(&open).skip(1).filter_map(|rest| rest.split_once(&close).map(|(text, _)| text));
     texts
         .map(|text| {
-            text.replace("&quot;", "\"")
-                .replace("&lt;", "<")
-                .replace("&gt;", ">")
-                .replace("&amp;", "&")
+            text.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
         })
         .collect()
 }
