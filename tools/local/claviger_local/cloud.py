@@ -105,7 +105,7 @@ def _start_customers(cloud: Cloud) -> None:
 
 def _deploy_key_access(cloud: Cloud) -> None:
     outputs = deploy.deploy(settings.KEY_ACCESS_STACK, settings.ROOT / "key-access.yaml", {"Cell": settings.STACK})
-    cloud.key_access_role = outputs["RoleArn"]
+    cloud.key_access_role = outputs["KeyAccessRoleArn"]
 
 
 def _deploy_claviger(cloud: Cloud, zips: dict[str, Any]) -> None:

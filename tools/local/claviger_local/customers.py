@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from typing import Any
 from urllib.parse import urlencode
 
@@ -34,29 +35,33 @@ def of_key(key_arn: str) -> Any:
     return kms(account_of(key_arn), region_of(key_arn))
 
 
-def canary_policy(key_access_role: str) -> dict[str, Any]:
-    """What the oldest key-policy template grants: Decrypt, and Encrypt to make the canary."""
+def canary_policy(key_access_role: str, organisation: str) -> dict[str, Any]:
+    """A key policy of the shape that every customer pastes, for the canary customer."""
+    vendor = {"AWS": f"arn:aws:iam::{settings.VENDOR_ACCOUNT}:root"}
+    context = {"kms:EncryptionContext:claviger:organisation": organisation}
     return {
         "Version": "2012-10-17",
         "Statement": [
             {
-                "Sid": "owner",
+                "Sid": "OwnerAdministers",
                 "Effect": "Allow",
                 "Principal": {"AWS": f"arn:aws:iam::{settings.CANARY_ACCOUNT}:root"},
                 "Action": "kms:*",
                 "Resource": "*",
             },
             {
-                "Sid": "claviger-use",
+                "Sid": "ClavigerUse",
                 "Effect": "Allow",
-                "Principal": {"AWS": f"arn:aws:iam::{settings.VENDOR_ACCOUNT}:root"},
-                "Action": [
-                    "kms:Encrypt",
-                    "kms:Decrypt",
-                    "kms:GenerateDataKey",
-                    "kms:GenerateDataKeyWithoutPlaintext",
-                    "kms:DescribeKey",
-                ],
+                "Principal": vendor,
+                "Action": ["kms:Encrypt", "kms:Decrypt"],
+                "Resource": "*",
+                "Condition": {"StringEquals": {"aws:PrincipalArn": key_access_role, **context}},
+            },
+            {
+                "Sid": "ClavigerDescribe",
+                "Effect": "Allow",
+                "Principal": vendor,
+                "Action": "kms:DescribeKey",
                 "Resource": "*",
                 "Condition": {"StringEquals": {"aws:PrincipalArn": key_access_role}},
             },
@@ -66,9 +71,13 @@ def canary_policy(key_access_role: str) -> dict[str, Any]:
 
 def create_canaries(key_access_role: str) -> dict[str, dict[str, str]]:
     """One canary key per region of the catalogue: the CanaryKeys parameter."""
-    policy = canary_policy(key_access_role)
+    organisation = str(uuid.uuid4())
+    policy = canary_policy(key_access_role, organisation)
     return {
-        region: {"keyArn": create_key(settings.CANARY_ACCOUNT, region, policy, "canary customer")}
+        region: {
+            "keyArn": create_key(settings.CANARY_ACCOUNT, region, policy, "canary customer"),
+            "organisation": organisation,
+        }
         for region in settings.ALL_REGIONS
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
@@ -34,7 +33,8 @@ def data_keys(cloud: Cloud, organisation: str, tag: str, instance: str) -> set[b
     """The plaintext data keys of an instance: the registry's wraps, opened in the customers' cloud by the owner."""
     found: set[bytes] = set()
     for item in _items(cloud.outputs["RegistryTable"]):
-        if "wraps" not in item or str(item.get("instance", item.get("instanceId", ""))) != instance:
+        data_key = json.loads(item.get("doc", "{}"))
+        if data_key.get("instance") != instance:
             continue
         context = {
             "claviger:organisation": organisation,
@@ -42,11 +42,8 @@ def data_keys(cloud: Cloud, organisation: str, tag: str, instance: str) -> set[b
             "claviger:instance": instance,
             "claviger:tag": tag,
         }
-        for wrap in item["wraps"].values():
-            ciphertext = wrap["ciphertext"]
-            if not isinstance(ciphertext, str):
-                ciphertext = base64.b64encode(bytes(ciphertext)).decode()
-            found.add(customers.decrypt_as_owner(ciphertext, wrap["key"], context))
+        for wrap in data_key["wraps"].values():
+            found.add(customers.decrypt_as_owner(wrap["ciphertext"], wrap["key"], context))
     return found
 
 
