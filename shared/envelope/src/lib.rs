@@ -1,0 +1,37 @@
+//! The data-plane library: a vendor's apps encrypt records under their customers' keys with it, without noticing,
+//! and it stops when a customer revokes.
+//!
+//! [`Envelope`] is the process's client: it holds the [lease](fence), the cache and the counters. An [`Instance`]
+//! encrypts and decrypts the records of one app instance, whole or as a [stream]. Keys come from a [`KeySource`],
+//! permission from a [`FenceReader`]; [`aws`] has both for the real thing. The record format is specified in
+//! `docs/RECORD-FORMAT.md`.
+
+mod cipher;
+mod client;
+pub mod clock;
+mod error;
+pub mod fence;
+pub mod format;
+mod instance;
+mod lease;
+mod memory;
+mod metrics;
+mod random;
+mod secret;
+pub mod source;
+mod store;
+pub mod stream;
+mod thread;
+pub mod transport;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use client::{BuildError, Builder, CloseCause, Closed, Config, Envelope};
+pub use error::{EnvelopeError, Unavailable};
+pub use fence::{FenceReader, FenceSnapshot};
+pub use format::{Context, Header, generation_of, header_digest};
+pub use instance::Instance;
+pub use metrics::{Metrics, Usage};
+pub use secret::KeyBytes;
+pub use source::{InstanceName, KeySource};

@@ -1,0 +1,123 @@
+//! What can go wrong, each with its remedy. No message carries a key, a plaintext or a ciphertext.
+
+/// Why the library gave out nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// The customer withdrew its keys, or the vendor closed the policy. Sticky until restored (HTTP 409).
+    #[error("the organisation's encryption policy is suspended")]
+    Suspended,
+    /// Nothing is known against the keys, but nothing proves them either (HTTP 503). Heals by itself.
+    #[error("keys are temporarily unavailable: {reason}")]
+    TemporarilyUnavailable { reason: Unavailable },
+    /// The broker knows no such app instance, or this caller is not entitled to it.
+    #[error("no such app instance for this caller")]
+    NotEntitled,
+    /// The record names a data key that this app instance does not have.
+    #[error("the record's data key is not one of this app instance")]
+    UnknownDataKey,
+    /// The record was changed, cut, or belongs to another context. The context is associated data of the
+    /// ciphertext, so nothing can tell these apart, and the library does not pretend to.
+    #[error("the record was changed or does not belong to this context")]
+    TamperedOrWrongContext,
+    /// A chunk of a stream is missing, doubled, out of order, changed, or of another context.
+    #[error("chunk {chunk} of the stream is missing, out of order, changed or of another context")]
+    BrokenStream { chunk: u32 },
+    /// The record's key generation is older than what the policy still lets anybody write.
+    #[error("generation {generation} is too old to be written, the least is {least}")]
+    GenerationTooOld { generation: u32, least: u32 },
+    #[error("{bytes} bytes are more than a single record may have ({most})")]
+    TooLarge { bytes: usize, most: usize },
+    /// A part of the context is longer than its length field can say.
+    #[error("`{part}` of the context is longer than 65535 bytes")]
+    ContextTooLong { part: &'static str },
+    #[error("not a record of this library: {why}")]
+    MalformedRecord { why: &'static str },
+    #[error("record version {version} is unknown to this build")]
+    UnknownVersion { version: u8 },
+    /// Only the synchronous calls answer so: the key is not in the cache, or needs a fresh proof.
+    #[error("the key is not ready in this process")]
+    NotCached,
+    /// Something in the process itself failed, such as the system's source of randomness.
+    #[error("the library itself failed: {what}")]
+    Internal { what: &'static str },
+}
+
+/// What was missing. Slugs, so that they can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Unavailable {
+    #[error("this process holds no fresh lease")]
+    Lease,
+    #[error("nobody is watching the keys and no proof could be had")]
+    Unproven,
+    #[error("the key broker could not be reached")]
+    Broker,
+    #[error("the customer's key store gave no answer")]
+    KeyStore,
+    #[error("the key was closed while it was being fetched")]
+    Overtaken,
+}
+
+impl EnvelopeError {
+    pub(crate) const fn unavailable(reason: Unavailable) -> Self {
+        Self::TemporarilyUnavailable { reason }
+    }
+
+    /// What whoever reads this may do about it.
+    #[must_use]
+    pub const fn help(&self) -> &'static str {
+        match self {
+            Self::Suspended => {
+                "an org admin enables the keys in every region and asks for restoration on the ticket; do not retry"
+            }
+            Self::TemporarilyUnavailable { reason } => match reason {
+                Unavailable::Lease => "check that this process can read the fence table; retry in a few seconds",
+                Unavailable::Unproven | Unavailable::Broker | Unavailable::KeyStore => {
+                    "retry in a few seconds; it heals by itself"
+                }
+                Unavailable::Overtaken => "retry once; if the policy was suspended the next answer says so",
+            },
+            Self::NotEntitled => {
+                "check organisation, site and app, and that the app's role is listed for this app in the broker"
+            }
+            Self::UnknownDataKey => "check that the record belongs to this app instance and cell",
+            Self::TamperedOrWrongContext => {
+                "check organisation, site, app, data type and record id; if they are right, restore the record"
+            }
+            Self::BrokenStream { .. } => "discard what was read of this object and restore it",
+            Self::GenerationTooOld { .. } => "encrypt again with the current key; a re-encryption is under way",
+            Self::TooLarge { .. } => "use the chunked form (`encrypt_stream`)",
+            Self::ContextTooLong { .. } => "shorten it, for instance to a digest",
+            Self::MalformedRecord { .. } => "check that the bytes were stored whole and are a record at all",
+            Self::UnknownVersion { .. } => "update this app's version of the library",
+            Self::NotCached => "use the asynchronous call",
+            Self::Internal { .. } => "restart the process and report it",
+        }
+    }
+
+    /// The stable name of the situation: problem type, metric and runbook share it.
+    #[must_use]
+    pub const fn slug(&self) -> &'static str {
+        match self {
+            Self::Suspended => "suspended",
+            Self::TemporarilyUnavailable { .. } => "temporarily-unavailable",
+            Self::NotEntitled => "not-found",
+            Self::UnknownDataKey => "unknown-data-key",
+            Self::TamperedOrWrongContext => "tampered-or-wrong-context",
+            Self::BrokenStream { .. } => "broken-stream",
+            Self::GenerationTooOld { .. } => "generation-too-old",
+            Self::TooLarge { .. } => "too-large",
+            Self::ContextTooLong { .. } => "context-too-long",
+            Self::MalformedRecord { .. } => "malformed-record",
+            Self::UnknownVersion { .. } => "unknown-version",
+            Self::NotCached => "not-cached",
+            Self::Internal { .. } => "internal",
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody acting.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        matches!(self, Self::TemporarilyUnavailable { .. } | Self::NotCached)
+    }
+}

@@ -1,0 +1,106 @@
+//! Counters. The hot path counts in its own thread's cache; everything else here is touched on misses only.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) hits: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) broker_calls: AtomicU64,
+    pub(crate) proof_calls: AtomicU64,
+    pub(crate) polls: AtomicU64,
+    pub(crate) poll_failures: AtomicU64,
+    pub(crate) closes: AtomicU64,
+    pub(crate) keys_wiped: AtomicU64,
+    slow: Mutex<Slow>,
+}
+
+#[derive(Default)]
+struct Slow {
+    refusals: BTreeMap<&'static str, u64>,
+    usage: BTreeMap<String, Usage>,
+}
+
+/// What one organisation cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub broker_calls: u64,
+    pub kms_calls: u64,
+}
+
+impl Usage {
+    /// At the list price of 0.03 US dollars for 10,000 requests.
+    #[must_use]
+    pub const fn kms_micro_dollars(&self) -> u64 {
+        self.kms_calls.saturating_mul(3)
+    }
+}
+
+/// All counters at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Records that needed nothing but this process.
+    pub hits: u64,
+    /// Uses that found no usable key in the process.
+    pub misses: u64,
+    pub broker_calls: u64,
+    pub proof_calls: u64,
+    pub polls: u64,
+    pub poll_failures: u64,
+    /// Closes that this process has seen on the fence.
+    pub closes: u64,
+    pub keys_wiped: u64,
+    pub kms_calls: u64,
+    /// Refused uses by the slug of their error.
+    pub refusals: BTreeMap<&'static str, u64>,
+    /// By organisation id.
+    pub usage: BTreeMap<String, Usage>,
+    /// Since before the last successful read of the fence was sent; `None`: there was none.
+    pub lease_age_millis: Option<i64>,
+    pub lease_fresh: bool,
+    pub cached_keys: usize,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused(&self, slug: &'static str) {
+        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        *slow.refusals.entry(slug).or_default() += 1;
+    }
+
+    pub(crate) fn used(&self, organisation: &str, kms_calls: u32) {
+        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        let usage = match slow.usage.get_mut(organisation) {
+            Some(usage) => usage,
+            None => slow.usage.entry(organisation.to_owned()).or_default(),
+        };
+        usage.broker_calls += 1;
+        usage.kms_calls += u64::from(kms_calls);
+    }
+
+    pub(crate) fn snapshot(&self) -> Metrics {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        Metrics {
+            hits: get(&self.hits),
+            misses: get(&self.misses),
+            broker_calls: get(&self.broker_calls),
+            proof_calls: get(&self.proof_calls),
+            polls: get(&self.polls),
+            poll_failures: get(&self.poll_failures),
+            closes: get(&self.closes),
+            keys_wiped: get(&self.keys_wiped),
+            kms_calls: slow.usage.values().map(|usage| usage.kms_calls).sum(),
+            refusals: slow.refusals.clone(),
+            usage: slow.usage.clone(),
+            lease_age_millis: None,
+            lease_fresh: false,
+            cached_keys: 0,
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The process's data keys: one entry each, found by instance for writing and by data-key id for reading.
+
+use crate::clock::Now;
+use crate::error::EnvelopeError;
+use crate::fence::PolicyState;
+use crate::metrics::Counters;
+use crate::secret::{KEY_LEN, Vault, VaultSlot};
+use crate::source::InstanceName;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use uuid::Uuid;
+
+/// One data key in one process. Its raw bytes lie in the vault; whoever wants them asks here.
+pub(crate) struct KeyEntry {
+    pub(crate) data_key_id: Uuid,
+    pub(crate) instance_number: u64,
+    pub(crate) client: u64,
+    pub(crate) policy_epoch: u64,
+    pub(crate) lease_epoch: u64,
+    pub(crate) generation: u32,
+    pub(crate) version: u32,
+    pub(crate) created_at: i64,
+    pub(crate) policy: Arc<PolicyState>,
+    pub(crate) ids: Arc<InstanceIds>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) uses: AtomicU64,
+    not_after_wall: AtomicI64,
+    not_after_boot: AtomicI64,
+    refresh_at_boot: AtomicI64,
+    refreshing: AtomicBool,
+    gone: AtomicBool,
+    /// No longer to be written with: a newer version is current, or the use limit was reached.
+    superseded: AtomicBool,
+    vault: Arc<Vault>,
+    slot: Mutex<Option<VaultSlot>>,
+}
+
+/// What the broker calls an instance, and the associated data that follows from it.
+pub(crate) struct InstanceIds {
+    pub(crate) policy: Arc<PolicyState>,
+    pub(crate) organisation_id: Box<str>,
+    pub(crate) aad: Box<[u8]>,
+}
+
+/// When a key may be used at the latest, on both clocks, and when to ask for it anew.
+#[derive(Clone, Copy)]
+pub(crate) struct Lifetime {
+    pub(crate) wall: i64,
+    pub(crate) boot: i64,
+    pub(crate) refresh_boot: i64,
+}
+
+impl KeyEntry {
+    #[expect(clippy::too_many_arguments, reason = "one caller, and a builder would only repeat the names")]
+    pub(crate) fn new(
+        key: &crate::source::DataKey,
+        instance_number: u64,
+        client: u64,
+        lease_epoch: u64,
+        now: Now,
+        lifetime: Lifetime,
+        policy: Arc<PolicyState>,
+        ids: Arc<InstanceIds>,
+        counters: Arc<Counters>,
+        vault: Arc<Vault>,
+    ) -> Option<Self> {
+        let slot = vault.put(&key.key)?;
+        Some(Self {
+            data_key_id: key.data_key_id,
+            instance_number,
+            client,
+            policy_epoch: key.epoch,
+            lease_epoch,
+            generation: key.generation,
+            version: key.version,
+            created_at: key.created_at.unwrap_or(now.wall),
+            policy,
+            ids,
+            counters,
+            uses: AtomicU64::new(0),
+            not_after_wall: AtomicI64::new(lifetime.wall),
+            not_after_boot: AtomicI64::new(lifetime.boot),
+            refresh_at_boot: AtomicI64::new(lifetime.refresh_boot),
+            refreshing: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
+            vault,
+            slot: Mutex::new(Some(slot)),
+        })
+    }
+
+    /// Everything but the lease: alive, of this epoch, not past its time, its policy open and watched or proven.
+    #[inline]
+    pub(crate) fn usable(&self, lease_epoch: u64, now: Now) -> Result<(), Unusable> {
+        if self.gone.load(Ordering::Acquire) || self.lease_epoch != lease_epoch || self.expired(now) {
+            return Err(Unusable::Gone);
+        }
+        self.policy.usable(self.policy_epoch, now).map_err(Unusable::Refused)
+    }
+
+    #[inline]
+    pub(crate) fn expired(&self, now: Now) -> bool {
+        now.wall >= self.not_after_wall.load(Ordering::Acquire) || now.boot >= self.not_after_boot.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn superseded(&self) -> bool {
+        self.superseded.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn supersede(&self) {
+        self.superseded.store(true, Ordering::Release);
+    }
+
+    /// Closed, or of an epoch before the policy's: never usable again.
+    pub(crate) fn cut_off(&self) -> bool {
+        self.policy.closed() || self.policy_epoch < self.policy.epoch()
+    }
+
+    pub(crate) fn extend(&self, lifetime: Lifetime) {
+        self.not_after_wall.store(lifetime.wall, Ordering::Release);
+        self.not_after_boot.store(lifetime.boot, Ordering::Release);
+        self.refresh_at_boot.store(lifetime.refresh_boot, Ordering::Release);
+        self.refreshing.store(false, Ordering::Release);
+    }
+
+    /// True for one caller once the key should be asked for anew.
+    #[inline]
+    pub(crate) fn wants_refresh(&self, now: Now) -> bool {
+        now.boot >= self.refresh_at_boot.load(Ordering::Relaxed)
+            && !self.refreshing.load(Ordering::Relaxed)
+            && !self.refreshing.swap(true, Ordering::AcqRel)
+    }
+
+    /// A refresh failed: the next one is due at `boot`.
+    pub(crate) fn refresh_later(&self, boot: i64) {
+        self.refresh_at_boot.store(boot, Ordering::Release);
+        self.refreshing.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn with_key<R>(&self, f: impl FnOnce(&[u8; KEY_LEN]) -> R) -> Option<R> {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        self.vault.with(slot.as_ref()?, f)
+    }
+
+    /// Wipes the raw key. The threads' prepared copies go with [`crate::thread::purge_all`].
+    pub(crate) fn wipe(&self) {
+        self.gone.store(true, Ordering::Release);
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(slot) = slot {
+            self.vault.wipe(slot);
+        }
+    }
+}
+
+impl Drop for KeyEntry {
+    fn drop(&mut self) {
+        self.wipe();
+    }
+}
+
+pub(crate) enum Unusable {
+    /// Ask for the key (anew).
+    Gone,
+    /// The policy says no, or wants a proof.
+    Refused(EnvelopeError),
+}
+
+/// An app instance as this process knows it.
+pub(crate) struct InstanceState {
+    pub(crate) name: InstanceName,
+    pub(crate) number: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Store {
+    inner: Mutex<StoreInner>,
+}
+
+#[derive(Default)]
+struct StoreInner {
+    instances: HashMap<InstanceName, Arc<InstanceState>>,
+    ids: HashMap<u64, Arc<InstanceIds>>,
+    writers: HashMap<u64, Arc<KeyEntry>>,
+    readers: HashMap<(u64, Uuid), Arc<KeyEntry>>,
+}
+
+impl StoreInner {
+    fn make_writer(&mut self, entry: &Arc<KeyEntry>) {
+        if let Some(before) = self.writers.insert(entry.instance_number, entry.clone())
+            && !Arc::ptr_eq(&before, entry)
+        {
+            before.supersede();
+        }
+    }
+}
+
+impl Store {
+    fn lock(&self) -> std::sync::MutexGuard<'_, StoreInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn instance(&self, name: InstanceName, number: impl FnOnce() -> u64) -> Arc<InstanceState> {
+        let mut inner = self.lock();
+        if let Some(instance) = inner.instances.get(&name) {
+            return instance.clone();
+        }
+        let instance = Arc::new(InstanceState { name: name.clone(), number: number() });
+        inner.instances.insert(name, instance.clone());
+        instance
+    }
+
+    pub(crate) fn writer(&self, instance: u64) -> Option<Arc<KeyEntry>> {
+        self.lock().writers.get(&instance).cloned()
+    }
+
+    pub(crate) fn reader(&self, instance: u64, id: Uuid) -> Option<Arc<KeyEntry>> {
+        self.lock().readers.get(&(instance, id)).cloned()
+    }
+
+    pub(crate) fn ids(&self, instance: u64) -> Option<Arc<InstanceIds>> {
+        self.lock().ids.get(&instance).cloned()
+    }
+
+    /// Adds a key and gives back the one that it replaces, which the caller wipes.
+    pub(crate) fn insert(&self, entry: &Arc<KeyEntry>, current: bool) -> Option<Arc<KeyEntry>> {
+        let mut inner = self.lock();
+        let number = entry.instance_number;
+        inner.ids.insert(number, entry.ids.clone());
+        if current {
+            inner.make_writer(entry);
+        }
+        inner.readers.insert((number, entry.data_key_id), entry.clone())
+    }
+
+    pub(crate) fn set_writer(&self, entry: &Arc<KeyEntry>) {
+        self.lock().make_writer(entry);
+    }
+
+    /// Takes out the keys that `gone` names; the caller wipes them.
+    pub(crate) fn take(&self, mut gone: impl FnMut(&KeyEntry) -> bool) -> Vec<Arc<KeyEntry>> {
+        let mut inner = self.lock();
+        inner.writers.retain(|_, entry| !gone(entry));
+        let mut taken = Vec::new();
+        inner.readers.retain(|_, entry| {
+            let goes = gone(entry);
+            if goes {
+                taken.push(entry.clone());
+            }
+            !goes
+        });
+        taken
+    }
+
+    /// Every instance that this process has met under a policy, and the organisation's id.
+    pub(crate) fn of_policy(&self, policy: &PolicyState) -> (Option<String>, Vec<InstanceName>) {
+        let inner = self.lock();
+        let mut organisation = None;
+        let mut names = Vec::new();
+        for instance in inner.instances.values() {
+            if let Some(ids) = inner.ids.get(&instance.number)
+                && std::ptr::eq(&raw const *ids.policy, policy)
+            {
+                organisation = Some(ids.organisation_id.to_string());
+                names.push(instance.name.clone());
+            }
+        }
+        names.sort_by(|a, b| (&a.organisation, &a.site, &a.app).cmp(&(&b.organisation, &b.site, &b.app)));
+        (organisation, names)
+    }
+
+    pub(crate) fn all_instances(&self) -> Vec<InstanceName> {
+        self.lock().instances.keys().cloned().collect()
+    }
+
+    pub(crate) fn keys(&self) -> usize {
+        self.lock().readers.len()
+    }
+}

@@ -1,0 +1,319 @@
+//! Each thread's own copy of what its hot path needs: prepared keys, a pool of randomness, the last clock reading.
+//!
+//! The lock of a slot is the thread's own and never contended, except for the moment in which a wipe walks over
+//! all slots. That walk is what lets a close empty the caches of threads that are asleep.
+
+use crate::cipher::PreparedKey;
+use crate::clock::{Clock, Now};
+use crate::memory::{keep_out_of_core_dumps, scrub_stack};
+use crate::random::Pool;
+use crate::store::KeyEntry;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use uuid::Uuid;
+
+/// The most prepared keys of one thread; beyond it an old one makes room.
+const MOST_ENTRIES: usize = 16_384;
+const ENTRIES_PER_PAGE: usize = 14;
+/// Uses are told to the shared counters this often.
+const FLUSH_EVERY: u32 = 1024;
+
+static THREADS: Mutex<Vec<Weak<Mutex<ThreadCache>>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static MINE: RefCell<Option<Arc<Mutex<ThreadCache>>>> = const { RefCell::new(None) };
+}
+
+/// A key in one thread.
+pub(crate) struct ThreadEntry {
+    pub(crate) key: PreparedKey,
+    pub(crate) entry: Arc<KeyEntry>,
+    uses: u32,
+}
+
+impl ThreadEntry {
+    #[inline]
+    pub(crate) fn count(&mut self, uses: u32) {
+        self.uses += uses;
+        if self.uses >= FLUSH_EVERY {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let uses = u64::from(std::mem::take(&mut self.uses));
+        if uses > 0 {
+            self.entry.uses.fetch_add(uses, Ordering::Relaxed);
+            self.entry.counters.hits.fetch_add(uses, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for ThreadEntry {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// A page of prepared keys.
+#[repr(C, align(4096))]
+pub(crate) struct EntryPage {
+    entries: [Option<ThreadEntry>; ENTRIES_PER_PAGE],
+}
+
+/// Ids are random or counted already; mixing them further would cost more than the look-up.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            for (to, from) in word.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+    #[inline]
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(29) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 32;
+    }
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+}
+
+type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct ReaderKey {
+    instance: u64,
+    high: u64,
+    low: u64,
+}
+
+impl ReaderKey {
+    fn new(instance: u64, id: Uuid) -> Self {
+        let (high, low) = id.as_u64_pair();
+        Self { instance, high, low }
+    }
+}
+
+pub(crate) struct ThreadCache {
+    pages: Vec<Box<EntryPage>>,
+    free: Vec<usize>,
+    /// Key that each instance writes with.
+    writers: IdMap<u64, usize>,
+    readers: IdMap<ReaderKey, usize>,
+    next_victim: usize,
+    pub(crate) pool: Pool,
+    pub(crate) aad: Vec<u8>,
+    read: Option<Reading>,
+}
+
+#[derive(Clone, Copy)]
+struct Reading {
+    client: u64,
+    tick: i64,
+    now: Now,
+}
+
+impl ThreadCache {
+    fn new() -> Self {
+        Self {
+            pages: Vec::new(),
+            free: Vec::new(),
+            writers: IdMap::default(),
+            readers: IdMap::default(),
+            next_victim: 0,
+            pool: Pool::new(),
+            aad: Vec::with_capacity(512),
+            read: None,
+        }
+    }
+
+    /// Both clocks, read anew whenever the kernel's tick has moved, and the tick itself.
+    #[inline]
+    pub(crate) fn now(&mut self, client: u64, clock: &Clock) -> (Now, i64) {
+        let tick = clock.tick();
+        if let Some(read) = self.read
+            && read.tick == tick
+            && read.client == client
+        {
+            return (read.now, tick);
+        }
+        let now = clock.now();
+        self.read = Some(Reading { client, tick, now });
+        (now, tick)
+    }
+
+    #[inline]
+    pub(crate) fn writer(&mut self, instance: u64) -> Option<usize> {
+        self.writers.get(&instance).copied()
+    }
+
+    #[inline]
+    pub(crate) fn reader(&mut self, instance: u64, id: Uuid) -> Option<usize> {
+        self.readers.get(&ReaderKey::new(instance, id)).copied()
+    }
+
+    #[inline]
+    pub(crate) fn entry(&mut self, index: usize) -> Option<&mut ThreadEntry> {
+        self.pages.get_mut(index / ENTRIES_PER_PAGE)?.entries.get_mut(index % ENTRIES_PER_PAGE)?.as_mut()
+    }
+
+    /// What an operation needs at once: the entry, the pool and the scratch buffer.
+    #[inline]
+    pub(crate) fn parts(&mut self, index: usize) -> Option<(&mut ThreadEntry, &mut Pool, &mut Vec<u8>)> {
+        let entry = self
+            .pages
+            .get_mut(index / ENTRIES_PER_PAGE)?
+            .entries
+            .get_mut(index % ENTRIES_PER_PAGE)?
+            .as_mut()?;
+        Some((entry, &mut self.pool, &mut self.aad))
+    }
+
+    fn cell(&mut self, index: usize) -> Option<&mut Option<ThreadEntry>> {
+        self.pages.get_mut(index / ENTRIES_PER_PAGE)?.entries.get_mut(index % ENTRIES_PER_PAGE)
+    }
+
+    /// Prepares a key from the vault, or finds it prepared, and returns where it lies.
+    pub(crate) fn install(&mut self, entry: &Arc<KeyEntry>, writer: bool) -> Option<usize> {
+        let reader = ReaderKey::new(entry.instance_number, entry.data_key_id);
+        let mut index = self.readers.get(&reader).copied();
+        if let Some(found) = index
+            && !self.entry(found).is_some_and(|old| Arc::ptr_eq(&old.entry, entry))
+        {
+            self.remove(found);
+            index = None;
+        }
+        let index = match index {
+            Some(index) => index,
+            None => {
+                let free = self.free_place()?;
+                let prepared = entry.with_key(|key| {
+                    self.place(free, key, entry);
+                });
+                scrub_stack();
+                if prepared.is_none() {
+                    self.free.push(free);
+                    return None;
+                }
+                self.readers.insert(reader, free);
+                free
+            }
+        };
+        if writer {
+            self.writers.insert(entry.instance_number, index);
+        }
+        Some(index)
+    }
+
+    #[inline(never)]
+    fn place(&mut self, index: usize, key: &[u8; 32], entry: &Arc<KeyEntry>) {
+        if let Some(cell) = self.cell(index) {
+            *cell = Some(ThreadEntry { key: PreparedKey::new(key), entry: entry.clone(), uses: 0 });
+        }
+    }
+
+    fn free_place(&mut self) -> Option<usize> {
+        if let Some(free) = self.free.pop() {
+            return Some(free);
+        }
+        let places = self.pages.len() * ENTRIES_PER_PAGE;
+        if places < MOST_ENTRIES {
+            let mut page = Box::new(EntryPage { entries: [const { None }; ENTRIES_PER_PAGE] });
+            keep_out_of_core_dumps(&mut *page);
+            self.pages.push(page);
+            self.free.extend((places..places + ENTRIES_PER_PAGE).rev());
+        } else {
+            let victim = self.next_victim;
+            self.next_victim = (victim + 1) % places;
+            self.remove(victim);
+        }
+        self.free.pop()
+    }
+
+    fn remove(&mut self, index: usize) {
+        let Some(old) = self.cell(index).and_then(Option::take) else { return };
+        let (instance, id) = (old.entry.instance_number, old.entry.data_key_id);
+        drop(old);
+        self.readers.remove(&ReaderKey::new(instance, id));
+        if self.writers.get(&instance) == Some(&index) {
+            self.writers.remove(&instance);
+        }
+        self.free.push(index);
+    }
+
+    fn purge(&mut self, gone: &mut dyn FnMut(&KeyEntry) -> bool) {
+        for index in 0..self.pages.len() * ENTRIES_PER_PAGE {
+            if self.entry(index).is_some_and(|entry| gone(&entry.entry)) {
+                self.remove(index);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for page in &mut self.pages {
+            for entry in page.entries.iter_mut().flatten() {
+                entry.flush();
+            }
+        }
+    }
+}
+
+/// Runs `f` with the calling thread's cache. `None` while the thread is being torn down.
+#[inline]
+pub(crate) fn with_mine<R>(f: impl FnOnce(&mut ThreadCache) -> R) -> Option<R> {
+    MINE.try_with(|mine| {
+        let mut mine = mine.try_borrow_mut().ok()?;
+        let slot = mine.get_or_insert_with(register);
+        let mut cache = lock(slot);
+        Some(f(&mut cache))
+    })
+    .ok()
+    .flatten()
+}
+
+#[cold]
+fn register() -> Arc<Mutex<ThreadCache>> {
+    let slot = Arc::new(Mutex::new(ThreadCache::new()));
+    let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    threads.retain(|thread| thread.strong_count() > 0);
+    threads.push(Arc::downgrade(&slot));
+    slot
+}
+
+fn lock(slot: &Mutex<ThreadCache>) -> MutexGuard<'_, ThreadCache> {
+    // A panic in the middle leaves at worst an entry that is not found again; keys are wiped all the same.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn each(mut f: impl FnMut(&mut ThreadCache)) {
+    let threads: Vec<_> = {
+        let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.iter().filter_map(Weak::upgrade).collect()
+    };
+    for thread in threads {
+        f(&mut lock(&thread));
+    }
+}
+
+/// Wipes, in every thread, the keys that `gone` names.
+pub(crate) fn purge_all(mut gone: impl FnMut(&KeyEntry) -> bool) {
+    each(|cache| cache.purge(&mut gone));
+}
+
+/// Tells the shared counters what every thread has counted.
+pub(crate) fn flush_all() {
+    each(ThreadCache::flush);
+}
