@@ -1,7 +1,7 @@
 //! The state that all services share.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::calls::Calls;
 use crate::events::Events;
@@ -28,7 +28,7 @@ pub struct Config {
 }
 
 pub struct Cloud {
-    pub vendor: Option<Vendor>,
+    pub vendor: Option<Arc<Vendor>>,
     pub events: Events,
     keys: Mutex<Keys>,
     iam: Mutex<Iam>,
@@ -39,8 +39,9 @@ pub struct Cloud {
 
 impl Cloud {
     pub fn new(config: Config) -> Self {
-        let vendor =
-            config.vendor_endpoint.map(|endpoint| Vendor::new(endpoint, config.vendor_account.clone()));
+        let vendor = config
+            .vendor_endpoint
+            .map(|endpoint| Arc::new(Vendor::new(endpoint, config.vendor_account.clone())));
         Cloud {
             vendor,
             events: Events::new(config.events, config.vendor_account),
@@ -53,7 +54,7 @@ impl Cloud {
     }
 
     /// The vendor's AWS, when `account` is the vendor's and lives there.
-    pub fn vendor_of(&self, account: &str) -> Option<&Vendor> {
+    pub fn vendor_of(&self, account: &str) -> Option<&Arc<Vendor>> {
         self.vendor.as_ref().filter(|vendor| vendor.account == account)
     }
 

@@ -1,9 +1,10 @@
 //! What each KMS operation does to one vault, once it is clear that the caller may.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rsa::{
     KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
 };
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use winterbaume_kms::types::{GrantConstraints, KeyState};
 
+use crate::cloud::lock;
 use crate::policy::Policy;
 use crate::vault::{EncryptionContext, Extra, Vault, View, Wrapping, failure, seconds};
 use crate::wire::Failure;
@@ -347,16 +349,28 @@ fn parameters_for_import(vault: &mut Vault, view: &View, input: &Value) -> Outco
         return Err(invalid(format!("the wrapping algorithm {algorithm} is not supported")));
     }
     let internal = |_| Failure::new(500, "KMSInternalException", "a wrapping key cannot be made");
-    let private = PrivateDecryptingKey::generate(size).map_err(internal)?;
+    let private = wrapping_key(size).map_err(internal)?;
     let public: PublicKeyX509Der<'_> = private.public_key().as_der().map_err(internal)?;
     let token = BASE64.encode(uuid::Uuid::new_v4().as_bytes());
     let answer = json!({
         "KeyId": view.key.arn, "ImportToken": token, "PublicKey": BASE64.encode(public.as_ref()),
         "ParametersValidTo": seconds(Timestamp::now().as_millisecond()) + 86_400.0,
     });
-    let wrapping = Wrapping { private: Arc::new(private), algorithm: algorithm.to_owned(), token };
+    let wrapping = Wrapping { private, algorithm: algorithm.to_owned(), token };
     vault.extra(&view.key.key_id).wrapping = Some(wrapping);
     Ok(answer)
+}
+
+/// One wrapping key a size for all imports: making one takes long, and the vault is locked meanwhile.
+fn wrapping_key(size: KeySize) -> Result<Arc<PrivateDecryptingKey>, Unspecified> {
+    static MADE: Mutex<Vec<Arc<PrivateDecryptingKey>>> = Mutex::new(Vec::new());
+    let mut made = lock(&MADE);
+    if let Some(known) = made.iter().find(|key| key.key_size_bytes() == size.len()) {
+        return Ok(Arc::clone(known));
+    }
+    let key = Arc::new(PrivateDecryptingKey::generate(size)?);
+    made.push(Arc::clone(&key));
+    Ok(key)
 }
 
 fn import(vault: &mut Vault, view: &View, input: &Value) -> Outcome {

@@ -6,6 +6,11 @@
 //! vendor's AWS (ministack) about its roles and passes on what is not ours; [`events`] tells the vendor about changes;
 //! [`faults`] break things on request and [`admin`] is the door for tests.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test server: it indexes JSON values, which does not panic, and text at positions it has just checked"
+)]
+
 pub mod admin;
 pub mod calls;
 pub mod cloud;

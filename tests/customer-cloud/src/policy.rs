@@ -175,7 +175,8 @@ pub fn authorise(asked: &Asked<'_>, sides: &Sides<'_>) -> Result<(), Refusal> {
     if identity_is_asked && !identity {
         return Err(Refusal::NoAllow("identity-based"));
     }
-    if !session && !(same_account && via == Some(Via::Session)) {
+    let session_is_asked = !(same_account && via == Some(Via::Session));
+    if session_is_asked && !session {
         return Err(Refusal::NoAllow("session"));
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt;
@@ -26,6 +27,7 @@ pub async fn serve(listener: TcpListener, cloud: Arc<Cloud>) -> Infallible {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -21,8 +21,10 @@ use crate::cloud::lock;
 use crate::identity::Session;
 use crate::wire::{Call, Failure, element, elements};
 
-/// How long a role's policies are believed.
-const BELIEVED: Duration = Duration::from_secs(3);
+/// How long a role's policies are believed without asking again.
+const FRESH: Duration = Duration::from_secs(3);
+/// How long they are believed while the question is under way: asking must not slow down the calls of a busy story.
+const STALE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Answer {
@@ -104,11 +106,17 @@ pub struct Vendor {
     pub account: String,
     sender: Sender,
     policies: Mutex<HashMap<String, (Instant, RolePolicies)>>,
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 impl Vendor {
     pub fn new(endpoint: String, account: String) -> Self {
-        Vendor { sender: Sender::new(&endpoint, &account), account, policies: Mutex::default() }
+        Vendor {
+            sender: Sender::new(&endpoint, &account),
+            account,
+            policies: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Passes the call on as it came, `Host` included: the caller's signature covers it.
@@ -159,10 +167,25 @@ impl Vendor {
     }
 
     /// All policies of a role, inline and attached; `None` when the role does not exist.
-    pub async fn role_policies(&self, role: &str) -> Result<RolePolicies, Failure> {
+    pub async fn role_policies(self: &Arc<Self>, role: &str) -> Result<RolePolicies, Failure> {
+        let known = lock(&self.policies).get(role).cloned();
+        match known {
+            Some((at, policies)) if at.elapsed() < FRESH => Ok(policies),
+            Some((at, Some(policies))) if at.elapsed() < STALE => {
+                let (vendor, role) = (Arc::clone(self), role.to_owned());
+                tokio::spawn(async move { vendor.refresh(&role).await });
+                Ok(Some(policies))
+            }
+            _ => self.refresh(role).await,
+        }
+    }
+
+    /// Asks once, however many calls are waiting.
+    async fn refresh(&self, role: &str) -> Result<RolePolicies, Failure> {
+        let _one_at_a_time = self.refreshing.lock().await;
         let known = lock(&self.policies).get(role).cloned();
         if let Some((at, policies)) = known
-            && at.elapsed() < BELIEVED
+            && at.elapsed() < FRESH
         {
             return Ok(policies);
         }

@@ -1,5 +1,12 @@
 //! Several accounts: who may use whose key, and through which role.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests: a failed test is what they say"
+)]
+
 mod support;
 
 use claviger_customer_cloud::cloud::Config;
@@ -232,4 +239,29 @@ fn function_key() -> String {
         format!("arn:aws:lambda:eu-west-1:{VENDOR}:function:probe:arn:aws:iam::{VENDOR}:role/key-access");
     let digest: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02X}")).collect();
     format!("ASIA{}", &digest[..16])
+}
+
+#[tokio::test]
+async fn the_rust_sdk_assumes_a_role_and_reads_the_refusal() {
+    use aws_sdk_sts::error::ProvideErrorMetadata as _;
+    let server = start().await;
+    let role = role_with_external_id(&server).await;
+    let credentials = aws_credential_types::Credentials::new(VENDOR, "test", None, None, "test");
+    let config = aws_sdk_sts::Config::builder()
+        .behavior_version(aws_sdk_sts::config::BehaviorVersion::latest())
+        .region(aws_sdk_sts::config::Region::new("eu-west-1"))
+        .endpoint_url(server.url())
+        .credentials_provider(credentials)
+        .build();
+    let sts = aws_sdk_sts::Client::from_conf(config);
+    let assume = sts.assume_role().role_arn(&role).role_session_name("sdk").duration_seconds(900);
+    let refused = assume.clone().send().await.expect_err("no external id");
+    assert_eq!(refused.code(), Some("AccessDenied"));
+    let session =
+        assume.external_id("secret-id").send().await.expect("a session").credentials.expect("credentials");
+    let left = session.expiration.secs()
+        - aws_sdk_sts::primitives::DateTime::from(std::time::SystemTime::now()).secs();
+    assert!((890..=900).contains(&left), "{left} s left");
+    let identity = sts.get_caller_identity().send().await.expect("an identity");
+    assert_eq!(identity.account.as_deref(), Some(VENDOR));
 }

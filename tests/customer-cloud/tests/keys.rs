@@ -1,5 +1,12 @@
 //! One account's keys: as `winterbaume-kms` alone plays them, and what is added.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests: a failed test is what they say"
+)]
+
 mod support;
 
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};

@@ -1,5 +1,12 @@
 //! The policy evaluator against a table of cases.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests: a failed test is what they say"
+)]
+
 use claviger_customer_cloud::policy::{Asked, Context, Identity, Policy, Principal, Sides, authorise};
 use serde_json::{Value, json};
 
