@@ -24,6 +24,8 @@ pub mod stream;
 mod thread;
 pub mod transport;
 
+#[cfg(feature = "aws")]
+pub mod aws;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
