@@ -9,9 +9,10 @@ VENV := .venv/bin
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: run stop test bench prove lint build setup tools fmt
+.PHONY: run stop test bench prove lint build setup setup-lint tools fmt
 
-run: setup build
+run:
+	@$(MAKE) --no-print-directory -j2 setup build
 	@$(VENV)/python tools/local run --stay $(STAY)
 
 stop: setup
@@ -29,7 +30,7 @@ prove: setup build
 	$(VENV)/python tools/local run --stay 0
 	$(VENV)/python tools/local run --stay 0
 
-lint: setup
+lint: setup-lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(VENV)/ruff format --check tools tests/python
@@ -37,12 +38,12 @@ lint: setup
 	$(VENV)/cfn-lint template.yaml key-access.yaml examples/notes/template.yaml
 	$(VENV)/sam validate --lint --template template.yaml
 
-fmt: setup
+fmt: setup-lint
 	cargo fmt --all
 	$(VENV)/ruff format tools tests/python
 	$(VENV)/ruff check --fix tools tests/python
 
-build:
+build: | needed
 	cargo build --workspace --bins --locked
 
 setup: .venv/.made
@@ -50,6 +51,12 @@ setup: .venv/.made
 .venv/.made: requirements.txt | needed
 	@$(PYTHON) -m venv .venv
 	@$(VENV)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+setup-lint: .venv/.made-lint
+
+.venv/.made-lint: requirements-lint.txt .venv/.made
+	@$(VENV)/pip install --quiet --disable-pip-version-check --requirement requirements-lint.txt
 	@touch $@
 
 tools: | needed
