@@ -1,1 +1,31 @@
-fn main() {}
+//! Starts `key-prober`.
+
+use claviger_app::check_enrolment::CheckEnrolment;
+use claviger_app::follow_hint::FollowHint;
+use claviger_app::probe_keys::ProbeKeys;
+use claviger_app::probe_now::ProbeNow;
+use claviger_app::report_probes::ReportProbes;
+use claviger_app::sweep::{PlanSweeps, Sweep};
+use claviger_key_prober::{Input, KeyProber};
+use claviger_lambda::adapters::Adapters;
+use claviger_lambda::start;
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    start::init_tracing();
+    let adapters = Adapters::from_env().await?;
+    let (keys, queue) = (adapters.keys()?, adapters.queues()?);
+    let Adapters { settings, store, clock, ids, .. } = &adapters;
+    let probe = ProbeKeys { keys: &keys, controls: &keys, clock };
+    let report = ReportProbes { probe, policies: store, clock, settings };
+    let prober = KeyProber {
+        plan: PlanSweeps { queue: &queue, clock, settings },
+        sweep: Sweep { report, watch: store, ids, clock, settings },
+        follow: FollowHint { report, queue: &queue },
+        now: ProbeNow { probe, policies: store },
+        check: CheckEnrolment { keys: &keys, ids },
+    };
+    let prober = &prober;
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| prober.handle(event.payload).await)).await
+}

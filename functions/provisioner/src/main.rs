@@ -1,1 +1,35 @@
-fn main() {}
+//! Starts `provisioner`.
+
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use claviger_app::probe_keys::ProbeKeys;
+use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::verify_policy::VerifyPolicy;
+use claviger_lambda::adapters::Adapters;
+use claviger_lambda::start;
+use claviger_provisioner::Provisioner;
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    start::init_tracing();
+    let adapters = Adapters::from_env().await?;
+    let keys = adapters.keys()?;
+    let Adapters { settings, store, clock, ids, .. } = &adapters;
+    let probe = ProbeKeys { keys: &keys, controls: &keys, clock };
+    let provisioner = Provisioner {
+        verify: VerifyPolicy { policies: store, keys: &keys, probe, ids, clock, settings },
+        provision: ProvisionInstance {
+            instances: store,
+            policies: store,
+            registry: store,
+            keys: &keys,
+            ids,
+            clock,
+        },
+    };
+    let provisioner = &provisioner;
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<SqsEvent>| {
+        Ok::<SqsBatchResponse, Error>(provisioner.handle(event.payload).await)
+    }))
+    .await
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use claviger_domain::effect::OutboxRow;
 use claviger_domain::enrolment::Enrolment;
 use claviger_domain::fence::Epoch;
 use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId, OrganisationId, PolicyId};
@@ -120,6 +121,20 @@ pub struct FanOut {
     pub done: u64,
     /// What it belongs to.
     pub correlation: CorrelationId,
+}
+
+impl FanOut {
+    /// The first page of an effect's fan-out.
+    pub fn root(row: &OutboxRow, epoch: Epoch) -> Self {
+        Self {
+            organisation: row.organisation.clone(),
+            policy: row.policy,
+            epoch,
+            cursor: None,
+            done: 0,
+            correlation: row.correlation,
+        }
+    }
 }
 
 /// What the vendor's apps hear on the bus about one instance.

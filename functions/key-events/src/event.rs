@@ -1,0 +1,125 @@
+//! What EventBridge brings from a customer's account: KMS's own events, and API calls that CloudTrail
+//! recorded. Parsed into a hint, or ignored with the reason. Best effort, unordered, doubled, forgeable:
+//! nothing but a probe follows from any of them.
+
+use claviger_domain::values::{AccountId, KeyArn};
+use serde::Deserialize;
+
+/// The parts of an event that a hint is made of. Everything else is ignored, and what is missing is no
+/// fault: events differ (`RetireGrant` has null parameters, `DisconnectCustomKeyStore` no resources).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KeyEvent {
+    /// `aws.kms`, `aws.iam`.
+    pub source: String,
+    /// `AWS API Call via CloudTrail`, or the name of KMS's own event.
+    pub detail_type: String,
+    /// The account that the event is from.
+    pub account: String,
+    /// What happened.
+    #[serde(default)]
+    pub detail: Detail,
+}
+
+/// The part that CloudTrail or KMS wrote.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Detail {
+    /// The API call.
+    #[serde(default)]
+    pub event_name: Option<String>,
+    /// Denied attempts are recorded too; they changed nothing.
+    #[serde(default)]
+    pub error_code: Option<String>,
+    /// CloudTrail's identifier of the record.
+    #[serde(default, rename = "eventID")]
+    pub event_id: Option<String>,
+    /// What the call was about.
+    #[serde(default)]
+    pub resources: Option<Vec<Resource>>,
+}
+
+/// A resource of an API call.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Resource {
+    /// Its ARN; of a key, also when the call named an alias.
+    #[serde(default, rename = "ARN")]
+    pub arn: Option<String>,
+}
+
+/// What was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// Something that may have changed whether keys of this account can be used.
+    Hint {
+        /// The one slug of the situation.
+        slug: &'static str,
+        /// The account whose keys are to be probed.
+        account: AccountId,
+    },
+    /// Nothing of interest.
+    Ignored {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+impl KeyEvent {
+    /// Makes a hint of the event.
+    pub fn heard(&self) -> Heard {
+        if self.detail.error_code.is_some() {
+            return Heard::Ignored { reason: "the call was denied and changed nothing" };
+        }
+        let slug = match self.slug() {
+            Some(slug) => slug,
+            None => return Heard::Ignored { reason: "this cannot change whether a key can be used" },
+        };
+        match self.key_account() {
+            Some(account) => Heard::Hint { slug, account },
+            None => Heard::Ignored { reason: "the event names no account" },
+        }
+    }
+
+    fn slug(&self) -> Option<&'static str> {
+        let name = self.detail.event_name.as_deref().unwrap_or(&self.detail_type);
+        let slug = match (self.source.as_str(), name) {
+            ("aws.kms", "DisableKey") => "key-disabled",
+            ("aws.kms", "EnableKey") => "key-enabled",
+            ("aws.kms", "ScheduleKeyDeletion") => "key-deletion-scheduled",
+            ("aws.kms", "CancelKeyDeletion") => "key-deletion-cancelled",
+            ("aws.kms", "DeleteKey" | "KMS CMK Deletion") => "key-deleted",
+            ("aws.kms", "PutKeyPolicy") => "key-policy-changed",
+            ("aws.kms", "CreateGrant") => "grant-created",
+            ("aws.kms", "RevokeGrant") => "grant-revoked",
+            ("aws.kms", "RetireGrant") => "grant-retired",
+            ("aws.kms", "ImportKeyMaterial") => "key-material-imported",
+            ("aws.kms", "DeleteImportedKeyMaterial") => "key-material-deleted",
+            ("aws.kms", "DeleteExpiredKeyMaterial" | "KMS Imported Key Material Expiration") => {
+                "key-material-expired"
+            }
+            ("aws.kms", "DisconnectCustomKeyStore") => "key-store-disconnected",
+            ("aws.kms", "ConnectCustomKeyStore") => "key-store-connected",
+            ("aws.kms", "RotateKey" | "RotateKeyOnDemand" | "KMS CMK Rotation") => "key-rotated",
+            ("aws.iam", "UpdateAssumeRolePolicy") => "trust-policy-changed",
+            ("aws.iam", "DeleteRole") => "role-deleted",
+            ("aws.iam", "CreateRole") => "role-created",
+            (
+                "aws.iam",
+                "PutRolePolicy" | "DeleteRolePolicy" | "AttachRolePolicy" | "DetachRolePolicy"
+                | "PutRolePermissionsBoundary" | "DeleteRolePermissionsBoundary",
+            ) => "role-policy-changed",
+            _ => return None,
+        };
+        Some(slug)
+    }
+
+    /// The account of the key: from the resource's ARN, for `requestParameters.keyId` may be an id, an
+    /// alias or an ARN; else the account that the event is from.
+    fn key_account(&self) -> Option<AccountId> {
+        let arns = self.detail.resources.iter().flatten().filter_map(|resource| resource.arn.as_deref());
+        arns.filter_map(|arn| arn.parse::<KeyArn>().ok())
+            .map(|arn| arn.account().clone())
+            .next()
+            .or_else(|| self.account.parse().ok())
+    }
+}

@@ -1,0 +1,95 @@
+//! `key-prober`: the one place where customers' keys are probed. A minute tick plans sweeps, the queue
+//! brings sweeps and hints, and other functions ask for a probe and wait.
+
+use aws_lambda_events::event::sqs::SqsEvent;
+use claviger_app::check_enrolment::CheckEnrolment;
+use claviger_app::error::WorkError;
+use claviger_app::follow_hint::FollowHint;
+use claviger_app::messages::{ProbeAnswer, ProbeMessage, ProbeRequest};
+use claviger_app::probe_now::ProbeNow;
+use claviger_app::sweep::{PlanSweeps, Sweep, Swept};
+use claviger_lambda::batch;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What the function is invoked with.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Input {
+    /// Messages of the probe queue.
+    Queue(SqsEvent),
+    /// Another function asks and waits.
+    Request(ProbeRequest),
+    /// The schedule's minute tick.
+    Tick(Tick),
+}
+
+/// The minute tick.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Tick {
+    /// A minute begins.
+    Tick,
+}
+
+/// The use cases of this function.
+pub struct KeyProber<'a> {
+    /// Plans the sweeps of a minute.
+    pub plan: PlanSweeps<'a>,
+    /// Sweeps a shard.
+    pub sweep: Sweep<'a>,
+    /// Follows a hint.
+    pub follow: FollowHint<'a>,
+    /// Probes while somebody waits.
+    pub now: ProbeNow<'a>,
+    /// Checks an enrolment that is not stored.
+    pub check: CheckEnrolment<'a>,
+}
+
+impl KeyProber<'_> {
+    /// Handles one invocation.
+    ///
+    /// # Errors
+    /// When a store, a queue or a key failed; the caller tries again.
+    pub async fn handle(&self, input: Input) -> Result<Value, lambda_runtime::Error> {
+        match input {
+            Input::Tick(Tick::Tick) => {
+                let planned = self.plan.run().await?;
+                Ok(serde_json::json!({ "planned": planned }))
+            }
+            Input::Request(request) => Ok(serde_json::to_value(self.answer(request).await?)?),
+            Input::Queue(event) => {
+                let failures = batch::run_sqs(event, |message| self.work(message)).await;
+                Ok(serde_json::to_value(failures)?)
+            }
+        }
+    }
+
+    async fn work(&self, message: ProbeMessage) -> Result<(), WorkError> {
+        match message {
+            ProbeMessage::Sweep { shard, due_at } => {
+                match self.sweep.run(shard, due_at).await? {
+                    Swept::Late => tracing::debug!(%shard, "a sweep came too late and was dropped"),
+                    Swept::Done { policies, unproven } => {
+                        tracing::info!(%shard, policies, unproven, "a shard was swept");
+                    }
+                }
+                Ok(())
+            }
+            ProbeMessage::Probe { organisation, attempt, data_key, correlation } => {
+                self.follow.run(&organisation, attempt, data_key, correlation).await
+            }
+        }
+    }
+
+    async fn answer(&self, request: ProbeRequest) -> Result<ProbeAnswer, WorkError> {
+        match request {
+            ProbeRequest::ProbeNow { organisation, rounds } => {
+                Ok(ProbeAnswer::Probed { rounds: self.now.run(&organisation, rounds).await? })
+            }
+            ProbeRequest::Check { organisation, enrolment } => {
+                Ok(ProbeAnswer::Checked { checks: self.check.run(organisation, &enrolment).await })
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `provisioner`: works approved requests off.
+
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use claviger_app::error::WorkError;
+use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::verify_policy::VerifyPolicy;
+use claviger_domain::effect::{Effect, OutboxRow};
+use claviger_lambda::batch;
+
+/// The use cases of this function.
+pub struct Provisioner<'a> {
+    /// Proves the keys of a policy and makes its canaries.
+    pub verify: VerifyPolicy<'a>,
+    /// Makes the first data key of an instance.
+    pub provision: ProvisionInstance<'a>,
+}
+
+impl Provisioner<'_> {
+    /// Handles the messages of one invocation.
+    pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
+        batch::run_sqs(event, |row| self.work(row)).await
+    }
+
+    async fn work(&self, row: OutboxRow) -> Result<(), WorkError> {
+        match row.effect {
+            Effect::VerifyPolicy => self.verify.run(&row.organisation, row.correlation).await,
+            Effect::ProvisionInstance { instance } => self.provision.run(instance, row.correlation).await,
+            Effect::OpenTicket { .. }
+            | Effect::CommentTicket { .. }
+            | Effect::ResolveTicket { .. }
+            | Effect::SuspendInstances { .. }
+            | Effect::ProveRestoration
+            | Effect::RestoreInstances { .. }
+            | Effect::TellApp { .. } => Err(WorkError::NotThere { what: "a rule for this effect" }),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `restorer`: probes again, opens the fence, and tells every app instance that it may work again.
+
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use claviger_app::error::WorkError;
+use claviger_app::fan_out::CarryOrder;
+use claviger_app::messages::FanOut;
+use claviger_app::prove_restoration::ProveRestoration;
+use claviger_domain::effect::{Effect, Order, OutboxRow};
+use claviger_lambda::batch;
+use serde::Deserialize;
+
+/// Work of the queue: what was decided, or a further page of a fan-out.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Work {
+    /// As it was decided.
+    Effect(OutboxRow),
+    /// A further page.
+    Page(FanOut),
+}
+
+/// The use cases of this function.
+pub struct Restorer<'a> {
+    /// Probes again and opens the fence.
+    pub prove: ProveRestoration<'a>,
+    /// Carries the order.
+    pub carry: CarryOrder<'a>,
+}
+
+impl Restorer<'_> {
+    /// Handles the messages of one invocation.
+    pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
+        batch::run_sqs(event, |work| self.work(work)).await
+    }
+
+    async fn work(&self, work: Work) -> Result<(), WorkError> {
+        let row = match work {
+            Work::Page(page) => return self.carry.run(Order::Restore, &page).await,
+            Work::Effect(row) => row,
+        };
+        match row.effect {
+            Effect::ProveRestoration => self.prove.run(&row).await,
+            Effect::RestoreInstances { epoch } => {
+                self.carry.run(Order::Restore, &FanOut::root(&row, epoch)).await
+            }
+            Effect::OpenTicket { .. }
+            | Effect::CommentTicket { .. }
+            | Effect::ResolveTicket { .. }
+            | Effect::VerifyPolicy
+            | Effect::ProvisionInstance { .. }
+            | Effect::SuspendInstances { .. }
+            | Effect::TellApp { .. } => Err(WorkError::NotThere { what: "a rule for this effect" }),
+        }
+    }
+}

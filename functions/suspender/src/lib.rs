@@ -1,0 +1,53 @@
+//! `suspender`: tells every app instance of a cut-off organisation to stop. The fence has cut it off
+//! already; this makes apps drop what they hold in the clear.
+
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use claviger_app::error::WorkError;
+use claviger_app::fan_out::CarryOrder;
+use claviger_app::messages::FanOut;
+use claviger_domain::effect::{Effect, Order, OutboxRow};
+use claviger_lambda::batch;
+use serde::Deserialize;
+
+/// Work of the queue: the root of a fan-out, or one of its pages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Work {
+    /// As it was decided.
+    Effect(OutboxRow),
+    /// A further page.
+    Page(FanOut),
+}
+
+/// The use case of this function.
+pub struct Suspender<'a> {
+    /// Carries the order.
+    pub carry: CarryOrder<'a>,
+}
+
+impl Suspender<'_> {
+    /// Handles the messages of one invocation.
+    pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
+        batch::run_sqs(event, |work| self.work(work)).await
+    }
+
+    async fn work(&self, work: Work) -> Result<(), WorkError> {
+        let page = match work {
+            Work::Page(page) => page,
+            Work::Effect(row) => match row.effect {
+                Effect::SuspendInstances { epoch } => FanOut::root(&row, epoch),
+                Effect::OpenTicket { .. }
+                | Effect::CommentTicket { .. }
+                | Effect::ResolveTicket { .. }
+                | Effect::VerifyPolicy
+                | Effect::ProvisionInstance { .. }
+                | Effect::ProveRestoration
+                | Effect::RestoreInstances { .. }
+                | Effect::TellApp { .. } => {
+                    return Err(WorkError::NotThere { what: "a rule for this effect" });
+                }
+            },
+        };
+        self.carry.run(Order::Suspend, &page).await
+    }
+}

@@ -1,0 +1,255 @@
+//! Customers' keys, through the one key-access role.
+
+mod control;
+mod session;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::config::http::HttpResponse;
+use aws_sdk_kms::config::{IdentityCache, Region as SdkRegion, SharedCredentialsProvider};
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::operation::RequestId;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::DataKeySpec;
+use claviger_app::messages::EncryptionContext;
+use claviger_app::ports::{CustomerKeys, KeyDescription, KeyError};
+use claviger_domain::observation::{NoAnswerKind, Observation};
+use claviger_domain::values::{KeyArn, Region};
+use jiff::Timestamp;
+use tracing::info;
+use zeroize::Zeroizing;
+
+use self::control::Canaries;
+pub use self::control::{CanaryKey, CanaryKeysError, parse_canary_keys};
+use self::session::Session;
+use crate::errors::{Call, INVALID_STATE, after_describe, key_error};
+
+/// KMS, with sessions of the key-access role.
+///
+/// A call is sent once: whoever probes asks again by itself, and a retry in between would only hide what it saw and
+/// spend the customer's quota.
+#[derive(Debug)]
+pub struct KmsKeys {
+    config: SdkConfig,
+    session: Arc<Session>,
+    call_timeout: Duration,
+    clients: Mutex<HashMap<Region, Client>>,
+    canaries: Canaries,
+}
+
+impl KmsKeys {
+    /// Clients are made when a region is first used. `call_timeout` limits each call, AssumeRole included;
+    /// `canary_keys` are the control probes by region.
+    pub fn new(
+        config: &SdkConfig,
+        key_access_role_arn: impl Into<String>,
+        call_timeout: Duration,
+        canary_keys: BTreeMap<Region, CanaryKey>,
+    ) -> Self {
+        let sts = aws_sdk_sts::config::Builder::from(config)
+            .timeout_config(timeouts(call_timeout))
+            .retry_config(RetryConfig::standard().with_max_attempts(2))
+            .build();
+        let sts = aws_sdk_sts::Client::from_conf(sts);
+        Self::over(config.clone(), sts, key_access_role_arn.into(), call_timeout, canary_keys)
+    }
+
+    fn over(
+        config: SdkConfig,
+        sts: aws_sdk_sts::Client,
+        role: String,
+        call_timeout: Duration,
+        canary_keys: BTreeMap<Region, CanaryKey>,
+    ) -> Self {
+        Self {
+            config,
+            session: Arc::new(Session::new(sts, role)),
+            call_timeout,
+            clients: Mutex::default(),
+            canaries: Canaries::new(canary_keys),
+        }
+    }
+
+    /// A client for a region with a session that lives.
+    async fn client(&self, region: &Region) -> Result<Client, KeyError> {
+        self.session.ensure().await?;
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(region) {
+            return Ok(client.clone());
+        }
+        let provider: Arc<dyn ProvideCredentials> = self.session.clone();
+        let config = aws_sdk_kms::config::Builder::from(&self.config)
+            .region(SdkRegion::new(region.as_str().to_owned()))
+            .timeout_config(timeouts(self.call_timeout))
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(SharedCredentialsProvider::new(provider))
+            // The session is the cache: one for all regions, renewed in one place.
+            .identity_cache(IdentityCache::no_cache())
+            .build();
+        let client = Client::from_conf(config);
+        clients.insert(region.clone(), client.clone());
+        Ok(client)
+    }
+
+    /// What a failed call says; an invalid state is looked into.
+    async fn failed<E>(
+        &self,
+        operation: &'static str,
+        key: &KeyArn,
+        error: SdkError<E, HttpResponse>,
+    ) -> KeyError
+    where
+        E: ProvideErrorMetadata,
+    {
+        let mut error = key_error(Call::CustomerKey, &error);
+        if error.code == INVALID_STATE {
+            let described = self.describe(key).await;
+            let state = described.as_ref().map(|key| key.state.as_str()).map_err(|no| no.observation);
+            error.observation = after_describe(state);
+        }
+        counted(operation, key, &error.code, error.request_id.as_deref());
+        error
+    }
+}
+
+fn timeouts(call: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().operation_timeout(call).connect_timeout(call).build()
+}
+
+/// One line a KMS call, from which calls are counted. Never what was encrypted.
+fn counted(operation: &'static str, key: &KeyArn, outcome: &str, request_id: Option<&str>) {
+    info!(
+        target: "claviger::kms",
+        kms_calls = 1_u64,
+        kms_operation = operation,
+        key.arn = key.as_str(),
+        key.region = key.region().as_str(),
+        outcome,
+        kms_request_id = request_id,
+        "KMS call"
+    );
+}
+
+/// An answer that lacks what it is about.
+fn incomplete(request_id: Option<&str>) -> KeyError {
+    KeyError {
+        observation: Observation::NoAnswer(NoAnswerKind::OurFault),
+        code: "incomplete-answer".to_owned(),
+        request_id: request_id.map(str::to_owned),
+    }
+}
+
+fn context_of(context: &EncryptionContext) -> Option<HashMap<String, String>> {
+    Some(context.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+#[async_trait]
+impl CustomerKeys for KmsKeys {
+    async fn decrypt(
+        &self,
+        key: &KeyArn,
+        ciphertext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let answer = self
+            .client(key.region())
+            .await?
+            .decrypt()
+            .key_id(key.as_str())
+            .ciphertext_blob(Blob::new(ciphertext))
+            .set_encryption_context(context_of(context))
+            .send()
+            .await;
+        match answer {
+            Ok(mut output) => {
+                counted("Decrypt", key, "ok", output.request_id());
+                let plaintext = output.plaintext.take().ok_or_else(|| incomplete(output.request_id()))?;
+                Ok(Zeroizing::new(plaintext.into_inner()))
+            }
+            Err(error) => Err(self.failed("Decrypt", key, error).await),
+        }
+    }
+
+    async fn encrypt(
+        &self,
+        key: &KeyArn,
+        plaintext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Vec<u8>, KeyError> {
+        let answer = self
+            .client(key.region())
+            .await?
+            .encrypt()
+            .key_id(key.as_str())
+            .plaintext(Blob::new(plaintext))
+            .set_encryption_context(context_of(context))
+            .send()
+            .await;
+        match answer {
+            Ok(mut output) => {
+                counted("Encrypt", key, "ok", output.request_id());
+                let ciphertext =
+                    output.ciphertext_blob.take().ok_or_else(|| incomplete(output.request_id()))?;
+                Ok(ciphertext.into_inner())
+            }
+            Err(error) => Err(self.failed("Encrypt", key, error).await),
+        }
+    }
+
+    async fn generate_data_key(
+        &self,
+        key: &KeyArn,
+        context: &EncryptionContext,
+    ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError> {
+        let answer = self
+            .client(key.region())
+            .await?
+            .generate_data_key()
+            .key_id(key.as_str())
+            .key_spec(DataKeySpec::Aes256)
+            .set_encryption_context(context_of(context))
+            .send()
+            .await;
+        match answer {
+            Ok(mut output) => {
+                counted("GenerateDataKey", key, "ok", output.request_id());
+                let plaintext = output.plaintext.take().map(|blob| Zeroizing::new(blob.into_inner()));
+                let wrapped = output.ciphertext_blob.take().map(Blob::into_inner);
+                plaintext.zip(wrapped).ok_or_else(|| incomplete(output.request_id()))
+            }
+            Err(error) => Err(self.failed("GenerateDataKey", key, error).await),
+        }
+    }
+
+    async fn describe(&self, key: &KeyArn) -> Result<KeyDescription, KeyError> {
+        let answer =
+            self.client(key.region()).await?.describe_key().key_id(key.as_str()).send().await;
+        let output = answer.map_err(|error| {
+            let error = key_error(Call::CustomerKey, &error);
+            counted("DescribeKey", key, &error.code, error.request_id.as_deref());
+            error
+        })?;
+        counted("DescribeKey", key, "ok", output.request_id());
+        let found = output.key_metadata().ok_or_else(|| incomplete(output.request_id()))?;
+        let word = |word: Option<&str>| word.unwrap_or_default().to_owned();
+        Ok(KeyDescription {
+            state: word(found.key_state().map(|state| state.as_str())),
+            spec: word(found.key_spec().map(|spec| spec.as_str())),
+            usage: word(found.key_usage().map(|usage| usage.as_str())),
+            origin: word(found.origin().map(|origin| origin.as_str())),
+            custom_key_store: found.custom_key_store_id().is_some(),
+            manager: word(found.key_manager().map(|manager| manager.as_str())),
+            deletion_date: found
+                .deletion_date()
+                .and_then(|at| Timestamp::from_second(at.secs()).ok()),
+        })
+    }
+}

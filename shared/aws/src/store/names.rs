@@ -1,0 +1,186 @@
+//! Keys and attributes of the tables: the only place where they are spelled.
+//!
+//! | table | pk | sk | what | attributes |
+//! |---|---|---|---|---|
+//! | control | `ORG#<name>` | `ORG` | organisation | `doc`, `id` |
+//! | control | `ORG#<name>` | `POLICY` | encryption policy | `doc`, `version`, `policyId`, `state`, `epoch` |
+//! | control | `POLICYID#<id>` | `POINTER` | whose policy | `organisation` |
+//! | control | `ORG#<name>` | `INSTANCE#<id>` | app instance | `doc`, `version` |
+//! | control | `INSTANCE#<id>` | `POINTER` | whose instance | `organisation` |
+//! | control | `SITE#<site>` | `SITE` | claim on a site | `organisation`, `apps` (how many hold it) |
+//! | control | `SITE#<site>` | `APP#<app>` | claim on site and app | `organisation`, `instance` |
+//! | control | `KEYARN#<arn>` | `KEYARN` | claim on a key | `organisation` |
+//! | control | `ACCOUNT#<id>` | `ORG#<name>` | an organisation with keys there | `organisation` |
+//! | control | `ACCOUNT#<id>` | `OWNER` | BYOK's claim on the account | `exclusive` (organisation) or `users` (how many) |
+//! | control | `REQUEST` | `<uuid>` | waits for support | `doc` |
+//! | control | `ORG#<name>` | `TICKET#<uuidv7>` | ticket | `doc`, `version` |
+//! | control | `ORG#<name>` | `FACT#<stream>#<seq, 12 digits>` | fact, put once | `doc` |
+//! | control | `OUTBOX#<name>` | `OUTBOX#<effect id>` | effect that waits | `doc`, `dueShard`, `dueAt` (index `due`) |
+//! | control | `SHARD#<nnn>` | `POLICY#<id>` | policy that is swept | `doc` |
+//! | control | `PROOF#<policy id>` | `PROOF` | last proof | `provenAt` (ms), `expiresAt` (s) |
+//! | registry | `INSTANCE#<id>` | `DK#<purpose>#<version, 10 digits>` | wrapped data key | `doc` |
+//! | registry | `INSTANCE#<id>` | `DKID#<id>` | which version it is | `purpose`, `version` |
+//! | fence | `<copy>` | `policy#<id>` | fence of a policy | see `fence` |
+//! | fence | `<copy>` | `shard#<nnn>` | a shard's sign of life | `watchedUntil`, `sweptAt` (ms), `unproven` |
+
+use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, PolicyId, TicketId};
+use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, ShardId, SiteName};
+use uuid::Uuid;
+
+/// Partition key of `control` and `registry`.
+pub const PK: &str = "pk";
+/// Sort key of `control` and `registry`.
+pub const SK: &str = "sk";
+/// Partition key of `fence`.
+pub const COPY: &str = "copy";
+/// Sort key of `fence`.
+pub const ITEM: &str = "item";
+/// The aggregate as JSON.
+pub const DOC: &str = "doc";
+/// Compared by every change of an aggregate.
+pub const VERSION: &str = "version";
+/// TTL attribute, epoch seconds.
+pub const EXPIRES_AT: &str = "expiresAt";
+/// The index of what waits.
+pub const DUE_INDEX: &str = "due";
+/// Its partition key.
+pub const DUE_SHARD: &str = "dueShard";
+/// Its sort key, RFC 3339 with exactly three decimals, so that text sorts as time.
+pub const DUE_AT: &str = "dueAt";
+/// Partitions of the index `due`.
+pub const DUE_SHARDS: u8 = 4;
+/// Prefix of the sort key of outbox rows: the stream's filter is on it.
+pub const OUTBOX_PREFIX: &str = "OUTBOX#";
+/// Prefix of the sort key of facts.
+pub const FACT_PREFIX: &str = "FACT#";
+/// Prefix of the sort key of instances.
+pub const INSTANCE_PREFIX: &str = "INSTANCE#";
+/// Prefix of the sort key of tickets.
+pub const TICKET_PREFIX: &str = "TICKET#";
+/// Prefix of the sort key of a shard's policies.
+pub const POLICY_PREFIX: &str = "POLICY#";
+/// Prefix of the sort key of an account's organisations.
+pub const ORGANISATION_PREFIX: &str = "ORG#";
+/// Partition of everything that waits for support.
+pub const REQUESTS: &str = "REQUEST";
+
+/// A primary key of `control` or `registry`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Partition.
+    pub pk: String,
+    /// Sort.
+    pub sk: String,
+}
+
+fn key(pk: impl Into<String>, sk: impl Into<String>) -> Key {
+    Key { pk: pk.into(), sk: sk.into() }
+}
+
+pub(super) fn organisation_partition(name: &OrganisationName) -> String {
+    format!("ORG#{name}")
+}
+
+pub(super) fn organisation(name: &OrganisationName) -> Key {
+    key(organisation_partition(name), "ORG")
+}
+
+pub(super) fn policy(name: &OrganisationName) -> Key {
+    key(organisation_partition(name), "POLICY")
+}
+
+pub(super) fn policy_pointer(id: PolicyId) -> Key {
+    key(format!("POLICYID#{id}"), "POINTER")
+}
+
+pub(super) fn instance(name: &OrganisationName, id: InstanceId) -> Key {
+    key(organisation_partition(name), format!("{INSTANCE_PREFIX}{id}"))
+}
+
+pub(super) fn instance_pointer(id: InstanceId) -> Key {
+    key(format!("INSTANCE#{id}"), "POINTER")
+}
+
+pub(super) fn site(site: &SiteName) -> Key {
+    key(format!("SITE#{site}"), "SITE")
+}
+
+pub(super) fn site_app(site: &SiteName, app: &App) -> Key {
+    key(format!("SITE#{site}"), format!("APP#{app}"))
+}
+
+pub(super) fn key_arn(arn: &KeyArn) -> Key {
+    key(format!("KEYARN#{arn}"), "KEYARN")
+}
+
+pub(super) fn account_partition(account: &AccountId) -> String {
+    format!("ACCOUNT#{account}")
+}
+
+pub(super) fn account_organisation(account: &AccountId, name: &OrganisationName) -> Key {
+    key(account_partition(account), format!("{ORGANISATION_PREFIX}{name}"))
+}
+
+pub(super) fn account_owner(account: &AccountId) -> Key {
+    key(account_partition(account), "OWNER")
+}
+
+pub(super) fn request(id: Uuid) -> Key {
+    key(REQUESTS, id.hyphenated().to_string())
+}
+
+pub(super) fn ticket(name: &OrganisationName, id: TicketId) -> Key {
+    key(organisation_partition(name), format!("{TICKET_PREFIX}{id}"))
+}
+
+pub(super) fn fact(name: &OrganisationName, stream: Uuid, seq: u64) -> Key {
+    key(organisation_partition(name), format!("{FACT_PREFIX}{stream}#{seq:012}"))
+}
+
+pub(super) fn outbox(name: &OrganisationName, id: EffectId) -> Key {
+    key(format!("OUTBOX#{name}"), format!("{OUTBOX_PREFIX}{id}"))
+}
+
+/// The partition of the index `due` in which an effect waits.
+pub(super) fn due_shard(id: EffectId) -> String {
+    let folded = id.as_uuid().as_bytes().iter().fold(0_u8, |sum, byte| sum ^ byte);
+    (folded % DUE_SHARDS).to_string()
+}
+
+pub(super) fn shard_partition(shard: ShardId) -> String {
+    format!("SHARD#{shard}")
+}
+
+pub(super) fn watch(shard: ShardId, id: PolicyId) -> Key {
+    key(shard_partition(shard), format!("{POLICY_PREFIX}{id}"))
+}
+
+pub(super) fn proof(id: PolicyId) -> Key {
+    key(format!("PROOF#{id}"), "PROOF")
+}
+
+pub(super) fn registry_partition(id: InstanceId) -> String {
+    format!("INSTANCE#{id}")
+}
+
+pub(super) fn data_key_prefix(purpose: &str) -> String {
+    format!("DK#{purpose}#")
+}
+
+pub(super) fn data_key(instance: InstanceId, purpose: &str, version: u32) -> Key {
+    key(registry_partition(instance), format!("{}{version:010}", data_key_prefix(purpose)))
+}
+
+pub(super) fn data_key_pointer(instance: InstanceId, id: DataKeyId) -> Key {
+    key(registry_partition(instance), format!("DKID#{id}"))
+}
+
+/// Sort key of a policy in `fence`.
+pub fn fence_policy(id: PolicyId) -> String {
+    format!("policy#{id}")
+}
+
+/// Sort key of a shard in `fence`.
+pub fn fence_shard(shard: ShardId) -> String {
+    format!("shard#{shard}")
+}

@@ -1,0 +1,63 @@
+//! The registry of wrapped data keys.
+
+use async_trait::async_trait;
+use claviger_app::ports::{DataKeyChoice, DataKeyRegistry, StoreError, WrappedDataKey};
+use claviger_domain::ids::InstanceId;
+
+use super::items::{aggregate, document, item, number, number_of, text, text_of};
+use super::names::{self, VERSION};
+use super::pages::{Direction, Range};
+use super::transaction::{Condition, Otherwise, Transaction};
+use super::DynamoStore;
+
+const PURPOSE: &str = "purpose";
+
+#[async_trait]
+impl DataKeyRegistry for DynamoStore {
+    async fn data_key(
+        &self,
+        instance: InstanceId,
+        purpose: &str,
+        choice: DataKeyChoice,
+    ) -> Result<Option<WrappedDataKey>, StoreError> {
+        let registry = &self.tables.registry;
+        let version = match choice {
+            DataKeyChoice::Current => {
+                let range = Range {
+                    table: registry,
+                    pk: names::registry_partition(instance),
+                    prefix: &names::data_key_prefix(purpose),
+                    direction: Direction::Backward,
+                };
+                return self.items(&range, None, Some(1)).await?.first().map(aggregate).transpose();
+            }
+            DataKeyChoice::Version(version) => version,
+            DataKeyChoice::Id(id) => {
+                let pointer = self.get(registry, &names::data_key_pointer(instance, id)).await?;
+                let Some(pointer) = pointer else {
+                    return Ok(None);
+                };
+                if text_of(&pointer, PURPOSE)? != purpose {
+                    return Ok(None);
+                }
+                number_of(&pointer, VERSION)?
+            }
+        };
+        let found = self.get(registry, &names::data_key(instance, purpose, version)).await?;
+        found.as_ref().map(aggregate).transpose()
+    }
+
+    async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
+        let registry = &self.tables.registry;
+        let mut transaction = Transaction::default();
+        let place = names::data_key(key.instance, &key.purpose, key.version);
+        let wrapped = document(&place, key, [])?;
+        transaction.put(registry, wrapped, Condition::absent(), Otherwise::Conflict)?;
+        let pointer = item(
+            &names::data_key_pointer(key.instance, key.id),
+            [(PURPOSE, text(&key.purpose)), (VERSION, number(key.version))],
+        );
+        transaction.put(registry, pointer, Condition::absent(), Otherwise::Conflict)?;
+        self.commit(transaction).await
+    }
+}

@@ -1,0 +1,108 @@
+//! The adapters of a function, made from its environment once a process. Each function takes those that
+//! its role allows.
+
+use std::time::Duration;
+
+use claviger_app::settings::Settings;
+use claviger_aws::bus::EventBridgeBus;
+use claviger_aws::clock::SystemClock;
+use claviger_aws::ids::RandomIds;
+use claviger_aws::keys::{KmsKeys, parse_canary_keys};
+use claviger_aws::prober::LambdaProber;
+use claviger_aws::queues::SqsQueues;
+use claviger_aws::store::{DynamoStore, Tables};
+use claviger_domain::values::Region;
+use jiff::SignedDuration;
+
+use crate::env::{self, SettingsError};
+use crate::start::settings_from_env;
+
+/// What every function has, and the makers of what some have.
+pub struct Adapters {
+    /// Deploy parameters.
+    pub settings: Settings,
+    /// The tables.
+    pub store: DynamoStore,
+    /// The time.
+    pub clock: SystemClock,
+    /// Identifiers.
+    pub ids: RandomIds,
+    sdk: &'static aws_config::SdkConfig,
+}
+
+impl Adapters {
+    /// Reads the environment. Nothing is called yet.
+    ///
+    /// # Errors
+    /// Names the first variable that is missing or wrong.
+    pub async fn from_env() -> Result<Self, SettingsError> {
+        let sdk = claviger_aws::sdk_config().await;
+        let tables = Tables {
+            control: env::required("CLAVIGER_CONTROL_TABLE")?,
+            registry: env::required("CLAVIGER_REGISTRY_TABLE")?,
+            fence: env::required("CLAVIGER_FENCE_TABLE")?,
+        };
+        let copies = env::parsed_or("CLAVIGER_FENCE_COPIES", 4)?;
+        let dynamodb = aws_sdk_dynamodb::Client::new(sdk);
+        Ok(Self {
+            settings: settings_from_env()?,
+            store: DynamoStore::new(dynamodb, tables, copies),
+            clock: SystemClock,
+            ids: RandomIds,
+            sdk,
+        })
+    }
+
+    /// Customers' keys and the control probes, through the key-access role.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or wrong.
+    pub fn keys(&self) -> Result<KmsKeys, SettingsError> {
+        const CANARIES: &str = "CLAVIGER_CANARY_KEYS";
+        let timeout = env::millis_or("CLAVIGER_KEY_CALL_TIMEOUT_MS", SignedDuration::from_secs(5))?;
+        let canaries = parse_canary_keys(&env::optional(CANARIES).unwrap_or_default()).map_err(|error| {
+            SettingsError::new(CANARIES, error.to_string(), "correct the deploy parameter CanaryKeys")
+        })?;
+        let timeout = Duration::try_from(timeout).unwrap_or(Duration::from_secs(5));
+        Ok(KmsKeys::new(self.sdk, self.settings.vendor.key_access_role.clone(), timeout, canaries))
+    }
+
+    /// The prober's queue, and the function's own if it has one.
+    ///
+    /// # Errors
+    /// Names the variable that is missing.
+    pub fn queues(&self) -> Result<SqsQueues, SettingsError> {
+        let queues = SqsQueues::new(aws_sdk_sqs::Client::new(self.sdk))
+            .with_probe_queue(env::required("CLAVIGER_PROBE_QUEUE_URL")?);
+        Ok(match env::optional("CLAVIGER_WORK_QUEUE_URL") {
+            Some(url) => queues.with_work_queue(url),
+            None => queues,
+        })
+    }
+
+    /// The bus.
+    ///
+    /// # Errors
+    /// Names the variable that is missing.
+    pub fn bus(&self) -> Result<EventBridgeBus, SettingsError> {
+        let client = aws_sdk_eventbridge::Client::new(self.sdk);
+        Ok(EventBridgeBus::new(client, env::required("CLAVIGER_BUS")?))
+    }
+
+    /// The prober, called synchronously.
+    ///
+    /// # Errors
+    /// Names the variable that is missing.
+    pub fn prober(&self) -> Result<LambdaProber, SettingsError> {
+        let client = aws_sdk_lambda::Client::new(self.sdk);
+        Ok(LambdaProber::new(client, env::required("CLAVIGER_PROBER_FUNCTION")?))
+    }
+
+    /// The region that this function runs in.
+    ///
+    /// # Errors
+    /// When Lambda did not say.
+    pub fn region(&self) -> Result<Region, SettingsError> {
+        env::parsed("AWS_REGION")
+    }
+}
