@@ -216,7 +216,7 @@ impl Vendor {
         Ok(Some(documents.iter().map(|document| decoded(document)).collect()))
     }
 
-    /// `None` for an error answer.
+    /// `None`: what was asked for does not exist.
     async fn iam(&self, action: &str, parameters: &[(&str, &str)]) -> Result<Option<String>, NoAnswer> {
         let body = form_urlencoded::Serializer::new(String::new())
             .append_pair("Action", action)
@@ -226,7 +226,15 @@ impl Vendor {
             .into_bytes();
         let headers = [("content-type", "application/x-www-form-urlencoded")];
         let answer = self.sender.signed(("iam", "us-east-1"), (Method::POST, "/"), &headers, body).await?;
-        Ok((answer.status == 200).then(|| String::from_utf8_lossy(&answer.body).into_owned()))
+        match answer.status {
+            200 => Ok(Some(String::from_utf8_lossy(&answer.body).into_owned())),
+            404 => Ok(None),
+            // A stumbling vendor is not a role that is gone: the caller sees an internal error, not a refusal.
+            status => Err(NoAnswer {
+                endpoint: self.sender.endpoint.clone(),
+                reason: format!("{action} ends with status {status}"),
+            }),
+        }
     }
 }
 
