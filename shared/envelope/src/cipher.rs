@@ -167,3 +167,49 @@ fn refused() -> EnvelopeError {
 pub(crate) fn same(a: &[u8; COMMITMENT_LEN], b: &[u8; COMMITMENT_LEN]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use xaes_256_gcm::Xaes256Gcm;
+    use xaes_256_gcm::aead::{Aead, KeyInit as _, Payload};
+
+    fn seal(key: &[u8; 32], nonce: &[u8; 24], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        let (message_key, _) = PreparedKey::new(key).derive(nonce);
+        let mut out = vec![0; plaintext.len() + TAG_LEN];
+        let sealed =
+            MessageCipher::new(&message_key, nonce).and_then(|cipher| cipher.seal(Chunk::Whole, aad, plaintext, &mut out));
+        assert!(sealed.is_ok());
+        out
+    }
+
+    #[test]
+    fn the_published_vectors_of_c2sp_hold() {
+        let nonce = b"ABCDEFGHIJKLMNOPQRSTUVWX";
+        for (key, aad, expected) in [
+            ([1; 32], b"".as_slice(), "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271"),
+            ([3; 32], b"c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d"),
+        ] {
+            assert_eq!(hex::encode(seal(&key, nonce, aad, b"XAES-256-GCM")), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_is_what_another_implementation_of_xaes_makes(
+            key: [u8; 32], nonce: [u8; 24], aad: Vec<u8>, plaintext: Vec<u8>,
+        ) {
+            let oracle = Xaes256Gcm::new(&key.into());
+            let payload = Payload { msg: &plaintext, aad: &aad };
+            let expected = oracle.encrypt(&nonce.into(), payload);
+            prop_assert_eq!(Ok(seal(&key, &nonce, &aad, &plaintext)), expected.map_err(|_| ()));
+        }
+
+        #[test]
+        fn commitments_of_different_keys_differ(a: [u8; 32], b: [u8; 32], nonce: [u8; 24]) {
+            prop_assume!(a != b);
+            prop_assert_ne!(PreparedKey::new(&a).derive(&nonce).1, PreparedKey::new(&b).derive(&nonce).1);
+        }
+    }
+}
