@@ -42,15 +42,27 @@ pub fn classify(call: Call, code: Option<&str>, status: Option<u16>) -> Observat
 
 fn no_answer(code: &str, status: Option<u16>) -> NoAnswerKind {
     match code {
-        "ThrottlingException" | "Throttling" | "ThrottledException" | "RequestThrottled"
-        | "RequestThrottledException" | "RequestLimitExceeded" | "TooManyRequestsException"
-        | "SlowDown" | "PriorRequestNotComplete" => NoAnswerKind::Throttled,
-        "KeyUnavailableException" | "DependencyTimeoutException" | "KMSInternalException"
-        | "InternalFailure" | "InternalError" | "InternalServerError"
-        | "InternalServerException" | "InternalServiceError" | "ServiceUnavailable"
-        | "ServiceUnavailableException" | "RequestTimeout" | "RequestTimeoutException" => {
-            NoAnswerKind::Unreachable
-        }
+        "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "SlowDown"
+        | "PriorRequestNotComplete" => NoAnswerKind::Throttled,
+        "KeyUnavailableException"
+        | "DependencyTimeoutException"
+        | "KMSInternalException"
+        | "InternalFailure"
+        | "InternalError"
+        | "InternalServerError"
+        | "InternalServerException"
+        | "InternalServiceError"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "RequestTimeout"
+        | "RequestTimeoutException" => NoAnswerKind::Unreachable,
         // Known, and ours: quotas, credentials, requests that should not have been sent like this.
         "LimitExceededException"
         | "ExpiredToken"
@@ -130,9 +142,7 @@ where
         SdkError::DispatchFailure(failure) if failure.is_user() => {
             (Observation::NoAnswer(NoAnswerKind::OurFault), "request-not-sent")
         }
-        SdkError::DispatchFailure(_) => {
-            (Observation::NoAnswer(NoAnswerKind::Unreachable), "no-connection")
-        }
+        SdkError::DispatchFailure(_) => (Observation::NoAnswer(NoAnswerKind::Unreachable), "no-connection"),
         SdkError::ResponseError(answer) => {
             let status = answer.raw().status().as_u16();
             (classify(call, None, Some(status)), "unreadable-answer")
@@ -218,7 +228,11 @@ mod tests {
     #[case::region(Call::CustomerRole, "RegionDisabledException", silent(NoAnswerKind::OurFault))]
     #[case::throttled(Call::CustomerRole, "Throttling", silent(NoAnswerKind::Throttled))]
     #[case::ill(Call::OwnRole, "InternalFailure", silent(NoAnswerKind::Unreachable))]
-    #[case::disabled_is_no_word_of_sts(Call::CustomerRole, "DisabledException", silent(NoAnswerKind::OurFault))]
+    #[case::disabled_is_no_word_of_sts(
+        Call::CustomerRole,
+        "DisabledException",
+        silent(NoAnswerKind::OurFault)
+    )]
     fn r4_a_refused_role_is_a_refusal_only_if_the_role_is_the_customers(
         #[case] call: Call,
         #[case] code: &str,

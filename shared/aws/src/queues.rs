@@ -5,8 +5,8 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use claviger_app::messages::{FanOut, ProbeMessage};
-use claviger_domain::effect::OutboxRow;
 use claviger_app::ports::{CallError, FanOutQueue, ProbeQueue};
+use claviger_domain::effect::OutboxRow;
 use jiff::SignedDuration;
 use serde::Serialize;
 

@@ -102,7 +102,10 @@ impl KmsKeys {
 impl ControlProbes for KmsKeys {
     async fn control_is_healthy(&self, region: &Region) -> bool {
         let Some(key) = self.canaries.keys.get(region) else {
-            warn!(key.region = region.as_str(), "there is no canary key in this region: ambiguous refusals do not count");
+            warn!(
+                key.region = region.as_str(),
+                "there is no canary key in this region: ambiguous refusals do not count"
+            );
             return false;
         };
         match self.control(region, key).await {

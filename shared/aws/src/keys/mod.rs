@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_credential_types::provider::ProvideCredentials;
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::config::{IdentityCache, Region as SdkRegion, SharedCredentialsProvider};
@@ -128,12 +128,14 @@ fn timeouts(call: Duration) -> TimeoutConfig {
 fn counted(operation: &'static str, key: &KeyArn, outcome: &str, request_id: Option<&str>) {
     info!(
         target: "claviger::kms",
-        kms_calls = 1_u64,
-        kms_operation = operation,
-        key.arn = key.as_str(),
-        key.region = key.region().as_str(),
-        outcome,
-        kms_request_id = request_id,
+        {
+            kms.calls = 1_u64,
+            kms.operation = operation,
+            key.arn = key.as_str(),
+            key.region = key.region().as_str(),
+            outcome,
+            kms.request_id = request_id,
+        },
         "KMS call"
     );
 }
@@ -230,8 +232,7 @@ impl CustomerKeys for KmsKeys {
     }
 
     async fn describe(&self, key: &KeyArn) -> Result<KeyDescription, KeyError> {
-        let answer =
-            self.client(key.region()).await?.describe_key().key_id(key.as_str()).send().await;
+        let answer = self.client(key.region()).await?.describe_key().key_id(key.as_str()).send().await;
         let output = answer.map_err(|error| {
             let error = key_error(Call::CustomerKey, &error);
             counted("DescribeKey", key, &error.code, error.request_id.as_deref());
@@ -247,9 +248,7 @@ impl CustomerKeys for KmsKeys {
             origin: word(found.origin().map(|origin| origin.as_str())),
             custom_key_store: found.custom_key_store_id().is_some(),
             manager: word(found.key_manager().map(|manager| manager.as_str())),
-            deletion_date: found
-                .deletion_date()
-                .and_then(|at| Timestamp::from_second(at.secs()).ok()),
+            deletion_date: found.deletion_date().and_then(|at| Timestamp::from_second(at.secs()).ok()),
         })
     }
 }

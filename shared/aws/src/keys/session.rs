@@ -78,7 +78,10 @@ impl Session {
                 }
                 if let Err(error) = self.renew().await {
                     *pause = SystemTime::now().checked_add(PAUSE);
-                    warn!(outcome = error.code, "the key-access session could not be renewed ahead of its end");
+                    warn!(
+                        outcome = error.code,
+                        "the key-access session could not be renewed ahead of its end"
+                    );
                 }
             }
             Life::Over => {
@@ -124,8 +127,9 @@ impl ProvideCredentials for Session {
     where
         Self: 'a,
     {
-        let session: provider::Result =
-            self.current().ok_or_else(|| CredentialsError::not_loaded("no session of the key-access role yet"));
+        let session: provider::Result = self
+            .current()
+            .ok_or_else(|| CredentialsError::not_loaded("no session of the key-access role yet"));
         future::ProvideCredentials::ready(session)
     }
 }

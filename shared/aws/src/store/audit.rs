@@ -6,11 +6,11 @@ use claviger_domain::effect::OutboxRow;
 use claviger_domain::fact::Fact;
 use claviger_domain::values::OrganisationName;
 
+use super::DynamoStore;
 use super::items::{document, millis_text, text};
 use super::names::{self, DUE_AT, DUE_SHARD};
 use super::pages::{Direction, Range};
 use super::transaction::{Condition, Otherwise, Transaction};
-use super::DynamoStore;
 
 #[async_trait]
 impl Audit for DynamoStore {
@@ -42,10 +42,8 @@ impl DynamoStore {
         let key = names::fact(&fact.organisation, fact.stream, fact.seq);
         transaction.put(control, document(&key, fact, [])?, Condition::absent(), Otherwise::Conflict)?;
         for row in outbox {
-            let due = [
-                (DUE_SHARD, text(names::due_shard(row.id))),
-                (DUE_AT, text(millis_text(row.created_at))),
-            ];
+            let due =
+                [(DUE_SHARD, text(names::due_shard(row.id))), (DUE_AT, text(millis_text(row.created_at)))];
             let row = document(&names::outbox(&row.organisation, row.id), row, due)?;
             transaction.put(control, row, Condition::none(), Otherwise::Conflict)?;
         }

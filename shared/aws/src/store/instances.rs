@@ -74,10 +74,8 @@ impl Instances for DynamoStore {
         });
         transaction.put(control, instance, condition, Otherwise::Conflict)?;
         if previous.is_none() {
-            let pointer = item(
-                &names::instance_pointer(next.id),
-                [("organisation", text(&next.organisation_name))],
-            );
+            let pointer =
+                item(&names::instance_pointer(next.id), [("organisation", text(&next.organisation_name))]);
             transaction.put(control, pointer, Condition::absent(), Otherwise::Conflict)?;
         }
         self.site_claims(&mut transaction, previous, next)?;

@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn a_stored_instant_has_exactly_three_decimals() {
-        let shown = |nanos: i64| millis_text(Timestamp::new(1_795_000_000, i32::try_from(nanos).unwrap()).unwrap());
+        let shown =
+            |nanos: i64| millis_text(Timestamp::new(1_795_000_000, i32::try_from(nanos).unwrap()).unwrap());
         assert_eq!(shown(0), "2026-11-18T11:06:40.000Z");
         assert_eq!(shown(120_000_000), "2026-11-18T11:06:40.120Z");
         assert_eq!(shown(999_999_999), "2026-11-18T11:06:40.999Z");

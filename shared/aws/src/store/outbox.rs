@@ -7,18 +7,14 @@ use claviger_domain::ids::EffectId;
 use claviger_domain::values::OrganisationName;
 use jiff::Timestamp;
 
+use super::DynamoStore;
 use super::items::{aggregate, key_item, millis_text, text, unavailable};
 use super::names::{self, DUE_AT, DUE_INDEX, DUE_SHARD, DUE_SHARDS, OUTBOX_PREFIX, SK};
-use super::DynamoStore;
 
 #[async_trait]
 impl Outbox for DynamoStore {
     /// Oldest first. The index is read, so a row that was just done may show up again; receivers apply it once.
-    async fn overdue_effects(
-        &self,
-        before: Timestamp,
-        limit: u16,
-    ) -> Result<Vec<OutboxRow>, StoreError> {
+    async fn overdue_effects(&self, before: Timestamp, limit: u16) -> Result<Vec<OutboxRow>, StoreError> {
         let mut rows: Vec<OutboxRow> = Vec::new();
         for shard in 0..DUE_SHARDS {
             rows.extend(self.overdue_in(shard, before, usize::from(limit)).await?);

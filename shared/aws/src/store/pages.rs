@@ -36,9 +36,8 @@ impl DynamoStore {
         cursor: Option<&str>,
         limit: Option<usize>,
     ) -> Result<Vec<Item>, StoreError> {
-        let mut start = cursor.map(|cursor| {
-            item(&Key { pk: range.pk.clone(), sk: format!("{}{cursor}", range.prefix) }, [])
-        });
+        let mut start = cursor
+            .map(|cursor| item(&Key { pk: range.pk.clone(), sk: format!("{}{cursor}", range.prefix) }, []));
         let mut found: Vec<Item> = Vec::new();
         loop {
             let wanted = limit.map(|limit| limit.saturating_sub(found.len()));

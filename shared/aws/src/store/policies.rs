@@ -42,10 +42,8 @@ impl Policies for DynamoStore {
         let (condition, otherwise) = condition_on(previous);
         transaction.put(control, policy_item(next)?, condition, otherwise)?;
         if previous.is_none() {
-            let pointer = item(
-                &names::policy_pointer(next.id),
-                [("organisation", text(&next.organisation_name))],
-            );
+            let pointer =
+                item(&names::policy_pointer(next.id), [("organisation", text(&next.organisation_name))]);
             transaction.put(control, pointer, Condition::absent(), Otherwise::Conflict)?;
         }
         self.claims(&mut transaction, previous, next)?;
@@ -214,10 +212,7 @@ impl DynamoStore {
                     TAKEN,
                 )?,
             }
-            let member = item(
-                &names::account_organisation(account, name),
-                [("organisation", text(name))],
-            );
+            let member = item(&names::account_organisation(account, name), [("organisation", text(name))]);
             transaction.put(control, member, Condition::none(), Otherwise::Conflict)?;
         }
         if let Some((account, mode)) = had {

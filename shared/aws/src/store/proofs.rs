@@ -5,9 +5,9 @@ use claviger_app::ports::{Proofs, StoreError};
 use claviger_domain::ids::PolicyId;
 use jiff::Timestamp;
 
+use super::DynamoStore;
 use super::items::{item, number, number_of, unavailable};
 use super::names::{self, EXPIRES_AT};
-use super::DynamoStore;
 
 const PROVEN_AT: &str = "provenAt";
 /// A proof counts for seconds; after a day the row is nothing but clutter.
@@ -30,10 +30,7 @@ impl Proofs for DynamoStore {
         let millis = at.as_millisecond();
         let proof = item(
             &names::proof(policy),
-            [
-                (PROVEN_AT, number(millis)),
-                (EXPIRES_AT, number(at.as_second().saturating_add(KEPT_SECONDS))),
-            ],
+            [(PROVEN_AT, number(millis)), (EXPIRES_AT, number(at.as_second().saturating_add(KEPT_SECONDS)))],
         );
         let answer = self
             .client

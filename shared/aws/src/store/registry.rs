@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use claviger_app::ports::{DataKeyChoice, DataKeyRegistry, StoreError, WrappedDataKey};
 use claviger_domain::ids::InstanceId;
 
+use super::DynamoStore;
 use super::items::{aggregate, document, item, number, number_of, text, text_of};
 use super::names::{self, VERSION};
 use super::pages::{Direction, Range};
 use super::transaction::{Condition, Otherwise, Transaction};
-use super::DynamoStore;
 
 const PURPOSE: &str = "purpose";
 

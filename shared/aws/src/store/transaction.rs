@@ -185,8 +185,7 @@ impl DynamoStore {
     /// The SDK repeats a lost request with the same token, so a repeat of what was done answers success.
     pub(super) async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
         let Transaction { writes, otherwise } = transaction;
-        let answer =
-            self.client.transact_write_items().set_transact_items(Some(writes)).send().await;
+        let answer = self.client.transact_write_items().set_transact_items(Some(writes)).send().await;
         match answer {
             Ok(_) => Ok(()),
             Err(error) => Err(failure(&error, &otherwise)),

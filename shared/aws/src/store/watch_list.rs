@@ -7,11 +7,11 @@ use claviger_domain::ids::PolicyId;
 use claviger_domain::values::ShardId;
 use jiff::Timestamp;
 
+use super::DynamoStore;
 use super::items::{Item, aggregate, number, number_of, text, unavailable};
 use super::names::{self, COPY, ITEM};
 use super::pages::{Direction, Range};
 use super::transaction::{Condition, Otherwise, Transaction};
-use super::DynamoStore;
 
 #[async_trait]
 impl WatchList for DynamoStore {
@@ -80,9 +80,10 @@ fn beat_of(item: &Item) -> Result<Beat, StoreError> {
             .and_then(|millis| Timestamp::from_millisecond(millis).map_err(|_| corrupt(name)))
     };
     let unproven = item.get("unproven").and_then(|list| list.as_l().ok());
-    let unproven = unproven.ok_or_else(|| corrupt("unproven"))?.iter().map(|id| {
-        id.as_s().ok().and_then(|id| id.parse().ok()).ok_or_else(|| corrupt("unproven"))
-    });
+    let unproven = unproven
+        .ok_or_else(|| corrupt("unproven"))?
+        .iter()
+        .map(|id| id.as_s().ok().and_then(|id| id.parse().ok()).ok_or_else(|| corrupt("unproven")));
     Ok(Beat {
         swept_at: at("sweptAt")?,
         watched_until: at("watchedUntil")?,

@@ -1,0 +1,725 @@
+//! Every port but the keys, in memory, behind one lock.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+use claviger_app::ports::{
+    Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, Instances, Organisations,
+    Outbox, Page, Policies, ProbeQueue, Prober, Proofs, StoreError, SupportRequest, SupportRequestKind,
+    SupportRequests, Tickets, WatchList, WatchRow, WrappedDataKey,
+};
+use claviger_domain::catalogue::Mode;
+use claviger_domain::decide::Decision;
+use claviger_domain::effect::{Effect, OutboxRow};
+use claviger_domain::fact::Fact;
+use claviger_domain::fence::Fence;
+use claviger_domain::ids::{EffectId, InstanceId, OrganisationId, PolicyId, TicketId};
+use claviger_domain::instance::{AppInstance, InstanceDecision, InstanceStatus};
+use claviger_domain::organisation::Organisation;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use claviger_domain::ticket::Ticket;
+use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, ShardId, SiteName};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+/// What the data plane reads of one policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FenceItem {
+    /// Whose.
+    pub organisation: OrganisationId,
+    /// As it was last committed.
+    pub fence: Fence,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Account {
+    exclusive: Option<OrganisationName>,
+    users: BTreeSet<OrganisationName>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Store {
+    organisations: BTreeMap<OrganisationName, Organisation>,
+    policies: BTreeMap<OrganisationName, EncryptionPolicy>,
+    keys: BTreeMap<KeyArn, OrganisationName>,
+    accounts: BTreeMap<AccountId, Account>,
+    instances: BTreeMap<InstanceId, AppInstance>,
+    sites: BTreeMap<SiteName, (OrganisationName, u32)>,
+    places: BTreeMap<(SiteName, App), InstanceId>,
+    requests: BTreeMap<Uuid, SupportRequest>,
+    tickets: BTreeMap<(OrganisationName, TicketId), Ticket>,
+    facts: BTreeMap<(OrganisationName, Uuid, u64), Fact>,
+    outbox: BTreeMap<(OrganisationName, EffectId), OutboxRow>,
+    watched: BTreeMap<(ShardId, PolicyId), EncryptionPolicy>,
+    fences: BTreeMap<PolicyId, FenceItem>,
+    beats: BTreeMap<ShardId, Beat>,
+    proofs: BTreeMap<PolicyId, Timestamp>,
+    data_keys: BTreeMap<(InstanceId, String, u32), WrappedDataKey>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    store: Store,
+    store_faults: VecDeque<StoreError>,
+    call_faults: VecDeque<CallError>,
+    probes: Vec<(ProbeMessage, SignedDuration)>,
+    fan_outs: Vec<(FanOut, SignedDuration)>,
+    requeued: Vec<(OutboxRow, SignedDuration)>,
+    effects: Vec<OutboxRow>,
+    orders: Vec<AppOrder>,
+    probe_requests: Vec<ProbeRequest>,
+    probe_answers: VecDeque<Result<ProbeAnswer, CallError>>,
+}
+
+/// The stores with the semantics of the DynamoDB ones; queues, bus and prober that record what they are given.
+#[derive(Debug, Default)]
+pub struct MemoryWorld(Mutex<State>);
+
+impl MemoryWorld {
+    /// Nothing stored.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A world with the same stored state that goes its own way: nothing recorded, no faults.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let store = self.state().store.clone();
+        Self(Mutex::new(State { store, ..State::default() }))
+    }
+
+    /// The next *changes* of the store fail like this, one each, and change nothing.
+    pub fn fail_changes(&self, faults: impl IntoIterator<Item = StoreError>) {
+        self.state().store_faults.extend(faults);
+    }
+
+    /// The next calls of queues and bus fail like this, one each.
+    pub fn fail_calls(&self, faults: impl IntoIterator<Item = CallError>) {
+        self.state().call_faults.extend(faults);
+    }
+
+    /// What the prober answers next. Without an answer it is not available.
+    pub fn prober_answers(&self, answer: Result<ProbeAnswer, CallError>) {
+        self.state().probe_answers.push_back(answer);
+    }
+
+    /// Probes queued so far, taken out.
+    pub fn take_queued_probes(&self) -> Vec<(ProbeMessage, SignedDuration)> {
+        std::mem::take(&mut self.state().probes)
+    }
+
+    /// Pages of fan-outs queued so far, taken out.
+    pub fn take_queued_fan_outs(&self) -> Vec<(FanOut, SignedDuration)> {
+        std::mem::take(&mut self.state().fan_outs)
+    }
+
+    /// Effects queued again so far, taken out.
+    pub fn take_queued_effects(&self) -> Vec<(OutboxRow, SignedDuration)> {
+        std::mem::take(&mut self.state().requeued)
+    }
+
+    /// Effects published so far, taken out.
+    pub fn take_published_effects(&self) -> Vec<OutboxRow> {
+        std::mem::take(&mut self.state().effects)
+    }
+
+    /// Orders to apps published so far, taken out.
+    pub fn take_published_orders(&self) -> Vec<AppOrder> {
+        std::mem::take(&mut self.state().orders)
+    }
+
+    /// Requests to the prober so far, taken out.
+    pub fn take_probe_requests(&self) -> Vec<ProbeRequest> {
+        std::mem::take(&mut self.state().probe_requests)
+    }
+
+    /// The outbox as it stands, oldest first.
+    pub fn outbox(&self) -> Vec<OutboxRow> {
+        let mut rows: Vec<OutboxRow> = self.state().store.outbox.values().cloned().collect();
+        rows.sort_by_key(|row| (row.created_at, row.id));
+        rows
+    }
+
+    /// What the data plane reads of a policy; none while its fence never changed.
+    pub fn fence(&self, policy: PolicyId) -> Option<FenceItem> {
+        self.state().store.fences.get(&policy).cloned()
+    }
+
+    /// Every fact of an organisation, chain by chain.
+    pub fn all_facts(&self, organisation: &OrganisationName) -> Vec<Fact> {
+        let state = self.state();
+        let facts = state.store.facts.iter().filter(|((name, _, _), _)| name == organisation);
+        facts.map(|(_, fact)| fact.clone()).collect()
+    }
+
+    /// Puts a policy there as it is, without a decision: no fact, no claims.
+    pub fn seed_policy(&self, policy: EncryptionPolicy) {
+        let store = &mut self.state().store;
+        if policy.lifecycle.is_watched() {
+            store.watched.insert((policy.shard, policy.id), policy.clone());
+        }
+        if policy.fence != Fence::default() {
+            let item = FenceItem { organisation: policy.organisation, fence: policy.fence.clone() };
+            store.fences.insert(policy.id, item);
+        }
+        store.policies.insert(policy.organisation_name.clone(), policy);
+    }
+
+    /// Puts an instance there as it is, with its claims, without a decision.
+    pub fn seed_instance(&self, instance: AppInstance) {
+        let store = &mut self.state().store;
+        let site = store
+            .sites
+            .entry(instance.site.clone())
+            .or_insert_with(|| (instance.organisation_name.clone(), 0));
+        site.1 += 1;
+        store.places.insert((instance.site.clone(), instance.app.clone()), instance.id);
+        store.instances.insert(instance.id, instance);
+    }
+
+    /// A change of the store: applied whole, or not at all.
+    fn changed(&self, change: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if let Some(fault) = state.store_faults.pop_front() {
+            return Err(fault);
+        }
+        let mut next = state.store.clone();
+        change(&mut next)?;
+        state.store = next;
+        Ok(())
+    }
+
+    fn called(&self, call: impl FnOnce(&mut State)) -> Result<(), CallError> {
+        let mut state = self.state();
+        if let Some(fault) = state.call_faults.pop_front() {
+            return Err(fault);
+        }
+        call(&mut state);
+        Ok(())
+    }
+}
+
+const fn taken(what: &'static str) -> StoreError {
+    StoreError::Taken { what }
+}
+
+fn require(holds: bool, otherwise: StoreError) -> Result<(), StoreError> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}
+
+/// Entries in order, after the cursor, as a page.
+fn page<T: Clone>(
+    entries: impl Iterator<Item = (String, T)>,
+    cursor: Option<&str>,
+    limit: u16,
+    newest_first: bool,
+) -> Page<T> {
+    let limit = usize::from(limit.clamp(1, 200));
+    let after = |key: &str| match cursor {
+        None => true,
+        Some(cursor) if newest_first => key < cursor,
+        Some(cursor) => key > cursor,
+    };
+    let mut found: Vec<(String, T)> = entries.filter(|(key, _)| after(key)).collect();
+    found.sort_by(|(a, _), (b, _)| if newest_first { b.cmp(a) } else { a.cmp(b) });
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|(key, _)| key.clone());
+    Page { items: found.into_iter().map(|(_, entry)| entry).collect(), next }
+}
+
+/// What was stored is known to the millisecond.
+fn to_millis(at: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(at.as_millisecond()).expect("an instant is one to the millisecond too")
+}
+
+impl Store {
+    fn record(&mut self, fact: &Fact, outbox: &[OutboxRow]) -> Result<(), StoreError> {
+        let key = (fact.organisation.clone(), fact.stream, fact.seq);
+        require(!self.facts.contains_key(&key), StoreError::Conflict)?;
+        self.facts.insert(key, fact.clone());
+        for row in outbox {
+            self.outbox.insert((row.organisation.clone(), row.id), row.clone());
+        }
+        Ok(())
+    }
+
+    fn claims(
+        &mut self,
+        previous: Option<&EncryptionPolicy>,
+        next: &EncryptionPolicy,
+    ) -> Result<(), StoreError> {
+        let holding = |policy: &&EncryptionPolicy| {
+            !matches!(policy.lifecycle, Lifecycle::Rejected { .. } | Lifecycle::Closed { .. })
+        };
+        let (before, after) = (previous.filter(holding), Some(next).filter(holding));
+        let keys = |policy: Option<&EncryptionPolicy>| -> BTreeSet<KeyArn> {
+            policy.iter().flat_map(|policy| policy.keys.values()).map(|key| key.arn.clone()).collect()
+        };
+        let (had, has) = (keys(before), keys(after));
+        for arn in has.difference(&had) {
+            require(!self.keys.contains_key(arn), taken("keys"))?;
+            self.keys.insert(arn.clone(), next.organisation_name.clone());
+        }
+        for arn in had.difference(&has) {
+            self.keys.remove(arn);
+        }
+        let account = |policy: &EncryptionPolicy| (policy.account.clone(), policy.mode);
+        let (had, has) = (before.map(account), after.map(account));
+        if had == has {
+            return Ok(());
+        }
+        let name = &next.organisation_name;
+        if let Some((account, _)) = &had {
+            let account = self.accounts.entry(account.clone()).or_default();
+            account.exclusive = account.exclusive.take().filter(|owner| owner != name);
+            account.users.remove(name);
+        }
+        if let Some((account, mode)) = &has {
+            let account = self.accounts.entry(account.clone()).or_default();
+            require(account.exclusive.is_none(), taken("awsAccountId"))?;
+            match mode {
+                Mode::Byok => {
+                    require(account.users.is_empty(), taken("awsAccountId"))?;
+                    account.exclusive = Some(name.clone());
+                }
+                Mode::Cmk => {
+                    account.users.insert(name.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, previous: Option<&AppInstance>, next: &AppInstance) -> Result<(), StoreError> {
+        let holds = |instance: &AppInstance| !matches!(instance.status, InstanceStatus::Rejected { .. });
+        let place = (next.site.clone(), next.app.clone());
+        match (previous.is_some_and(holds), holds(next)) {
+            (false, true) => {
+                let site = self
+                    .sites
+                    .entry(next.site.clone())
+                    .or_insert_with(|| (next.organisation_name.clone(), 0));
+                require(site.0 == next.organisation_name || site.1 == 0, taken("site"))?;
+                *site = (next.organisation_name.clone(), site.1 + 1);
+                require(!self.places.contains_key(&place), taken("app"))?;
+                self.places.insert(place, next.id);
+            }
+            (true, false) => {
+                if let Some(site) = self.sites.get_mut(&next.site) {
+                    site.1 -= 1;
+                }
+                self.places.remove(&place);
+            }
+            (true, true) | (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// An instance becomes active at the policy's epoch of this very moment.
+    fn activation(&self, previous: Option<&AppInstance>, next: &AppInstance) -> Result<(), StoreError> {
+        let was = previous.map(|instance| &instance.status);
+        let (Some(InstanceStatus::Provisioning { .. }), InstanceStatus::Active { .. }, Some(id)) =
+            (was, &next.status, next.policy)
+        else {
+            return Ok(());
+        };
+        let policy = self.policies.get(&next.organisation_name);
+        let now = policy.is_some_and(|policy| policy.id == id && policy.fence.epoch == next.epoch);
+        require(now, StoreError::Conflict)
+    }
+
+    fn request(&mut self, before: Option<Uuid>, after: Option<SupportRequest>) {
+        match (before, after) {
+            (_, Some(request)) => {
+                self.requests.insert(request.id, request);
+            }
+            (Some(id), None) => {
+                self.requests.remove(&id);
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+fn policy_request(policy: &EncryptionPolicy) -> Option<SupportRequest> {
+    let Lifecycle::Requested { at, due_at, .. } = policy.lifecycle else {
+        return None;
+    };
+    Some(SupportRequest {
+        id: policy.id.as_uuid(),
+        kind: SupportRequestKind::Enrolment,
+        organisation: policy.organisation_name.clone(),
+        requested_at: at,
+        due_at,
+    })
+}
+
+fn instance_request(instance: &AppInstance) -> Option<SupportRequest> {
+    let InstanceStatus::Requested { at, due_at, .. } = instance.status else {
+        return None;
+    };
+    Some(SupportRequest {
+        id: instance.id.as_uuid(),
+        kind: SupportRequestKind::AppInstance,
+        organisation: instance.organisation_name.clone(),
+        requested_at: at,
+        due_at,
+    })
+}
+
+#[async_trait]
+impl Organisations for MemoryWorld {
+    async fn organisation(&self, name: &OrganisationName) -> Result<Option<Organisation>, StoreError> {
+        Ok(self.state().store.organisations.get(name).cloned())
+    }
+
+    async fn save_organisation(&self, organisation: &Organisation) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let known = store.organisations.get(&organisation.name);
+            require(known.is_none_or(|known| known.id == organisation.id), StoreError::Conflict)?;
+            store.organisations.insert(organisation.name.clone(), organisation.clone());
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Policies for MemoryWorld {
+    async fn policy(&self, organisation: &OrganisationName) -> Result<Option<EncryptionPolicy>, StoreError> {
+        Ok(self.state().store.policies.get(organisation).cloned())
+    }
+
+    async fn policy_by_id(&self, id: PolicyId) -> Result<Option<EncryptionPolicy>, StoreError> {
+        Ok(self.state().store.policies.values().find(|policy| policy.id == id).cloned())
+    }
+
+    async fn commit_policy(
+        &self,
+        previous: Option<&EncryptionPolicy>,
+        decision: &Decision,
+    ) -> Result<(), StoreError> {
+        let next = &decision.next;
+        self.changed(|store| {
+            let stored = store.policies.get(&next.organisation_name);
+            match previous {
+                None => {
+                    let free =
+                        stored.is_none_or(|policy| matches!(policy.lifecycle, Lifecycle::Rejected { .. }));
+                    require(free, taken("encryption-policy"))?;
+                }
+                Some(known) => {
+                    let same =
+                        stored.is_some_and(|policy| policy.version == known.version && policy.id == known.id);
+                    require(same, StoreError::Conflict)?;
+                }
+            }
+            store.claims(previous, next)?;
+            store.record(&decision.fact, &decision.outbox)?;
+            let before = previous.map(|policy| policy.fence.clone()).unwrap_or_default();
+            if before != next.fence {
+                let item = FenceItem { organisation: next.organisation, fence: next.fence.clone() };
+                store.fences.insert(next.id, item);
+            }
+            if let Some(known) = previous {
+                store.watched.remove(&(known.shard, known.id));
+            }
+            if next.lifecycle.is_watched() {
+                store.watched.insert((next.shard, next.id), next.clone());
+            }
+            let before = previous.and_then(policy_request).map(|request| request.id);
+            store.request(before, policy_request(next));
+            store.policies.insert(next.organisation_name.clone(), next.clone());
+            Ok(())
+        })
+    }
+
+    async fn organisations_of_account(
+        &self,
+        account: &AccountId,
+    ) -> Result<Vec<OrganisationName>, StoreError> {
+        let state = self.state();
+        let Some(account) = state.store.accounts.get(account) else {
+            return Ok(Vec::new());
+        };
+        let mut names = account.users.clone();
+        names.extend(account.exclusive.clone());
+        Ok(names.into_iter().collect())
+    }
+}
+
+#[async_trait]
+impl Instances for MemoryWorld {
+    async fn instance(&self, id: InstanceId) -> Result<Option<AppInstance>, StoreError> {
+        Ok(self.state().store.instances.get(&id).cloned())
+    }
+
+    async fn instance_at(&self, site: &SiteName, app: &App) -> Result<Option<AppInstance>, StoreError> {
+        let state = self.state();
+        let id = state.store.places.get(&(site.clone(), app.clone()));
+        Ok(id.and_then(|id| state.store.instances.get(id)).cloned())
+    }
+
+    async fn site_owner(&self, site: &SiteName) -> Result<Option<OrganisationName>, StoreError> {
+        let state = self.state();
+        let owner = state.store.sites.get(site).filter(|(_, apps)| *apps > 0);
+        Ok(owner.map(|(owner, _)| owner.clone()))
+    }
+
+    async fn instances(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<AppInstance>, StoreError> {
+        let state = self.state();
+        let ours = state.store.instances.values().filter(|known| known.organisation_name == *organisation);
+        Ok(page(ours.map(|instance| (instance.id.to_string(), instance.clone())), cursor, limit, false))
+    }
+
+    async fn commit_instance(
+        &self,
+        previous: Option<&AppInstance>,
+        decision: &InstanceDecision,
+    ) -> Result<(), StoreError> {
+        let next = &decision.next;
+        self.changed(|store| {
+            let stored = store.instances.get(&next.id);
+            let as_known = match previous {
+                None => stored.is_none(),
+                Some(known) => stored.is_some_and(|stored| stored.version == known.version),
+            };
+            require(as_known, StoreError::Conflict)?;
+            store.place(previous, next)?;
+            store.activation(previous, next)?;
+            store.record(&decision.fact, &decision.outbox)?;
+            let before = previous.and_then(instance_request).map(|request| request.id);
+            store.request(before, instance_request(next));
+            store.instances.insert(next.id, next.clone());
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl SupportRequests for MemoryWorld {
+    async fn support_requests(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<SupportRequest>, StoreError> {
+        let state = self.state();
+        let open = state.store.requests.values();
+        Ok(page(open.map(|request| (request.id.to_string(), request.clone())), cursor, limit, false))
+    }
+
+    async fn support_request(&self, id: Uuid) -> Result<Option<SupportRequest>, StoreError> {
+        Ok(self.state().store.requests.get(&id).cloned())
+    }
+}
+
+#[async_trait]
+impl Tickets for MemoryWorld {
+    async fn ticket(
+        &self,
+        organisation: &OrganisationName,
+        id: TicketId,
+    ) -> Result<Option<Ticket>, StoreError> {
+        Ok(self.state().store.tickets.get(&(organisation.clone(), id)).cloned())
+    }
+
+    async fn tickets(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<Ticket>, StoreError> {
+        let state = self.state();
+        let ours = state.store.tickets.values().filter(|ticket| ticket.organisation == *organisation);
+        Ok(page(ours.map(|ticket| (ticket.id.to_string(), ticket.clone())), cursor, limit, true))
+    }
+
+    async fn save_ticket(&self, ticket: &Ticket) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let key = (ticket.organisation.clone(), ticket.id);
+            let known = store.tickets.get(&key).map_or(0, |known| known.version);
+            let expected = ticket.version.saturating_sub(1);
+            require(known == expected, StoreError::Conflict)?;
+            store.tickets.insert(key, ticket.clone());
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Audit for MemoryWorld {
+    async fn facts(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<Fact>, StoreError> {
+        let facts = self.all_facts(organisation);
+        let keyed = facts.into_iter().map(|fact| (format!("{}#{:012}", fact.stream, fact.seq), fact));
+        Ok(page(keyed, cursor, limit, false))
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryWorld {
+    async fn overdue_effects(&self, before: Timestamp, limit: u16) -> Result<Vec<OutboxRow>, StoreError> {
+        let state = self.state();
+        let late = |row: &&OutboxRow| row.created_at.as_millisecond() < before.as_millisecond();
+        let mut rows: Vec<OutboxRow> = state.store.outbox.values().filter(late).cloned().collect();
+        rows.sort_by_key(|row| (row.created_at.as_millisecond(), row.id));
+        rows.truncate(usize::from(limit));
+        Ok(rows)
+    }
+
+    async fn effect_done(&self, organisation: &OrganisationName, id: EffectId) -> Result<(), StoreError> {
+        self.changed(|store| {
+            store.outbox.remove(&(organisation.clone(), id));
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl WatchList for MemoryWorld {
+    async fn watched(&self, shard: ShardId) -> Result<Vec<WatchRow>, StoreError> {
+        let state = self.state();
+        let rows = state.store.watched.iter().filter(|((of, _), _)| *of == shard);
+        Ok(rows.map(|(_, policy)| WatchRow { policy: policy.clone() }).collect())
+    }
+
+    async fn beat(
+        &self,
+        shard: ShardId,
+        swept_at: Timestamp,
+        watched_until: Timestamp,
+        unproven: &[PolicyId],
+    ) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let beat = Beat {
+                swept_at: to_millis(swept_at),
+                watched_until: to_millis(watched_until),
+                unproven: unproven.to_vec(),
+            };
+            if store.beats.get(&shard).is_none_or(|known| known.swept_at <= beat.swept_at) {
+                store.beats.insert(shard, beat);
+            }
+            Ok(())
+        })
+    }
+
+    async fn last_beat(&self, shard: ShardId) -> Result<Option<Beat>, StoreError> {
+        Ok(self.state().store.beats.get(&shard).cloned())
+    }
+}
+
+#[async_trait]
+impl Proofs for MemoryWorld {
+    async fn proven_at(&self, policy: PolicyId) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.state().store.proofs.get(&policy).copied())
+    }
+
+    async fn record_proof(&self, policy: PolicyId, at: Timestamp) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let at = to_millis(at);
+            let known = store.proofs.entry(policy).or_insert(at);
+            *known = at.max(*known);
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl DataKeyRegistry for MemoryWorld {
+    async fn data_key(
+        &self,
+        instance: InstanceId,
+        purpose: &str,
+        choice: DataKeyChoice,
+    ) -> Result<Option<WrappedDataKey>, StoreError> {
+        let state = self.state();
+        let mut keys =
+            state.store.data_keys.values().filter(|key| key.instance == instance && key.purpose == purpose);
+        let found = match choice {
+            DataKeyChoice::Current => keys.max_by_key(|key| key.version),
+            DataKeyChoice::Id(id) => keys.find(|key| key.id == id),
+            DataKeyChoice::Version(version) => keys.find(|key| key.version == version),
+        };
+        Ok(found.cloned())
+    }
+
+    async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let place = (key.instance, key.purpose.clone(), key.version);
+            let same_id =
+                store.data_keys.values().any(|known| known.instance == key.instance && known.id == key.id);
+            require(!same_id && !store.data_keys.contains_key(&place), StoreError::Conflict)?;
+            store.data_keys.insert(place, key.clone());
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl ProbeQueue for MemoryWorld {
+    async fn queue_probes(&self, messages: &[(ProbeMessage, SignedDuration)]) -> Result<(), CallError> {
+        self.called(|state| state.probes.extend_from_slice(messages))
+    }
+}
+
+#[async_trait]
+impl FanOutQueue for MemoryWorld {
+    async fn queue_fan_out(&self, page: &FanOut, delay: SignedDuration) -> Result<(), CallError> {
+        self.called(|state| state.fan_outs.push((page.clone(), delay)))
+    }
+
+    async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError> {
+        self.called(|state| state.requeued.push((row.clone(), delay)))
+    }
+}
+
+#[async_trait]
+impl Bus for MemoryWorld {
+    async fn publish_effect(&self, row: &OutboxRow) -> Result<(), CallError> {
+        match row.effect {
+            Effect::VerifyPolicy
+            | Effect::ProvisionInstance { .. }
+            | Effect::SuspendInstances { .. }
+            | Effect::ProveRestoration
+            | Effect::RestoreInstances { .. } => self.called(|state| state.effects.push(row.clone())),
+            Effect::OpenTicket { .. }
+            | Effect::CommentTicket { .. }
+            | Effect::ResolveTicket { .. }
+            | Effect::TellApp { .. } => {
+                let reason = "the outbox applies this effect itself".to_owned();
+                Err(CallError { what: "the event bus", reason })
+            }
+        }
+    }
+
+    async fn publish_order(&self, order: &AppOrder) -> Result<(), CallError> {
+        self.called(|state| state.orders.push(order.clone()))
+    }
+}
+
+#[async_trait]
+impl Prober for MemoryWorld {
+    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeAnswer, CallError> {
+        let mut state = self.state();
+        state.probe_requests.push(request.clone());
+        state.probe_answers.pop_front().unwrap_or_else(|| {
+            let reason = "the test gave it no answer".to_owned();
+            Err(CallError { what: "the prober", reason })
+        })
+    }
+}
