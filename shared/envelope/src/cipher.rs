@@ -7,14 +7,16 @@ use crate::error::EnvelopeError;
 use crate::format::{COMMITMENT_LEN, NONCE_LEN, TAG_LEN};
 use crate::secret::{KEY_LEN, MessageKey};
 use aes::Aes256Enc;
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::cipher::{BlockEncrypt, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// A data key ready to derive message keys. No `Debug`, no `Clone`; the schedule wipes itself when dropped.
 #[derive(ZeroizeOnDrop)]
 pub(crate) struct PreparedKey {
-    #[zeroize(skip)] // wipes itself: `aes` with its feature `zeroize`
+    /// Wipes itself. Version 0.8 of `aes` on purpose: from 0.9 on, its wide back end copies every round key,
+    /// and so the data key, to the stack of each call; `tests/memory.rs` finds them there.
+    #[zeroize(skip)]
     schedule: Aes256Enc,
     /// The CMAC subkey K1.
     subkey: [u8; 16],

@@ -244,9 +244,11 @@ impl ThreadCache {
     }
 
     fn remove(&mut self, index: usize) {
-        let Some(old) = self.cell(index).and_then(Option::take) else { return };
+        let Some(cell) = self.cell(index) else { return };
+        let Some(old) = cell else { return };
         let (instance, id) = (old.entry.instance_number, old.entry.data_key_id);
-        drop(old);
+        // Dropped where it lies: taking it out would move the key and leave its bytes behind.
+        *cell = None;
         self.readers.remove(&ReaderKey::new(instance, id));
         if self.writers.get(&instance) == Some(&index) {
             self.writers.remove(&instance);
