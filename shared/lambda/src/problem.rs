@@ -1,0 +1,367 @@
+//! Answers to trouble, as problem documents (RFC 9457). The kinds are a closed list: one slug a
+//! situation, with its status, its title and what to do.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use claviger_domain::invalid::InvalidField;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+/// The media type of a problem document.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What kind of trouble it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProblemKind {
+    /// The request cannot be understood, or a field of it is wrong.
+    InvalidRequest,
+    /// There is no token, or it does not hold.
+    Unauthenticated,
+    /// The caller may not do this.
+    Forbidden,
+    /// There is no such thing, or the caller may not know of it.
+    NotFound,
+    /// The path is right, the method is not.
+    MethodNotAllowed,
+    /// Somebody else changed the same thing first, or a name is taken.
+    Conflict,
+    /// The organisation has its one encryption policy already (spec E4).
+    AlreadyEnrolled,
+    /// The thing is in a state in which this cannot happen.
+    IllegalState,
+    /// A key of an enrolment did not stand its checks (spec E12).
+    KeysNotVerified,
+    /// The organisation, its plan or its state does not allow it (spec E1, E2, A1, A3).
+    NotEligible,
+    /// The organisation's access is cut off.
+    Suspended,
+    /// A restoration was asked for while keys still refuse (spec S2).
+    KeysNotUsable,
+    /// The window for restoring by oneself is over (spec S3).
+    WindowLapsed,
+    /// The body is too large.
+    TooLarge,
+    /// It heals by itself.
+    TemporarilyUnavailable,
+    /// A fault of ours.
+    Internal,
+}
+
+/// Every kind, for tests and documents.
+pub const PROBLEM_KINDS: [ProblemKind; 16] = [
+    ProblemKind::InvalidRequest,
+    ProblemKind::Unauthenticated,
+    ProblemKind::Forbidden,
+    ProblemKind::NotFound,
+    ProblemKind::MethodNotAllowed,
+    ProblemKind::Conflict,
+    ProblemKind::AlreadyEnrolled,
+    ProblemKind::IllegalState,
+    ProblemKind::KeysNotVerified,
+    ProblemKind::NotEligible,
+    ProblemKind::Suspended,
+    ProblemKind::KeysNotUsable,
+    ProblemKind::WindowLapsed,
+    ProblemKind::TooLarge,
+    ProblemKind::TemporarilyUnavailable,
+    ProblemKind::Internal,
+];
+
+/// What is fixed for a kind.
+struct Entry {
+    slug: &'static str,
+    status: StatusCode,
+    title: &'static str,
+    help: &'static str,
+}
+
+impl ProblemKind {
+    const fn entry(self) -> Entry {
+        let (slug, status, title, help) = match self {
+            Self::InvalidRequest => (
+                "invalid-request",
+                StatusCode::BAD_REQUEST,
+                "The request is not valid",
+                "correct what `errors` lists and send it again",
+            ),
+            Self::Unauthenticated => (
+                "unauthenticated",
+                StatusCode::UNAUTHORIZED,
+                "No valid token",
+                "sign in and send `Authorization: Bearer <token>`",
+            ),
+            Self::Forbidden => (
+                "forbidden",
+                StatusCode::FORBIDDEN,
+                "You may not do this",
+                "ask somebody whose role allows it",
+            ),
+            Self::NotFound => (
+                "not-found",
+                StatusCode::NOT_FOUND,
+                "There is nothing here",
+                "check the path; what belongs to another organisation is not shown",
+            ),
+            Self::MethodNotAllowed => (
+                "method-not-allowed",
+                StatusCode::METHOD_NOT_ALLOWED,
+                "The path does not have this method",
+                "use a method that `Allow` lists",
+            ),
+            Self::Conflict => (
+                "conflict",
+                StatusCode::CONFLICT,
+                "It is taken or was changed meanwhile",
+                "look at the current state and decide anew",
+            ),
+            Self::AlreadyEnrolled => (
+                "already-enrolled",
+                StatusCode::CONFLICT,
+                "The organisation has its encryption policy",
+                "an organisation has one; `GET .../encryption-policy` shows it",
+            ),
+            Self::IllegalState => (
+                "illegal-state",
+                StatusCode::CONFLICT,
+                "This cannot happen now",
+                "look at the current state; it says what can be done",
+            ),
+            Self::KeysNotVerified => (
+                "keys-not-verified",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "A key did not stand its checks",
+                "correct what `errors` lists; `POST .../encryption-policy/validate` repeats the checks",
+            ),
+            Self::NotEligible => (
+                "not-eligible",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The organisation or its plan does not allow it",
+                "`GET /v1/catalogue` lists apps and the plans that they need",
+            ),
+            Self::Suspended => (
+                "suspended",
+                StatusCode::CONFLICT,
+                "The organisation's access is cut off",
+                "an org admin gives every key back and asks for restoration on the open ticket",
+            ),
+            Self::KeysNotUsable => (
+                "keys-not-usable",
+                StatusCode::CONFLICT,
+                "Not every regional key is usable",
+                "give the keys that `errors` lists back, then ask again",
+            ),
+            Self::WindowLapsed => (
+                "window-lapsed",
+                StatusCode::CONFLICT,
+                "The restoration window is over",
+                "ask support on the open ticket; nothing was deleted",
+            ),
+            Self::TooLarge => {
+                ("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large", "send at most 256 KiB")
+            }
+            Self::TemporarilyUnavailable => (
+                "temporarily-unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Temporarily unavailable",
+                "try again after the time in `Retry-After`; it heals by itself",
+            ),
+            Self::Internal => (
+                "internal",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "A fault of ours",
+                "try again; if it stays, send support the value of `instance`",
+            ),
+        };
+        Entry { slug, status, title, help }
+    }
+
+    /// The one slug of the situation.
+    pub const fn slug(self) -> &'static str {
+        self.entry().slug
+    }
+
+    /// Its HTTP status.
+    pub const fn status(self) -> StatusCode {
+        self.entry().status
+    }
+
+    /// Whether the same request may succeed later without anybody doing anything.
+    pub const fn retryable(self) -> bool {
+        matches!(self, Self::TemporarilyUnavailable | Self::Internal)
+    }
+}
+
+/// One answer to trouble.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What kind.
+    pub kind: ProblemKind,
+    /// What happened this time, in a sentence for people.
+    pub detail: String,
+    /// What to do, where it says more than the kind's own help.
+    pub help: Option<String>,
+    /// What is wrong, by field.
+    pub errors: Vec<InvalidField>,
+    /// The request that it answers.
+    pub instance: Option<String>,
+    /// Seconds after which to try again.
+    pub retry_after: Option<u32>,
+    /// What the path takes instead, for a method that it does not.
+    pub allow: Option<HeaderValue>,
+}
+
+impl Problem {
+    /// A problem of this kind.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        let retry_after = matches!(kind, ProblemKind::TemporarilyUnavailable).then_some(2);
+        Self {
+            kind,
+            detail: detail.into(),
+            help: None,
+            errors: Vec::new(),
+            instance: None,
+            retry_after,
+            allow: None,
+        }
+    }
+
+    /// A request whose fields are wrong.
+    pub fn invalid(errors: Vec<InvalidField>) -> Self {
+        let detail = match errors.as_slice() {
+            [only] => only.to_string(),
+            several => format!("{} fields are wrong", several.len()),
+        };
+        Self::new(ProblemKind::InvalidRequest, detail).with_errors(errors)
+    }
+
+    /// Nothing is there, or nothing that the caller may know of: both look the same.
+    pub fn not_found() -> Self {
+        Self::new(ProblemKind::NotFound, "there is nothing here for you")
+    }
+
+    /// It heals by itself. The reason is for the log, not for the client.
+    pub fn unavailable() -> Self {
+        Self::new(ProblemKind::TemporarilyUnavailable, "something we need gives no answer at the moment")
+    }
+
+    /// Adds what to do this time.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds what is wrong, by field.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<InvalidField>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// Adds which request it answers.
+    #[must_use]
+    pub fn for_request(mut self, instance: impl Into<String>) -> Self {
+        self.instance = Some(instance.into());
+        self
+    }
+
+    /// Adds when to try again.
+    #[must_use]
+    pub const fn after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The document.
+    pub fn document(&self) -> Value {
+        let entry = self.kind.entry();
+        json!({
+            "type": format!("/problems/{}", entry.slug),
+            "title": entry.title,
+            "status": entry.status.as_u16(),
+            "detail": self.detail,
+            "instance": self.instance,
+            "code": entry.slug,
+            "help": self.help.as_deref().unwrap_or(entry.help),
+            "retryable": self.kind.retryable(),
+            "errors": self.errors,
+        })
+    }
+
+    /// The answer's headers.
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.kind == ProblemKind::Unauthenticated {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(allow) = &self.allow {
+            headers.insert(http::header::ALLOW, allow.clone());
+        }
+        headers.insert(HeaderName::from_static("cache-control"), HeaderValue::from_static("no-store"));
+        headers
+    }
+
+    /// The answer, for functions that have no router.
+    pub fn to_response(&self) -> http::Response<String> {
+        let mut response = http::Response::new(self.document().to_string());
+        *response.status_mut() = self.kind.status();
+        *response.headers_mut() = self.headers();
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// The answer carries the problem along, so that the last layer can say which request it answers.
+    fn into_response(self) -> Response {
+        let mut response = self.to_response().map(Body::from);
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_has_its_own_slug_and_a_status_that_is_an_error() {
+        let slugs: BTreeSet<&str> = PROBLEM_KINDS.iter().map(|kind| kind.slug()).collect();
+        assert_eq!(slugs.len(), PROBLEM_KINDS.len());
+        for kind in PROBLEM_KINDS {
+            assert!(kind.status().is_client_error() || kind.status().is_server_error());
+            assert_eq!(kind.retryable(), kind.status().is_server_error());
+        }
+    }
+
+    #[test]
+    fn a_problem_says_what_happened_what_to_do_and_whether_to_try_again() {
+        let problem = Problem::new(ProblemKind::TemporarilyUnavailable, "no answer").for_request("urn:x");
+        let document = problem.document();
+        assert_eq!(document["type"], "/problems/temporarily-unavailable");
+        assert_eq!(document["code"], "temporarily-unavailable");
+        assert_eq!(document["status"], 503);
+        assert_eq!(document["instance"], "urn:x");
+        assert_eq!(document["retryable"], true);
+        assert!(document["help"].as_str().unwrap().contains("Retry-After"));
+        assert_eq!(problem.headers()["content-type"], PROBLEM_JSON);
+        assert_eq!(problem.headers()["retry-after"], "2");
+    }
+
+    #[test]
+    fn a_single_wrong_field_is_named_in_the_detail_too() {
+        let field = InvalidField {
+            field: "realm".into(),
+            reason: "`mars` is not a realm".into(),
+            help: "use a realm".into(),
+        };
+        let document = Problem::invalid(vec![field]).document();
+        assert_eq!(document["detail"], "realm: `mars` is not a realm");
+        assert_eq!(document["errors"][0]["help"], "use a realm");
+    }
+}
