@@ -10,16 +10,17 @@ use claviger_envelope::Closed;
 const MOST: usize = 8;
 
 type Place = (String, String);
+type Records = HashMap<Place, Vec<(String, Vec<u8>)>>;
 
 /// Recently read notes. Nothing is answered from here without asking the library first; it only spares
 /// the table.
 #[derive(Default)]
 pub struct RecentNotes {
-    records: Mutex<HashMap<Place, Vec<(String, Vec<u8>)>>>,
+    records: Mutex<Records>,
 }
 
 impl RecentNotes {
-    fn records(&self) -> MutexGuard<'_, HashMap<Place, Vec<(String, Vec<u8>)>>> {
+    fn records(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

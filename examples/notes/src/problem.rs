@@ -19,7 +19,7 @@ pub enum Trouble {
     /// The library gives nothing out.
     Envelope(EnvelopeError),
     /// The table failed.
-    Store(StoreError),
+    Store,
 }
 
 impl From<EnvelopeError> for Trouble {
@@ -30,7 +30,8 @@ impl From<EnvelopeError> for Trouble {
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        tracing::warn!(%error, "the table failed");
+        Self::Store
     }
 }
 
@@ -47,7 +48,7 @@ impl IntoResponse for Trouble {
                 }
                 _ => (StatusCode::INTERNAL_SERVER_ERROR, error.slug(), error.help()),
             },
-            Self::Store(_) => {
+            Self::Store => {
                 let help = "try again: the table did not answer";
                 (StatusCode::SERVICE_UNAVAILABLE, "temporarily-unavailable", help)
             }

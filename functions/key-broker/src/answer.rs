@@ -56,8 +56,7 @@ impl Trouble {
 
 /// A data key, sealed to the caller's one-time key.
 pub fn data_key(handed_out: &HandedOut, transport_key: &str) -> Result<Response<String>, Trouble> {
-    let key: &[u8; 32] =
-        handed_out.key.as_slice().try_into().map_err(|_| Trouble::Internal)?;
+    let key: &[u8; 32] = handed_out.key.as_slice().try_into().map_err(|_| Trouble::Internal)?;
     let sealed = transport::seal_for(transport_key, handed_out.id.as_uuid(), key).map_err(|_| {
         let help = "send a one-time X25519 public key in base64";
         let invalid = claviger_domain::invalid::Invalid::new("it is not a usable public key", help);

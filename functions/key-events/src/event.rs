@@ -105,8 +105,12 @@ impl KeyEvent {
             ("aws.iam", "CreateRole") => "role-created",
             (
                 "aws.iam",
-                "PutRolePolicy" | "DeleteRolePolicy" | "AttachRolePolicy" | "DetachRolePolicy"
-                | "PutRolePermissionsBoundary" | "DeleteRolePermissionsBoundary",
+                "PutRolePolicy"
+                | "DeleteRolePolicy"
+                | "AttachRolePolicy"
+                | "DetachRolePolicy"
+                | "PutRolePermissionsBoundary"
+                | "DeleteRolePermissionsBoundary",
             ) => "role-policy-changed",
             _ => return None,
         };

@@ -13,5 +13,6 @@ async fn main() -> Result<(), Error> {
     let queue = adapters.queues()?;
     let hear = HearKeyEvent { policies: &adapters.store, queue: &queue, ids: &adapters.ids };
     let hear = &hear;
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<KeyEvent>| handle(hear, &event.payload).await)).await
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<KeyEvent>| handle(hear, &event.payload).await))
+        .await
 }

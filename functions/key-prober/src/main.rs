@@ -27,5 +27,6 @@ async fn main() -> Result<(), Error> {
         check: CheckEnrolment { keys: &keys, ids },
     };
     let prober = &prober;
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| prober.handle(event.payload).await)).await
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| prober.handle(event.payload).await))
+        .await
 }

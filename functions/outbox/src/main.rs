@@ -14,5 +14,6 @@ async fn main() -> Result<(), Error> {
     let Adapters { store, clock, .. } = &adapters;
     let deliver = DeliverEffect { outbox: store, tickets: store, instances: store, bus: &bus, clock };
     let outbox = &Outbox { deliver };
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| outbox.handle(event.payload).await)).await
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| outbox.handle(event.payload).await))
+        .await
 }

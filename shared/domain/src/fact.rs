@@ -1,8 +1,11 @@
 //! Facts: the append-only audit log (spec K3, I4). Each committed decision leaves exactly one fact;
 //! facts of one policy or instance are chained by hash, so that a missing or altered one shows.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -40,7 +43,7 @@ pub struct Fact {
     /// The one slug of what happened.
     pub slug: String,
     /// The event, whole: replaying the events of a chain gives the state.
-    pub event: serde_json::Value,
+    pub event: Value,
     /// Where the policy or instance stood afterwards.
     pub state: String,
     /// The policy's fence afterwards; absent for instances.
@@ -62,7 +65,7 @@ pub struct FactBody {
     /// What happened.
     pub slug: &'static str,
     /// The event, whole.
-    pub event: serde_json::Value,
+    pub event: Value,
     /// Where it led.
     pub state: &'static str,
     /// The fence afterwards.
@@ -97,8 +100,7 @@ impl Fact {
     pub fn computed_hash(&self) -> String {
         let mut bare = self.clone();
         bare.hash = String::new();
-        // A `Value` sorts its keys, so the JSON is canonical.
-        let canonical = serde_json::to_value(&bare).map(|value| value.to_string()).unwrap_or_default();
+        let canonical = serde_json::to_value(&bare).map(|value| sorted(&value)).unwrap_or_default();
         hex::encode(Sha256::digest(canonical.as_bytes()))
     }
 
@@ -121,6 +123,26 @@ impl Fact {
             *to = from;
         }
         bytes
+    }
+}
+
+/// Canonical JSON: no white space, the keys of every object in order of their bytes. Sorted here and not
+/// left to the JSON library, whose order depends on how it was built.
+fn sorted(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<&String, &Value> = fields.iter().collect();
+            let inner: Vec<String> = fields
+                .iter()
+                .map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), sorted(value)))
+                .collect();
+            format!("{{{}}}", inner.join(","))
+        }
+        Value::Array(items) => {
+            let inner: Vec<String> = items.iter().map(sorted).collect();
+            format!("[{}]", inner.join(","))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
     }
 }
 
