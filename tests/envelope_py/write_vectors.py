@@ -51,15 +51,24 @@ def main():
     save("accept-a-record-of-another-data-key-and-generation", "1200 bytes", other, "accept", plaintext=plain * 100)
     wide = CONTEXT | {"dataType": "Notiz-ä", "recordId": "☃"}
     save(
-        "accept-a-context-that-is-not-ascii", "lengths count bytes of UTF-8",
-        format_.encrypt(KEY, ID, 1, NONCE, wide, plain), "accept", wide, plain,
+        "accept-a-context-that-is-not-ascii",
+        "lengths count bytes of UTF-8",
+        format_.encrypt(KEY, ID, 1, NONCE, wide, plain),
+        "accept",
+        wide,
+        plain,
     )
     empty = CONTEXT | {"dataType": "", "recordId": ""}
     save("accept-an-empty-context", "", format_.encrypt(KEY, ID, 1, NONCE, empty, plain), "accept", empty, plain)
 
     for name, at in [
-        ("generation", 20), ("nonce-first-half", 21), ("nonce-second-half", 44), ("commitment", 45),
-        ("commitment-end", 76), ("ciphertext", 77), ("tag", len(good) - 1),
+        ("generation", 20),
+        ("nonce-first-half", 21),
+        ("nonce-second-half", 44),
+        ("commitment", 45),
+        ("commitment-end", 76),
+        ("ciphertext", 77),
+        ("tag", len(good) - 1),
     ]:
         save(f"refuse-a-changed-{name}", f"bit 0 of byte {at}", flip(good, at), tampered)
     save("refuse-a-changed-data-key-id", "names no key", flip(good, 16), "unknown-data-key")

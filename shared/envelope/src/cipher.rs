@@ -115,7 +115,13 @@ impl MessageCipher {
 
     /// Encrypts `plaintext` into `out`, which has room for the tag at its end.
     #[inline]
-    pub(crate) fn seal(&self, chunk: Chunk, aad: &[u8], plaintext: &[u8], out: &mut [u8]) -> Result<(), EnvelopeError> {
+    pub(crate) fn seal(
+        &self,
+        chunk: Chunk,
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), EnvelopeError> {
         let (ciphertext, tag) = out.split_at_mut_checked(plaintext.len()).ok_or_else(refused)?;
         self.key
             .seal_out_of_place_scatter(self.nonce(chunk), Aad::from(aad), plaintext, ciphertext, &[], tag)
@@ -124,10 +130,16 @@ impl MessageCipher {
 
     /// Decrypts into `out`. If the tag does not fit, `out` is wiped.
     #[inline]
-    pub(crate) fn open(&self, chunk: Chunk, aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<(), NotAuthentic> {
-        let (ciphertext, tag) = sealed.split_at_checked(sealed.len().wrapping_sub(TAG_LEN)).ok_or(NotAuthentic)?;
-        let opened =
-            self.key.open_separate_gather(self.nonce(chunk), Aad::from(aad), ciphertext, tag, out);
+    pub(crate) fn open(
+        &self,
+        chunk: Chunk,
+        aad: &[u8],
+        sealed: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), NotAuthentic> {
+        let (ciphertext, tag) =
+            sealed.split_at_checked(sealed.len().wrapping_sub(TAG_LEN)).ok_or(NotAuthentic)?;
+        let opened = self.key.open_separate_gather(self.nonce(chunk), Aad::from(aad), ciphertext, tag, out);
         opened.map_err(|_| {
             out.zeroize();
             NotAuthentic
@@ -180,8 +192,8 @@ mod tests {
     fn seal(key: &[u8; 32], nonce: &[u8; 24], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
         let (message_key, _) = PreparedKey::new(key).derive(nonce);
         let mut out = vec![0; plaintext.len() + TAG_LEN];
-        let sealed =
-            MessageCipher::new(&message_key, nonce).and_then(|cipher| cipher.seal(Chunk::Whole, aad, plaintext, &mut out));
+        let sealed = MessageCipher::new(&message_key, nonce)
+            .and_then(|cipher| cipher.seal(Chunk::Whole, aad, plaintext, &mut out));
         assert!(sealed.is_ok());
         out
     }

@@ -173,6 +173,7 @@ impl Builder {
             poll_failed_at: AtomicI64::new(i64::MIN),
             offset: AtomicI64::new(i64::MIN),
             proofs: Mutex::default(),
+            no_proofs: Mutex::default(),
             on_close: self.on_close,
             runtime: tokio::runtime::Handle::try_current().ok(),
         });
@@ -230,9 +231,16 @@ impl Envelope {
     pub fn observe_invocation_deadline(&self, deadline_millis: i64) {
         let inner = &self.inner;
         let timeout = inner.config.invocation_timeout.map(millis);
-        if inner.lease.observe_deadline(deadline_millis, timeout, inner.clock.now()) > 0 {
+        let seen = inner.lease.observe_deadline(deadline_millis, timeout, inner.clock.now());
+        if seen.first || seen.missed > 0 {
             random::reseed_all();
         }
+    }
+
+    /// Throws away all pooled randomness. Call it after a restore from a snapshot that no clock can show; after
+    /// a fork, a jump of a clock and at the first invocation the library does so by itself.
+    pub fn reseed(&self) {
+        random::reseed_all();
     }
 
     /// Ends the lease and every cached key of this process at once.
@@ -282,6 +290,8 @@ pub(crate) struct Inner {
     /// `wall - boot` at the last poll; a jump means a thaw, a snapshot or a clock step.
     offset: AtomicI64,
     proofs: Mutex<Option<Arc<ProofBatch>>>,
+    /// Policies for which no proof could be had, and the boot time until which that is repeated.
+    no_proofs: Mutex<HashMap<String, (EnvelopeError, i64)>>,
     on_close: Vec<OnClose>,
     runtime: Option<tokio::runtime::Handle>,
 }
@@ -388,7 +398,10 @@ impl Inner {
     fn wipe_everything(&self) {
         self.lease.revoke();
         let wiped = self.wipe(|_| true);
-        tracing::warn!(keys = wiped, "the fence was not read for longer than the horizon, all keys are wiped");
+        tracing::warn!(
+            keys = wiped,
+            "the fence was not read for longer than the horizon, all keys are wiped"
+        );
         self.tell(&Closed {
             cause: CloseCause::Horizon,
             policy_id: None,
@@ -407,7 +420,14 @@ impl Inner {
         let now = self.clock.now();
         let epoch = self.lease.epoch();
         self.wipe(|entry| entry.expired(now) || entry.lease_epoch != epoch);
-        self.negatives.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (_, until)| now.boot < *until);
+        self.negatives
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, (_, until)| now.boot < *until);
+        self.no_proofs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, (_, until)| now.boot < *until);
     }
 
     /// Wipes raw keys and every thread's prepared copies, and returns how many keys went.
@@ -424,16 +444,26 @@ impl Inner {
     }
 
     /// Returns a key that may be used now, fetching or proving it if need be.
-    pub(crate) async fn ready(&self, instance: &InstanceState, wanted: Wanted) -> Result<Arc<KeyEntry>, EnvelopeError> {
+    pub(crate) async fn ready(
+        &self,
+        instance: &InstanceState,
+        wanted: Wanted,
+    ) -> Result<Arc<KeyEntry>, EnvelopeError> {
         let mut last = EnvelopeError::unavailable(Unavailable::Overtaken);
         for _ in 0..3 {
             self.ensure_lease().await?;
             let now = self.clock.now();
+            let mut newer_than = None;
             let cached = match wanted {
-                Wanted::Current { .. } => self.store.writer(instance.number).filter(|entry| !entry.superseded()),
+                Wanted::Current { .. } => self.store.writer(instance.number).filter(|entry| {
+                    let superseded = entry.superseded();
+                    if superseded {
+                        newer_than = Some(entry.version);
+                    }
+                    !superseded
+                }),
                 Wanted::DataKey(id) => self.store.reader(instance.number, id),
             };
-            let mut newer_than = None;
             if let Some(entry) = cached {
                 match entry.usable(self.lease.epoch(), now) {
                     Ok(()) => match (wanted, entry.policy.may_write(entry.generation)) {
@@ -470,12 +500,16 @@ impl Inner {
                     }
                     match entry.usable(self.lease.epoch(), self.clock.now()) {
                         Ok(()) => return Ok(entry),
-                        Err(Unusable::Refused(EnvelopeError::Suspended)) => return Err(EnvelopeError::Suspended),
+                        Err(Unusable::Refused(EnvelopeError::Suspended)) => {
+                            return Err(EnvelopeError::Suspended);
+                        }
                         Err(Unusable::Refused(error)) => last = error,
                         Err(Unusable::Gone) => {}
                     }
                 }
-                Err(error @ EnvelopeError::TemporarilyUnavailable { reason: Unavailable::Overtaken }) => last = error,
+                Err(error @ EnvelopeError::TemporarilyUnavailable { reason: Unavailable::Overtaken }) => {
+                    last = error
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -483,7 +517,11 @@ impl Inner {
     }
 
     /// Single flight: however many ask, one request is sent.
-    async fn fetch_once(&self, instance: &InstanceState, wanted: Wanted) -> Result<Arc<KeyEntry>, EnvelopeError> {
+    async fn fetch_once(
+        &self,
+        instance: &InstanceState,
+        wanted: Wanted,
+    ) -> Result<Arc<KeyEntry>, EnvelopeError> {
         let key = (instance.number, wanted);
         let now = self.clock.now();
         if let Some((error, until)) = self.negatives.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
@@ -516,7 +554,9 @@ impl Inner {
                 Wanted::Current { .. } => EnvelopeError::NotEntitled,
                 Wanted::DataKey(_) => EnvelopeError::UnknownDataKey,
             }),
-            Err(SourceError::TemporarilyUnavailable) => Err(EnvelopeError::unavailable(Unavailable::KeyStore)),
+            Err(SourceError::TemporarilyUnavailable) => {
+                Err(EnvelopeError::unavailable(Unavailable::KeyStore))
+            }
             Err(SourceError::Unreachable(why)) => {
                 tracing::warn!(error = %why, "the key broker did not answer");
                 Err(EnvelopeError::unavailable(Unavailable::Broker))
@@ -527,9 +567,9 @@ impl Inner {
                 EnvelopeError::Suspended | EnvelopeError::NotEntitled | EnvelopeError::UnknownDataKey => {
                     millis(self.config.negative)
                 }
-                EnvelopeError::TemporarilyUnavailable { reason: Unavailable::Broker | Unavailable::KeyStore } => {
-                    millis(self.config.negative) / 4
-                }
+                EnvelopeError::TemporarilyUnavailable {
+                    reason: Unavailable::Broker | Unavailable::KeyStore,
+                } => millis(self.config.negative) / 4,
                 _ => 0,
             };
             if stays > 0 {
@@ -559,7 +599,8 @@ impl Inner {
         }
         let policy = self.policies.get_or_insert(&key.policy_id, key.shard);
         let now = self.clock.now();
-        let overtaken = |policy: &PolicyState| self.lease.epoch() != lease_epoch || policy.closed_since(closes);
+        let overtaken =
+            |policy: &PolicyState| self.lease.epoch() != lease_epoch || policy.closed_since(closes);
         let lifetime = self.lifetime(key, began);
         self.counters.used(&key.organisation_id, key.kms_calls);
         if policy.closed() {
@@ -635,7 +676,12 @@ impl Inner {
     }
 
     /// Asks for a newer key in the background; the old one serves meanwhile.
-    pub(crate) fn refresh(self: &Arc<Self>, instance: &Arc<InstanceState>, entry: &Arc<KeyEntry>, writer: bool) {
+    pub(crate) fn refresh(
+        self: &Arc<Self>,
+        instance: &Arc<InstanceState>,
+        entry: &Arc<KeyEntry>,
+        writer: bool,
+    ) {
         let Some(runtime) = &self.runtime else { return };
         let (inner, instance, entry) = (self.clone(), instance.clone(), entry.clone());
         runtime.spawn(async move {
@@ -658,6 +704,12 @@ impl Inner {
     /// One fresh proof for a policy, gathered with those of others into one call.
     async fn prove(&self, policy: &Arc<PolicyState>) -> Result<(), EnvelopeError> {
         let id = policy.id.to_string();
+        let now = self.clock.now();
+        if let Some((error, until)) = self.no_proofs.lock().unwrap_or_else(PoisonError::into_inner).get(&id)
+            && now.boot < *until
+        {
+            return Err(error.clone());
+        }
         let batch = {
             let mut open = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
             let batch = open.get_or_insert_default();
@@ -665,11 +717,15 @@ impl Inner {
             batch.clone()
         };
         let results = batch.done.get_or_init(|| self.prove_batch(&batch)).await;
-        match results.get(&id) {
-            Some(ProofResult::Proven) => Ok(()),
-            Some(ProofResult::Suspended) => Err(EnvelopeError::Suspended),
-            Some(ProofResult::Unavailable) | None => Err(EnvelopeError::unavailable(Unavailable::Unproven)),
-        }
+        let error = match results.get(&id) {
+            Some(ProofResult::Proven) => return Ok(()),
+            Some(ProofResult::Suspended) => EnvelopeError::Suspended,
+            Some(ProofResult::Unavailable) | None => EnvelopeError::unavailable(Unavailable::Unproven),
+        };
+        // An outage must not make every request ask anew (I3).
+        let until = self.clock.now().boot.saturating_add(millis(self.config.negative));
+        self.no_proofs.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (error.clone(), until));
+        Err(error)
     }
 
     async fn prove_batch(&self, batch: &Arc<ProofBatch>) -> HashMap<String, ProofResult> {

@@ -71,7 +71,9 @@ impl EnvelopeError {
                 "an org admin enables the keys in every region and asks for restoration on the ticket; do not retry"
             }
             Self::TemporarilyUnavailable { reason } => match reason {
-                Unavailable::Lease => "check that this process can read the fence table; retry in a few seconds",
+                Unavailable::Lease => {
+                    "check that this process can read the fence table; retry in a few seconds"
+                }
                 Unavailable::Unproven | Unavailable::Broker | Unavailable::KeyStore => {
                     "retry in a few seconds; it heals by itself"
                 }
@@ -85,7 +87,9 @@ impl EnvelopeError {
                 "check organisation, site, app, data type and record id; if they are right, restore the record"
             }
             Self::BrokenStream { .. } => "discard what was read of this object and restore it",
-            Self::GenerationTooOld { .. } => "encrypt again with the current key; a re-encryption is under way",
+            Self::GenerationTooOld { .. } => {
+                "encrypt again with the current key; a re-encryption is under way"
+            }
             Self::TooLarge { .. } => "use the chunked form (`encrypt_stream`)",
             Self::ContextTooLong { .. } => "shorten it, for instance to a digest",
             Self::MalformedRecord { .. } => "check that the bytes were stored whole and are a record at all",

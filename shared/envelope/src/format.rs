@@ -90,7 +90,9 @@ impl Header {
 }
 
 fn take<const N: usize>(bytes: &[u8]) -> Result<(&[u8; N], &[u8]), EnvelopeError> {
-    bytes.split_first_chunk::<N>().ok_or(EnvelopeError::MalformedRecord { why: "it is shorter than its header" })
+    bytes
+        .split_first_chunk::<N>()
+        .ok_or(EnvelopeError::MalformedRecord { why: "it is shorter than its header" })
 }
 
 /// The generation of the data key that wrote a record, for stores that refuse older ones.
@@ -114,7 +116,11 @@ pub fn header_digest(record: &[u8]) -> Result<[u8; 32], EnvelopeError> {
 }
 
 /// Appends the part of the associated data that is the same for every record of an app instance.
-pub(crate) fn push_ids(aad: &mut Vec<u8>, organisation_id: &str, instance_id: &str) -> Result<(), EnvelopeError> {
+pub(crate) fn push_ids(
+    aad: &mut Vec<u8>,
+    organisation_id: &str,
+    instance_id: &str,
+) -> Result<(), EnvelopeError> {
     push_part(aad, "organisation id", organisation_id)?;
     push_part(aad, "instance id", instance_id)
 }

@@ -59,7 +59,8 @@ impl Instance {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
-        self.with_key(Wanted::Current { newer_than: None }, || self.try_encrypt_into(context, plaintext, out)).await
+        self.with_key(Wanted::Current { newer_than: None }, || self.try_encrypt_into(context, plaintext, out))
+            .await
     }
 
     /// Decrypts one record, fetching or proving the key if need be.
@@ -83,7 +84,8 @@ impl Instance {
         out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
         let header = Header::parse(record).inspect_err(|error| self.client.counters.refused(error.slug()))?;
-        self.with_key(Wanted::DataKey(header.data_key_id), || self.try_decrypt_into(context, record, out)).await
+        self.with_key(Wanted::DataKey(header.data_key_id), || self.try_decrypt_into(context, record, out))
+            .await
     }
 
     /// Encrypts with a key that is already in the process; never waits.
@@ -141,9 +143,13 @@ impl Instance {
     ///
     /// # Errors
     /// As [`Self::encrypt`].
-    pub async fn encrypt_batch(&self, records: &[(Context<'_>, &[u8])]) -> Result<Vec<Vec<u8>>, EnvelopeError> {
+    pub async fn encrypt_batch(
+        &self,
+        records: &[(Context<'_>, &[u8])],
+    ) -> Result<Vec<Vec<u8>>, EnvelopeError> {
         let mut out = Vec::new();
-        self.with_key(Wanted::Current { newer_than: None }, || self.try_encrypt_batch(records, &mut out)).await?;
+        self.with_key(Wanted::Current { newer_than: None }, || self.try_encrypt_batch(records, &mut out))
+            .await?;
         Ok(out)
     }
 
@@ -171,7 +177,12 @@ impl Instance {
         result.inspect_err(|_| give_up(out))
     }
 
-    fn reading_record(&self, context: &Context<'_>, record: &[u8], out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
+    fn reading_record(
+        &self,
+        context: &Context<'_>,
+        record: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EnvelopeError> {
         let header = Header::parse(record)?;
         if header.version != VERSION_RECORD {
             return Err(EnvelopeError::MalformedRecord { why: "it is a stream, not a single record" });
@@ -416,7 +427,13 @@ impl Instance {
     }
 
     #[inline]
-    fn reader(&self, cache: &mut ThreadCache, header: &Header, epoch: u64, now: Now) -> Result<usize, EnvelopeError> {
+    fn reader(
+        &self,
+        cache: &mut ThreadCache,
+        header: &Header,
+        epoch: u64,
+        now: Now,
+    ) -> Result<usize, EnvelopeError> {
         let number = self.state.number;
         if let Some(index) = cache.reader(number, header.data_key_id)
             && let Some(entry) = cache.entry(index)
@@ -491,7 +508,15 @@ fn seal_record(
         nonce,
         commitment,
     };
-    write_aad(aad, VERSION_RECORD, header.data_key_id, header.generation, None, &entry.entry.ids.aad, context)?;
+    write_aad(
+        aad,
+        VERSION_RECORD,
+        header.data_key_id,
+        header.generation,
+        None,
+        &entry.entry.ids.aad,
+        context,
+    )?;
     let cipher = MessageCipher::new(&key, &nonce)?;
     // A fresh buffer comes zeroed from the allocator; a reused one is overwritten as it is.
     let length = plaintext.len() + OVERHEAD;

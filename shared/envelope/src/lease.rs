@@ -88,9 +88,9 @@ impl Lease {
     /// What an invocation's deadline tells about time that our clocks did not see.
     ///
     /// All invocations of one function have the same timeout, so between two of them as much time has passed as
-    /// lies between their deadlines. Where the timeout is known, the first one counts too. Returns the missed
-    /// time in milliseconds, and has ended the lease if it reaches that far.
-    pub(crate) fn observe_deadline(&self, deadline: i64, timeout: Option<i64>, now: Now) -> i64 {
+    /// lies between their deadlines. Where the timeout is known, the first one counts too. The lease
+    /// is shortened by what was missed.
+    pub(crate) fn observe_deadline(&self, deadline: i64, timeout: Option<i64>, now: Now) -> Observed {
         let mut deadlines = self.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
         let mut missed = 0;
         if let Some(timeout) = timeout {
@@ -101,9 +101,9 @@ impl Lease {
             let seen = now.boot.saturating_sub(then.boot).max(now.wall.saturating_sub(then.wall));
             missed = missed.max(true_elapsed.saturating_sub(seen));
         }
-        deadlines.last = Some((deadline, now));
+        let first = deadlines.last.replace((deadline, now)).is_none();
         if missed <= BACKWARD_SLACK_MILLIS {
-            return 0;
+            return Observed { first, missed: 0 };
         }
         for until in [&self.boot_until, &self.wall_until] {
             let value = until.load(Ordering::Acquire);
@@ -115,8 +115,17 @@ impl Lease {
                 read_at.store(value.saturating_sub(missed), Ordering::Release);
             }
         }
-        missed
+        Observed { first, missed }
     }
+}
+
+/// What an invocation's deadline has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Observed {
+    /// It is the process's first: a snapshot may lie between it and the start.
+    pub(crate) first: bool,
+    /// Milliseconds that neither clock saw.
+    pub(crate) missed: i64,
 }
 
 #[cfg(test)]
@@ -165,9 +174,12 @@ mod tests {
     #[test]
     fn i1_time_that_only_the_invocation_deadline_shows_counts() {
         let lease = granted();
-        assert_eq!(lease.observe_deadline(900_000, None, at(10, 10)), 0);
+        assert_eq!(lease.observe_deadline(900_000, None, at(10, 10)), Observed { first: true, missed: 0 });
         // Thawed 25 s later by the service's clock; ours moved 20 ms.
-        assert_eq!(lease.observe_deadline(925_000, None, at(30, 30)), 24_980);
+        assert_eq!(
+            lease.observe_deadline(925_000, None, at(30, 30)),
+            Observed { first: false, missed: 24_980 }
+        );
         assert!(lease.fresh(at(4_000, 4_000)));
         assert!(!lease.fresh(at(6_000, 6_000)));
         assert!(lease.age(at(30, 30)).is_some_and(|age| age > 24_000));
@@ -177,7 +189,7 @@ mod tests {
     fn i1_the_first_invocation_after_a_snapshot_counts_where_the_timeout_is_known() {
         let lease = granted();
         let missed = lease.observe_deadline(SENT.wall + 60_000 + 3_000, Some(3_000), at(10, 10));
-        assert_eq!(missed, 59_990);
+        assert_eq!(missed, Observed { first: true, missed: 59_990 });
         assert!(!lease.fresh(at(10, 10)));
     }
 

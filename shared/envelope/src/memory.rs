@@ -29,7 +29,10 @@ fn advise<T: WholePages>(value: &mut T, advice: Advice) {
     let address = std::ptr::from_mut(value).cast();
     // SAFETY: the range is exactly the pages of `value`, which is borrowed for the call; neither advice moves,
     // unmaps or writes them in this process.
-    #[expect(unsafe_code, reason = "madvise is unsafe because some of its advice frees memory; these two do not")]
+    #[expect(
+        unsafe_code,
+        reason = "madvise is unsafe because some of its advice frees memory; these two do not"
+    )]
     let told = unsafe { madvise(address, size_of::<T>(), advice) };
     if let Err(errno) = told {
         // Systems with larger pages (arm64 with 64 KiB) refuse ranges that are not aligned to theirs.

@@ -32,14 +32,16 @@ impl Pool {
         let epoch = RESEED.load(Ordering::Acquire);
         let page = &mut *self.page;
         if page.left < NONCE_LEN || page.epoch != epoch {
-            aws_lc_rs::rand::fill(&mut page.bytes).map_err(|_| EnvelopeError::Internal { what: "no randomness" })?;
+            aws_lc_rs::rand::fill(&mut page.bytes)
+                .map_err(|_| EnvelopeError::Internal { what: "no randomness" })?;
             page.left = page.bytes.len();
             page.epoch = epoch;
         }
         let end = page.left;
         page.left -= NONCE_LEN;
         let mut nonce = [0; NONCE_LEN];
-        let taken = page.bytes.get_mut(page.left..end).ok_or(EnvelopeError::Internal { what: "pool bounds" })?;
+        let taken =
+            page.bytes.get_mut(page.left..end).ok_or(EnvelopeError::Internal { what: "pool bounds" })?;
         nonce.copy_from_slice(taken);
         taken.fill(0);
         // Independent of the pool, so the nonce stays uniform.

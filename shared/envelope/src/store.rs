@@ -101,7 +101,8 @@ impl KeyEntry {
 
     #[inline]
     pub(crate) fn expired(&self, now: Now) -> bool {
-        now.wall >= self.not_after_wall.load(Ordering::Acquire) || now.boot >= self.not_after_boot.load(Ordering::Acquire)
+        now.wall >= self.not_after_wall.load(Ordering::Acquire)
+            || now.boot >= self.not_after_boot.load(Ordering::Acquire)
     }
 
     pub(crate) fn gone(&self) -> bool {

@@ -100,16 +100,17 @@ impl StreamEncryptor {
         out.resize(before + self.buffer.len() + TAG_LEN, 0);
         let sealed = out.get_mut(before..).unwrap_or_default();
         let chunk = Chunk::Of { counter: self.counter, last };
-        let done = self.cipher.seal(chunk, &self.aad, &self.buffer, sealed).and_then(|()| self.permit.recheck());
+        let done =
+            self.cipher.seal(chunk, &self.aad, &self.buffer, sealed).and_then(|()| self.permit.recheck());
         if let Err(error) = done {
             out.truncate(before);
             return Err(error);
         }
         self.buffer.zeroize();
-        self.counter = self
-            .counter
-            .checked_add(1)
-            .ok_or(EnvelopeError::TooLarge { bytes: usize::MAX, most: u32::MAX as usize * CHUNK_SIZE as usize })?;
+        self.counter = self.counter.checked_add(1).ok_or(EnvelopeError::TooLarge {
+            bytes: usize::MAX,
+            most: u32::MAX as usize * CHUNK_SIZE as usize,
+        })?;
         Ok(())
     }
 }
@@ -126,7 +127,13 @@ pub struct StreamDecryptor {
 }
 
 impl StreamDecryptor {
-    pub(crate) fn new(instance: Instance, entry: Arc<KeyEntry>, size: u32, aad: Vec<u8>, cipher: MessageCipher) -> Self {
+    pub(crate) fn new(
+        instance: Instance,
+        entry: Arc<KeyEntry>,
+        size: u32,
+        aad: Vec<u8>,
+        cipher: MessageCipher,
+    ) -> Self {
         let chunk = size as usize + TAG_LEN;
         // The size comes from outside and is bounded by the caller; memory is taken as bytes arrive.
         Self { permit: Permit { instance, entry }, chunk, aad, cipher, counter: 0, buffer: Vec::new() }

@@ -165,7 +165,11 @@ impl TestCloud {
     /// The raw data keys of an instance, oldest first, for scans of memory.
     #[must_use]
     pub fn raw_keys(&self, name: &InstanceName) -> Vec<(Uuid, [u8; 32])> {
-        self.lock().keys.get(name).map(|keys| keys.iter().map(|(id, _, key)| (*id, *key)).collect()).unwrap_or_default()
+        self.lock()
+            .keys
+            .get(name)
+            .map(|keys| keys.iter().map(|(id, _, key)| (*id, *key)).collect())
+            .unwrap_or_default()
     }
 
     /// Gives an instance a data key of the test's choice, as its current one.
@@ -247,7 +251,9 @@ fn answer(
             }
             keys.len() - 1
         }
-        Wanted::DataKey(wanted) => keys.iter().position(|(id, _, _)| *id == wanted).ok_or(SourceError::NotFound)?,
+        Wanted::DataKey(wanted) => {
+            keys.iter().position(|(id, _, _)| *id == wanted).ok_or(SourceError::NotFound)?
+        }
     };
     let current = index + 1 == keys.len();
     let (data_key_id, generation, key) = keys.get(index).copied().ok_or(SourceError::NotFound)?;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use uuid::Uuid;
 
 /// The most prepared keys of one thread; beyond it an old one makes room.
-const MOST_ENTRIES: usize = 16_384;
+const MOST_ENTRIES: usize = 12_288;
 const ENTRIES_PER_PAGE: usize = 14;
 /// Uses are told to the shared counters this often.
 const FLUSH_EVERY: u32 = 1024;

@@ -61,7 +61,11 @@ impl Opener {
 ///
 /// # Errors
 /// `MalformedRecord` if `transport_key` is not a public key.
-pub fn seal_for(transport_key: &str, data_key_id: Uuid, key: &[u8; KEY_LEN]) -> Result<String, EnvelopeError> {
+pub fn seal_for(
+    transport_key: &str,
+    data_key_id: Uuid,
+    key: &[u8; KEY_LEN],
+) -> Result<String, EnvelopeError> {
     let theirs: [u8; POINT_LEN] = STANDARD
         .decode(transport_key)
         .ok()
@@ -83,7 +87,8 @@ fn one_time() -> Result<(EphemeralPrivateKey, [u8; POINT_LEN]), EnvelopeError> {
     let failed = |_| EnvelopeError::Internal { what: "no one-time key" };
     let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).map_err(failed)?;
     let public = private.compute_public_key().map_err(failed)?;
-    let public = public.as_ref().try_into().map_err(|_| EnvelopeError::Internal { what: "length of a point" })?;
+    let public =
+        public.as_ref().try_into().map_err(|_| EnvelopeError::Internal { what: "length of a point" })?;
     Ok((private, public))
 }
 

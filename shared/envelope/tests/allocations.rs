@@ -1,5 +1,10 @@
 //! A hit allocates once at most, and takes no lock that another thread holds. Alone: it counts allocations.
-#![allow(clippy::unwrap_used, clippy::panic, unsafe_code, reason = "tests; a counting allocator is unsafe by trait")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    unsafe_code,
+    reason = "tests; a counting allocator is unsafe by trait"
+)]
 
 use claviger_envelope::testing::TestCloud;
 use claviger_envelope::{Context, Envelope};

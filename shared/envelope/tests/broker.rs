@@ -114,12 +114,15 @@ async fn i2_only_the_broker_saying_so_is_a_suspension() {
 #[tokio::test]
 async fn proofs_come_back_one_for_each_policy_and_nonsense_is_no_proof() {
     let (broker, seen) = server(|_| {
-        (200, json!({"proofs": [
-            {"policyId": "a", "result": "proven", "provenUntil": 77},
-            {"policyId": "b", "result": "suspended"},
-            {"policyId": "c", "result": "perhaps", "provenUntil": 78},
-            {"policyId": "d", "result": "proven"},
-        ]}))
+        (
+            200,
+            json!({"proofs": [
+                {"policyId": "a", "result": "proven", "provenUntil": 77},
+                {"policyId": "b", "result": "suspended"},
+                {"policyId": "c", "result": "perhaps", "provenUntil": 78},
+                {"policyId": "d", "result": "proven"},
+            ]}),
+        )
     })
     .await;
     let proofs = broker.prove(&["a".into(), "b".into()]).await.unwrap();

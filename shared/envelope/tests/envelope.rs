@@ -4,7 +4,8 @@
 use claviger_envelope::source::{ProofResult, SourceError};
 use claviger_envelope::testing::TestCloud;
 use claviger_envelope::{
-    CloseCause, Closed, Config, Context, Envelope, EnvelopeError, Instance, Unavailable, generation_of, header_digest,
+    CloseCause, Closed, Config, Context, Envelope, EnvelopeError, Instance, Unavailable, generation_of,
+    header_digest,
 };
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -229,6 +230,9 @@ async fn i3_while_nobody_watches_only_a_fresh_proof_opens() {
     app.cloud.proofs_answer(ProofResult::Unavailable);
     assert_eq!(app.acme().decrypt(&NOTE, &record).await, Err(UNPROVEN));
     app.cloud.proofs_answer(ProofResult::Suspended);
+    assert_eq!(app.acme().decrypt(&NOTE, &record).await, Err(UNPROVEN));
+    assert_eq!(app.cloud.proofs.load(Ordering::SeqCst), 2, "an outage does not make every request ask anew");
+    app.cloud.clock.advance(1_000);
     assert_eq!(app.acme().decrypt(&NOTE, &record).await, Err(EnvelopeError::Suspended));
 }
 
@@ -246,7 +250,8 @@ async fn i3_an_unproven_policy_of_a_watched_shard_needs_a_proof_and_the_others_d
 
 #[tokio::test(start_paused = true)]
 async fn proofs_of_many_policies_travel_in_one_call() {
-    let app = app_on(TestCloud::new(), Config { proof_window: Duration::from_millis(20), ..Config::default() });
+    let app =
+        app_on(TestCloud::new(), Config { proof_window: Duration::from_millis(20), ..Config::default() });
     let handles: Vec<_> = (0..50).map(|n| app.client.instance(&format!("org-{n}"), "s", "jira")).collect();
     for handle in &handles {
         handle.encrypt(&NOTE, b"x").await.unwrap();
@@ -289,9 +294,10 @@ async fn a10_a_thousand_first_touches_make_one_request() {
 #[tokio::test]
 async fn suspended_and_not_found_are_remembered_for_a_second_and_no_longer() {
     let app = app();
-    for (answer, error) in
-        [(SourceError::Suspended, EnvelopeError::Suspended), (SourceError::NotFound, EnvelopeError::NotEntitled)]
-    {
+    for (answer, error) in [
+        (SourceError::Suspended, EnvelopeError::Suspended),
+        (SourceError::NotFound, EnvelopeError::NotEntitled),
+    ] {
         app.cloud.broker_answers(Some(answer));
         let before = app.fetches();
         for _ in 0..10 {
@@ -372,7 +378,11 @@ async fn a_newer_version_is_written_and_the_older_ones_are_still_read() {
     let second = acme.encrypt(&NOTE, b"secret").await.unwrap();
     assert_ne!(first[1..17], second[1..17]);
     assert_eq!(acme.decrypt(&NOTE, &first).await.unwrap(), b"secret");
-    assert_eq!(acme.try_encrypt(&NOTE, b"x").unwrap()[1..17], second[1..17], "reading the old one changes nothing");
+    assert_eq!(
+        acme.try_encrypt(&NOTE, b"x").unwrap()[1..17],
+        second[1..17],
+        "reading the old one changes nothing"
+    );
 }
 
 #[tokio::test]
@@ -487,4 +497,22 @@ async fn usage_and_refusals_are_counted() {
     assert_eq!(metrics.refusals.get("tampered-or-wrong-context"), Some(&1));
     assert_eq!(metrics.usage["id-acme"].kms_calls, 1);
     assert!(metrics.lease_fresh && metrics.lease_age_millis == Some(0));
+}
+
+#[tokio::test]
+async fn past_its_hard_limit_of_uses_a_version_is_not_written_and_a_newer_one_is_asked_for() {
+    let config = Config { hard_uses: 5_000, key_lifetime: Duration::from_secs(20), ..Config::default() };
+    let app = app_on(TestCloud::new(), config);
+    let acme = app.acme();
+    let first = acme.encrypt(&NOTE, b"x").await.unwrap();
+    for _ in 0..6_000 {
+        acme.try_encrypt(&NOTE, b"x").unwrap();
+    }
+    app.cloud.clock.advance(19_000);
+    let _ = acme.try_encrypt(&NOTE, b"x");
+    assert!(acme.encrypt(&NOTE, b"x").await.is_err(), "the broker has no newer one yet");
+    app.cloud.rotate(acme.name());
+    let second = acme.encrypt(&NOTE, b"x").await.unwrap();
+    assert_ne!(first[1..17], second[1..17]);
+    assert!(acme.decrypt(&NOTE, &first).await.is_ok(), "it is still read");
 }

@@ -142,7 +142,10 @@ fn r7_after_a_close_a_scan_of_the_whole_process_finds_no_data_key() {
     for thread in threads {
         thread.join().unwrap();
     }
-    assert!(during.len() >= 10, "both halves of one raw key and of a prepared one in each thread, {during:#?}");
+    assert!(
+        during.len() >= 10,
+        "both halves of one raw key and of a prepared one in each thread, {during:#?}"
+    );
     assert!(after.is_empty(), "{after:#?}");
 }
 

@@ -6,8 +6,8 @@ use claviger_envelope::fence::{FenceError, FenceReader, WatchedShard};
 use claviger_envelope::format::STREAM_HEADER_LEN;
 use claviger_envelope::source::{DataKey, Proof, SourceError, Wanted};
 use claviger_envelope::{
-    Context, Envelope, EnvelopeError, FenceSnapshot, Header, InstanceName, KeyBytes, KeySource, generation_of,
-    header_digest,
+    Context, Envelope, EnvelopeError, FenceSnapshot, Header, InstanceName, KeyBytes, KeySource,
+    generation_of, header_digest,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -114,7 +114,9 @@ async fn the_library_agrees_with_every_vector() {
         let vector: Vector = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let answer = read(&vector).await;
         match vector.result.as_str() {
-            "accept" => assert_eq!(hex::encode(answer.unwrap()), vector.plaintext.unwrap(), "{}", path.display()),
+            "accept" => {
+                assert_eq!(hex::encode(answer.unwrap()), vector.plaintext.unwrap(), "{}", path.display())
+            }
             _ => assert_eq!(answer.unwrap_err().slug(), vector.slug.unwrap(), "{}", path.display()),
         }
         seen += 1;

@@ -97,9 +97,11 @@ impl Broker {
             .body(body)
             .map_err(unreachable)?;
         instructions.apply_to_request_http1x(&mut request);
-        let request = reqwest::Request::try_from(request).map_err(|error| unreachable(error.without_url()))?;
+        let request =
+            reqwest::Request::try_from(request).map_err(|error| unreachable(error.without_url()))?;
 
-        let mut response = self.http.execute(request).await.map_err(|error| unreachable(error.without_url()))?;
+        let mut response =
+            self.http.execute(request).await.map_err(|error| unreachable(error.without_url()))?;
         let status = response.status().as_u16();
         let mut answer = Vec::new();
         while let Some(part) = response.chunk().await.map_err(|error| unreachable(error.without_url()))? {
@@ -205,8 +207,9 @@ impl KeySource for Broker {
         };
         let answer = self.post("/v1/data-keys", &request).await?;
         // Deserialisation errors quote their input; the key in it is sealed, but it is nobody's business.
-        let answer: DataKeyAnswer = serde_json::from_slice(&answer)
-            .map_err(|error| SourceError::Unreachable(format!("its answer is no data key ({:?})", error.classify())))?;
+        let answer: DataKeyAnswer = serde_json::from_slice(&answer).map_err(|error| {
+            SourceError::Unreachable(format!("its answer is no data key ({:?})", error.classify()))
+        })?;
         let key = opener
             .open(&answer.key, answer.data_key_id)
             .map_err(|_| SourceError::Unreachable("its key was not sealed to this request".into()))?;
@@ -230,8 +233,9 @@ impl KeySource for Broker {
 
     async fn prove(&self, policies: &[String]) -> Result<Vec<Proof>, SourceError> {
         let answer = self.post("/v1/proofs", &ProofsRequest { policies }).await?;
-        let answer: ProofsAnswer = serde_json::from_slice(&answer)
-            .map_err(|error| SourceError::Unreachable(format!("its answer is no proof ({:?})", error.classify())))?;
+        let answer: ProofsAnswer = serde_json::from_slice(&answer).map_err(|error| {
+            SourceError::Unreachable(format!("its answer is no proof ({:?})", error.classify()))
+        })?;
         let proof = |proof: ProofAnswer| Proof {
             result: match proof.result.as_str() {
                 "proven" if proof.proven_until.is_some() => ProofResult::Proven,

@@ -98,7 +98,9 @@ fn text<'a>(item: &'a Item, name: &str) -> Result<&'a str, String> {
 fn number<T: std::str::FromStr>(item: &Item, name: &str) -> Result<Option<T>, String> {
     match item.get(name) {
         None => Ok(None),
-        Some(AttributeValue::N(value)) => value.parse().map(Some).map_err(|_| format!("`{name}` is out of range")),
+        Some(AttributeValue::N(value)) => {
+            value.parse().map(Some).map_err(|_| format!("`{name}` is out of range"))
+        }
         Some(_) => Err(format!("`{name}` is not a number")),
     }
 }
@@ -109,7 +111,9 @@ fn list(item: &Item, name: &str) -> Result<Vec<String>, String> {
         Some(AttributeValue::Ss(values)) => Ok(values.clone()),
         Some(AttributeValue::L(values)) => values
             .iter()
-            .map(|value| value.as_s().cloned().map_err(|_| format!("`{name}` holds something else than text")))
+            .map(|value| {
+                value.as_s().cloned().map_err(|_| format!("`{name}` holds something else than text"))
+            })
             .collect(),
         Some(_) => Err(format!("`{name}` is not a list")),
     }
@@ -152,9 +156,13 @@ mod tests {
         for parts in [closed.as_slice(), &open, &shard] {
             assert_eq!(read_item(&item(parts), &mut snapshot), Ok(()));
         }
-        assert!(matches!(snapshot.policies.as_slice(),
-            [FencedPolicy { epoch: 3, closed: true, min_write_generation: 2, .. },
-             FencedPolicy { epoch: 4, closed: false, min_write_generation: 0, .. }]));
+        assert!(matches!(
+            snapshot.policies.as_slice(),
+            [
+                FencedPolicy { epoch: 3, closed: true, min_write_generation: 2, .. },
+                FencedPolicy { epoch: 4, closed: false, min_write_generation: 0, .. }
+            ]
+        ));
         assert!(matches!(snapshot.shards.as_slice(),
             [WatchedShard { shard: 3, watched_until: 1_800_000_000_000, unproven }] if unproven == &["p9"]));
     }
