@@ -52,7 +52,7 @@ pub(crate) struct ShardState {
 
 /// What is known of one policy. The hot path reads it; only polls and proofs write it.
 pub(crate) struct PolicyState {
-    pub(crate) id: Box<str>,
+    pub(crate) id: Arc<str>,
     shard: Arc<ShardState>,
     closed: AtomicBool,
     epoch: AtomicU64,
@@ -123,7 +123,7 @@ pub(crate) struct Policies {
 
 #[derive(Default)]
 struct PoliciesInner {
-    policies: HashMap<Box<str>, Arc<PolicyState>>,
+    policies: HashMap<Arc<str>, Arc<PolicyState>>,
     shards: HashMap<u16, Arc<ShardState>>,
     fenced: HashMap<String, FencedPolicy>,
     unproven: HashSet<String>,
@@ -153,17 +153,18 @@ impl Policies {
         let shard = inner.shard(shard);
         let fenced = inner.fenced.get(id);
         let closed = fenced.is_some_and(|item| item.closed);
+        let id: Arc<str> = id.into();
         let policy = Arc::new(PolicyState {
-            id: id.into(),
+            id: id.clone(),
             shard,
             closed: AtomicBool::new(closed),
             epoch: AtomicU64::new(fenced.map_or(0, |item| item.epoch)),
             min_write_generation: AtomicU32::new(fenced.map_or(0, |item| item.min_write_generation)),
-            unproven: AtomicBool::new(inner.unproven.contains(id)),
+            unproven: AtomicBool::new(inner.unproven.contains(&*id)),
             proven_until: AtomicI64::new(0),
             closed_at: AtomicU64::new(if closed { self.closes.load(Ordering::Acquire) } else { 0 }),
         });
-        inner.policies.insert(id.into(), policy.clone());
+        inner.policies.insert(id, policy.clone());
         policy
     }
 

@@ -75,16 +75,16 @@ impl Header {
     #[inline]
     pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
-        let parts: [&[u8]; 5] = [
-            &[self.version],
-            self.data_key_id.as_bytes(),
-            &self.generation.to_be_bytes(),
-            &self.nonce,
-            &self.commitment,
-        ];
-        for (to, from) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
-        }
+        // Constant ranges of a constant length: no check is left at run time.
+        let (version, rest) = bytes.split_at_mut(1);
+        let (id, rest) = rest.split_at_mut(16);
+        let (generation, rest) = rest.split_at_mut(4);
+        let (nonce, commitment) = rest.split_at_mut(NONCE_LEN);
+        version.copy_from_slice(&[self.version]);
+        id.copy_from_slice(self.data_key_id.as_bytes());
+        generation.copy_from_slice(&self.generation.to_be_bytes());
+        nonce.copy_from_slice(&self.nonce);
+        commitment.copy_from_slice(&self.commitment);
         bytes
     }
 }

@@ -174,7 +174,7 @@ pub(crate) enum Unusable {
 
 /// An app instance as this process knows it.
 pub(crate) struct InstanceState {
-    pub(crate) name: InstanceName,
+    pub(crate) name: Arc<InstanceName>,
     pub(crate) number: u64,
 }
 
@@ -185,7 +185,7 @@ pub(crate) struct Store {
 
 #[derive(Default)]
 struct StoreInner {
-    instances: HashMap<InstanceName, Arc<InstanceState>>,
+    instances: HashMap<Arc<InstanceName>, Arc<InstanceState>>,
     ids: HashMap<u64, Arc<InstanceIds>>,
     writers: HashMap<u64, Arc<KeyEntry>>,
     readers: HashMap<(u64, Uuid), Arc<KeyEntry>>,
@@ -211,6 +211,7 @@ impl Store {
         if let Some(instance) = inner.instances.get(&name) {
             return instance.clone();
         }
+        let name = Arc::new(name);
         let instance = Arc::new(InstanceState { name: name.clone(), number: number() });
         inner.instances.insert(name, instance.clone());
         instance
@@ -268,7 +269,7 @@ impl Store {
                 && std::ptr::eq(&raw const *ids.policy, policy)
             {
                 organisation = Some(ids.organisation_id.to_string());
-                names.push(instance.name.clone());
+                names.push(InstanceName::clone(&instance.name));
             }
         }
         names.sort_by(|a, b| (&a.organisation, &a.site, &a.app).cmp(&(&b.organisation, &b.site, &b.app)));
@@ -276,7 +277,7 @@ impl Store {
     }
 
     pub(crate) fn all_instances(&self) -> Vec<InstanceName> {
-        self.lock().instances.keys().cloned().collect()
+        self.lock().instances.keys().map(|name| InstanceName::clone(name)).collect()
     }
 
     pub(crate) fn keys(&self) -> usize {
