@@ -84,8 +84,12 @@ impl DeliverEffect<'_> {
             version: 1,
         };
         match self.tickets.save_ticket(&ticket).await {
-            // It is there: this effect was delivered before.
-            Ok(()) | Err(StoreError::Conflict) => Ok(()),
+            Ok(()) => Ok(()),
+            // Delivered before, if it is there; else somebody else was at the same item.
+            Err(StoreError::Conflict) => match self.tickets.ticket(&row.organisation, id).await? {
+                Some(_) => Ok(()),
+                None => Err(StoreError::Conflict.into()),
+            },
             Err(other) => Err(other.into()),
         }
     }

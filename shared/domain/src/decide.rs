@@ -126,6 +126,7 @@ pub fn enrol(
         fence: Fence::default(),
         generation: 1,
         ticket: None,
+        told: Epoch::default(),
         probed_at: None,
         audit: AuditHead::default(),
         version: 0,
@@ -674,28 +675,37 @@ fn restoration_probed(
     Ok(Change { next, effects })
 }
 
-fn instances_restored(policy: &EncryptionPolicy, epoch: Epoch) -> Result<Change, Refusal> {
+/// Whether a finished fan-out is news: of the fence's own epoch, and for the first time.
+fn newly_told(policy: &EncryptionPolicy, epoch: Epoch) -> Result<(), Refusal> {
     if epoch < policy.fence.epoch {
         return Err(Refusal::Stale);
     }
+    if epoch == policy.told {
+        return Err(Refusal::Redundant);
+    }
+    Ok(())
+}
+
+fn instances_restored(policy: &EncryptionPolicy, epoch: Epoch) -> Result<Change, Refusal> {
+    newly_told(policy, epoch)?;
     let Lifecycle::Active { .. } = policy.lifecycle else {
         return illegal(policy);
     };
     let mut next = policy.clone();
-    let Some(ticket) = next.ticket.take() else {
-        return Err(Refusal::Redundant);
-    };
+    next.told = epoch;
     let body = "Access is restored for every app instance. No acknowledged write was lost.".to_owned();
-    Ok(Change { next, effects: vec![Effect::ResolveTicket { ticket, body }] })
+    let effects = next.ticket.take().map(|ticket| Effect::ResolveTicket { ticket, body });
+    Ok(Change { next, effects: effects.into_iter().collect() })
 }
 
 fn instances_suspended(policy: &EncryptionPolicy, epoch: Epoch, instances: u64) -> Result<Change, Refusal> {
-    if epoch < policy.fence.epoch {
-        return Err(Refusal::Stale);
-    }
-    let (Lifecycle::Suspended { .. }, Some(ticket)) = (&policy.lifecycle, policy.ticket) else {
+    newly_told(policy, epoch)?;
+    let Lifecycle::Suspended { .. } = policy.lifecycle else {
         return illegal(policy);
     };
+    let mut next = policy.clone();
+    next.told = epoch;
     let body = format!("Every app instance was told to stop: {instances}.");
-    Ok(Change { next: policy.clone(), effects: vec![Effect::CommentTicket { ticket, body }] })
+    let effects = next.ticket.map(|ticket| Effect::CommentTicket { ticket, body });
+    Ok(Change { next, effects: effects.into_iter().collect() })
 }

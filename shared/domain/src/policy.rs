@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::Mode;
 use crate::fact::AuditHead;
-use crate::fence::Fence;
+use crate::fence::{Epoch, Fence};
 use crate::ids::{OrganisationId, PolicyId, TicketId};
 use crate::observation::{NoAnswerKind, RefusalKind};
 use crate::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
@@ -226,6 +226,9 @@ pub struct EncryptionPolicy {
     pub generation: u64,
     /// The open ticket of a revocation, complete or not.
     pub ticket: Option<TicketId>,
+    /// Epoch of the newest order that every instance has been told of: a fan-out that is carried out twice
+    /// is finished once.
+    pub told: Epoch,
     /// Start of the newest probe that changed something; an older one is dropped.
     pub probed_at: Option<Timestamp>,
     /// The end of its chain of facts.

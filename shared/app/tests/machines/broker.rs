@@ -1,0 +1,124 @@
+//! Data keys and proofs: what the data plane gets, and when it stops.
+
+use claviger_app::hand_out_data_key::HandOutError;
+use claviger_app::messages::ProbeMessage;
+use claviger_app::ports::DataKeyChoice;
+use claviger_app::prove_policies::{Proof, ProvePolicies};
+use claviger_domain::ids::DataKeyId;
+use claviger_domain::observation::{NoAnswerKind, Observation};
+use claviger_testkit::SequentialIds;
+use jiff::SignedDuration;
+
+use crate::world::{DISABLED, NOTES_ROLE, World};
+
+#[tokio::test]
+async fn r7_the_broker_gives_nothing_out_after_the_cut_off_cached_keys_included() {
+    let world = World::with_acme().await;
+    world.asks_for_key().await.unwrap();
+    world.cut_off().await;
+    world.keys.forget_calls();
+    let refused = world.asks_for_key().await.err().unwrap();
+    assert!(matches!(refused, HandOutError::Suspended));
+    assert!(world.keys.calls().is_empty(), "no key of a suspended organisation is used");
+    world.restore().await;
+    world.asks_for_key().await.unwrap();
+}
+
+#[tokio::test]
+async fn a10_many_requests_for_one_data_key_cost_one_unwrap_each_lifetime() {
+    let world = World::with_acme().await;
+    world.keys.forget_calls();
+    let asked = (0..100).map(|_| world.asks_for_key());
+    for answer in futures_util::future::join_all(asked).await {
+        answer.unwrap();
+    }
+    assert_eq!(world.keys.calls().len(), 1);
+    world.later(301);
+    world.asks_for_key().await.unwrap();
+    assert_eq!(world.keys.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn i1_a_data_key_bears_an_end_of_five_minutes_at_most() {
+    let world = World::with_acme().await;
+    let key = world.asks_for_key().await.unwrap();
+    assert!(key.not_after <= world.now() + SignedDuration::from_mins(5));
+    assert!(key.proven_until <= world.now() + SignedDuration::from_secs(10));
+}
+
+#[tokio::test]
+async fn r5_a_degraded_realm_is_served_from_the_other_region() {
+    let world = World::with_acme().await;
+    let before = world.asks_for_key().await.unwrap();
+    world.later(301);
+    world.keys.answer(&world.key("eu-central-1"), DISABLED);
+    let after = world.asks_for_key().await.unwrap();
+    assert_eq!(after.key.as_slice(), before.key.as_slice());
+    let hints = world.store.take_queued_probes();
+    assert!(matches!(&hints[..], [(ProbeMessage::Probe { data_key: Some(_), .. }, _)]), "{hints:?}");
+}
+
+#[tokio::test]
+async fn r3_a_refusal_that_the_broker_meets_is_a_hint_and_suspends_nobody() {
+    let world = World::with_acme().await;
+    world.keys_answer(DISABLED);
+    let refused = world.asks_for_key().await.err().unwrap();
+    assert!(matches!(refused, HandOutError::Unavailable { .. }));
+    assert!(world.policy().await.fence.is_open());
+    assert_eq!(world.store.take_queued_probes().len(), 2);
+}
+
+#[tokio::test]
+async fn r3_a_key_store_that_gives_no_answer_is_temporary_and_no_hint() {
+    let world = World::with_acme().await;
+    world.keys_answer(Observation::NoAnswer(NoAnswerKind::Throttled));
+    let refused = world.asks_for_key().await.err().unwrap();
+    assert!(matches!(refused, HandOutError::Unavailable { .. }));
+    assert!(world.store.take_queued_probes().is_empty());
+}
+
+#[tokio::test]
+async fn i7_nobody_gets_a_data_key_of_an_instance_that_is_not_its_own() {
+    let world = World::with_acme().await;
+    let key = world.asks_for_key().await.unwrap();
+    let unknown = DataKeyId::from_uuid(SequentialIds::uuid(0xdead));
+    for (role, organisation, choice) in [
+        ("arn:aws:iam::111111111111:role/other-app", "acme", DataKeyChoice::Current),
+        ("arn:aws:iam::999999999999:role/notes-app", "acme", DataKeyChoice::Current),
+        (NOTES_ROLE, "globex", DataKeyChoice::Current),
+        (NOTES_ROLE, "globex", DataKeyChoice::Id(key.id)),
+        (NOTES_ROLE, "acme", DataKeyChoice::Id(unknown)),
+        (NOTES_ROLE, "acme", DataKeyChoice::Version(2)),
+    ] {
+        let refused = world.asks_for_key_as(role, organisation, choice).await.err().unwrap();
+        assert!(matches!(refused, HandOutError::NotFound), "{role} {organisation} {choice:?}");
+    }
+}
+
+#[tokio::test]
+async fn r2_a_proof_is_a_real_unwrap_shared_for_ten_seconds_and_refused_when_the_key_is() {
+    let world = World::with_acme().await;
+    let policy = world.policy().await.id;
+    let prove = ProvePolicies {
+        policies: &world.store,
+        proofs: &world.store,
+        probe: world.probe(),
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    world.keys.forget_calls();
+    let first = prove.run(&[policy]).await;
+    assert!(
+        matches!(first[0].1, Proof::Proven { until } if until == world.now() + SignedDuration::from_secs(10))
+    );
+    let cost = world.keys.calls().len();
+    assert!(cost > 0);
+    world.keys_answer(DISABLED);
+    world.later(9);
+    assert_eq!(prove.run(&[policy]).await, first, "shared by all brokers");
+    assert_eq!(world.keys.calls().len(), cost);
+    world.later(2);
+    assert_eq!(prove.run(&[policy]).await[0].1, Proof::Unavailable);
+    world.sweep().await.unwrap();
+    assert_eq!(prove.run(&[policy]).await[0].1, Proof::Suspended);
+}

@@ -1,0 +1,274 @@
+//! From a lost key to cut off, told and restored.
+
+use claviger_app::messages::{FanOut, ProbeMessage};
+use claviger_app::ports::{Instances, StoreError, WatchList};
+use claviger_app::sweep::Swept;
+use claviger_domain::effect::{Effect, Order};
+use claviger_domain::fence::Epoch;
+use claviger_domain::instance::InstanceStatus;
+use claviger_domain::observation::{NoAnswerKind, Observation};
+use claviger_domain::ticket::TicketStatus;
+use claviger_testkit::builders;
+use jiff::SignedDuration;
+use rstest::rstest;
+
+use crate::world::{DENIED, DISABLED, USABLE, World, correlation};
+
+#[tokio::test]
+async fn e12_an_approved_policy_and_instance_are_provisioned_with_canaries_and_one_data_key() {
+    let world = World::with_acme().await;
+    let policy = world.policy().await;
+    assert_eq!(policy.lifecycle.slug(), "active");
+    assert!(policy.keys.values().all(|key| key.canary.is_some()));
+    assert_eq!(world.instances().await[0].status.slug(), "active");
+    let generated = world.keys.calls().iter().filter(|call| call.operation == "GenerateDataKey").count();
+    assert_eq!(generated, 1, "one data key is made once and wrapped for the other region");
+}
+
+#[tokio::test]
+async fn r2_a_sweep_alone_finds_a_revocation_whose_events_were_all_lost() {
+    let world = World::with_acme().await;
+    world.keys_answer(DISABLED);
+    world.sweep().await.unwrap();
+    let policy = world.policy().await;
+    assert_eq!(policy.lifecycle.slug(), "suspended");
+    let item = world.store.fence(policy.id).expect("the fence item is written with the decision");
+    assert!(!item.fence.is_open());
+    world.drain().await;
+    assert!(matches!(world.instances().await[0].status, InstanceStatus::Suspended { .. }));
+    let tickets = world.tickets().await;
+    assert_eq!(tickets[0].title, "CMK revocation started for AWS account 222222222222");
+    assert!(tickets[0].comments.iter().any(|comment| comment.body.contains("told to stop: 1")));
+}
+
+#[tokio::test]
+async fn r6_a_definite_refusal_costs_two_decrypts_per_region_and_no_other_kms_call() {
+    let world = World::with_acme().await;
+    world.keys_answer(DISABLED);
+    world.keys.forget_calls();
+    world.sweep().await.unwrap();
+    let calls = world.keys.calls();
+    assert_eq!(calls.len(), 4);
+    assert!(calls.iter().all(|call| call.operation == "Decrypt"));
+    assert_eq!(world.keys.control_count(), 0);
+}
+
+#[rstest]
+#[case(NoAnswerKind::Throttled)]
+#[case(NoAnswerKind::Unreachable)]
+#[case(NoAnswerKind::OurFault)]
+#[tokio::test]
+async fn i2_a_day_without_answers_suspends_nobody_and_lists_the_policy_as_unproven(
+    #[case] kind: NoAnswerKind,
+) {
+    let world = World::with_acme().await;
+    world.keys_answer(Observation::NoAnswer(kind));
+    for _ in 0..24 * 60 {
+        assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 1 });
+        world.later(60);
+    }
+    let policy = world.policy().await;
+    assert!(policy.fence.is_open());
+    assert_eq!(world.store.last_beat(policy.shard).await.unwrap().unwrap().unproven, [policy.id]);
+    world.keys_answer(USABLE);
+    assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 0 });
+    assert!(world.tickets().await.is_empty());
+}
+
+#[tokio::test]
+async fn r4_access_denied_suspends_when_it_persists_and_the_controls_are_healthy() {
+    let world = World::with_acme().await;
+    world.keys_answer(DENIED);
+    world.sweep().await.unwrap();
+    assert!(world.policy().await.fence.is_open());
+    world.later(30);
+    world.sweep().await.unwrap();
+    assert!(world.policy().await.fence.is_open());
+    world.later(30);
+    world.sweep().await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+}
+
+#[tokio::test]
+async fn r4_describe_key_turns_an_ambiguous_refusal_into_a_definite_one() {
+    let world = World::with_acme().await;
+    world.keys_answer(DENIED);
+    for region in ["eu-central-1", "eu-west-1"] {
+        let described = claviger_app::ports::KeyDescription {
+            state: "PendingDeletion".to_owned(),
+            ..claviger_testkit::a_description()
+        };
+        world.keys.describe_as(&world.key(region), Ok(described));
+    }
+    world.sweep().await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+}
+
+#[tokio::test]
+async fn r4_access_denied_while_the_controls_fail_suspends_nobody() {
+    let world = World::with_acme().await;
+    world.keys_answer(DENIED);
+    world.keys.control(&builders::parsed("eu-west-1"), false);
+    for _ in 0..100 {
+        world.sweep().await.unwrap();
+        world.later(60);
+    }
+    assert!(world.policy().await.fence.is_open());
+}
+
+#[tokio::test]
+async fn i3_a_sweep_that_cannot_write_its_beat_leaves_the_shard_unwatched() {
+    let world = World::with_acme().await;
+    world.sweep().await.unwrap();
+    let shard = world.policy().await.shard;
+    let before = world.store.last_beat(shard).await.unwrap().unwrap();
+    world.later(60);
+    world.store.fail_changes([StoreError::Unavailable { reason: "test".to_owned() }]);
+    world.sweep().await.unwrap_err();
+    assert_eq!(world.store.last_beat(shard).await.unwrap().unwrap(), before);
+}
+
+#[tokio::test]
+async fn i3_a_revocation_that_cannot_be_committed_leaves_the_policy_unproven() {
+    let world = World::with_acme().await;
+    world.keys_answer(DISABLED);
+    world.store.fail_changes([StoreError::Unavailable { reason: "test".to_owned() }]);
+    assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 1 });
+    world.later(60);
+    world.sweep().await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+}
+
+#[tokio::test]
+async fn r9_a_hinted_probe_that_succeeds_is_repeated_because_kms_may_be_propagating() {
+    let world = World::with_acme().await;
+    world.store.take_queued_probes();
+    world.hinted().await.unwrap();
+    let queued = world.store.take_queued_probes();
+    let [(ProbeMessage::Probe { attempt: 1, .. }, delay)] = &queued[..] else {
+        panic!("{queued:?}");
+    };
+    assert_eq!(*delay, SignedDuration::from_secs(5));
+    world.keys_answer(DISABLED);
+    world.hinted().await.unwrap();
+    assert!(world.store.take_queued_probes().is_empty(), "what is found needs no repetition");
+    assert!(!world.policy().await.fence.is_open());
+}
+
+#[tokio::test]
+async fn r9_a_suspension_that_arrives_after_the_restoration_stops_nobody() {
+    let world = World::with_acme().await;
+    world.cut_off().await;
+    let policy = world.policy().await;
+    let late = FanOut {
+        organisation: world.name(),
+        policy: policy.id,
+        epoch: policy.fence.epoch,
+        cursor: None,
+        done: 0,
+        correlation: correlation(),
+    };
+    world.restore().await;
+    world.store.take_published_orders();
+    world.carry().run(Order::Suspend, &late).await.unwrap();
+    world.drain().await;
+    assert_eq!(world.instances().await[0].status.slug(), "active");
+    assert!(world.policy().await.fence.is_open());
+    assert!(world.store.take_published_orders().is_empty(), "no app was told anything");
+}
+
+#[tokio::test]
+async fn s4_a_restoration_opens_the_fence_tells_the_instances_and_resolves_the_ticket() {
+    let world = World::with_acme().await;
+    world.cut_off().await;
+    world.restore().await;
+    let policy = world.policy().await;
+    assert_eq!(policy.fence.epoch, Epoch(2));
+    assert_eq!(world.instances().await[0].epoch, Epoch(2));
+    let ticket = &world.tickets().await[0];
+    assert_eq!(ticket.status, TicketStatus::Resolved);
+    let orders: Vec<_> = world.store.take_published_orders();
+    let told: Vec<(&str, Epoch)> = orders.iter().map(|order| (order.order.as_str(), order.epoch)).collect();
+    assert_eq!(told, [("suspend", Epoch(1)), ("restore", Epoch(2))]);
+}
+
+#[tokio::test]
+async fn s6_a_key_that_is_lost_again_during_restoration_leaves_the_fence_closed() {
+    let world = World::with_acme().await;
+    world.cut_off().await;
+    world.ask_for_restoration().await;
+    world.keys.answer(&world.key("eu-west-1"), DISABLED);
+    world.drain().await;
+    let policy = world.policy().await;
+    assert_eq!(policy.lifecycle.slug(), "suspended");
+    assert!(!policy.fence.is_open());
+    world.restore().await;
+}
+
+#[tokio::test]
+async fn s2_a_restoration_waits_while_a_region_gives_no_answer() {
+    let world = World::with_acme().await;
+    world.cut_off().await;
+    world.ask_for_restoration().await;
+    world.keys.answer_next(&world.key("eu-west-1"), vec![Observation::NoAnswer(NoAnswerKind::Throttled); 4]);
+    world.drain().await;
+    assert!(world.policy().await.fence.is_open());
+}
+
+#[tokio::test]
+async fn a7_no_data_key_is_made_while_a_realm_is_degraded() {
+    let world = World::with_acme().await;
+    world.keys.answer(&world.key("eu-west-1"), DISABLED);
+    world.sweep().await.unwrap();
+    let policy = world.policy().await;
+    assert!(policy.is_degraded());
+    let asked = builders::an_instance_decision(&policy, "acme-two", "confluence", world.now());
+    world.store.commit_instance(None, &asked).await.unwrap();
+    let event = claviger_domain::event::InstanceEvent::InstanceApproved;
+    let approved = builders::instance_decided(&asked.next, &event, &builders::by_support(), world.now());
+    world.store.commit_instance(Some(&asked.next), &approved).await.unwrap();
+    world.provision(asked.next.id).await.unwrap_err();
+    world.keys_answer(USABLE);
+    world.later(60);
+    world.sweep().await.unwrap();
+    world.provision(asked.next.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn r6_a_fan_out_reaches_every_instance_however_many_pages_there_are() {
+    let world = World::with_acme().await;
+    let policy = world.policy().await;
+    for number in 0..249 {
+        let site = format!("acme-{number}");
+        world.store.seed_instance(builders::an_active_instance(&policy, &site, "jira", world.now()));
+    }
+    world.cut_off().await;
+    let mut cursor = None;
+    let mut suspended = 0;
+    loop {
+        let page = world.store.instances(&world.name(), cursor.as_deref(), 100).await.unwrap();
+        suspended += page.items.iter().filter(|one| one.status.slug() == "suspended").count();
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(suspended, 250);
+    let comments = &world.tickets().await[0].comments;
+    assert!(comments.iter().any(|comment| comment.body.contains("told to stop: 250")), "{comments:?}");
+}
+
+#[tokio::test]
+async fn i4_one_root_row_is_written_whatever_the_number_of_instances() {
+    let world = World::with_acme().await;
+    let policy = world.policy().await;
+    for number in 0..50 {
+        let site = format!("acme-{number}");
+        world.store.seed_instance(builders::an_active_instance(&policy, &site, "jira", world.now()));
+    }
+    world.keys_answer(DISABLED);
+    world.sweep().await.unwrap();
+    let rows = world.store.outbox();
+    assert_eq!(rows.len(), 2, "a ticket and one fan-out");
+    assert!(rows.iter().any(|row| matches!(row.effect, Effect::SuspendInstances { .. })));
+}

@@ -1,0 +1,8 @@
+//! The use cases of the functions together, on stores, keys and queues in memory: what is queued is
+//! carried by hand, so that a test can lose, double, delay and reorder it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod broker;
+mod cut_off;
+mod steps;
+mod world;

@@ -1,0 +1,322 @@
+//! A vendor with its functions, and one enrolled organisation with an instance.
+
+use async_trait::async_trait;
+use claviger_app::deliver_effect::DeliverEffect;
+use claviger_app::error::WorkError;
+use claviger_app::fan_out::CarryOrder;
+use claviger_app::follow_hint::FollowHint;
+use claviger_app::hand_out_data_key::{HandOutDataKey, HandOutError, HandedOut, KeyRequest, UnwrappedKeys};
+use claviger_app::messages::{FanOut, ProbeAnswer, ProbeRequest};
+use claviger_app::ports::{CallError, DataKeyChoice, Instances, Policies, Prober, Tickets};
+use claviger_app::probe_keys::ProbeKeys;
+use claviger_app::probe_now::ProbeNow;
+use claviger_app::prove_restoration::ProveRestoration;
+use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::report_probes::ReportProbes;
+use claviger_app::settings::Settings;
+use claviger_app::sweep::{Sweep, Swept};
+use claviger_app::verify_policy::VerifyPolicy;
+use claviger_domain::decide::decide;
+use claviger_domain::effect::{Effect, Order, OutboxRow};
+use claviger_domain::event::PolicyEvent;
+use claviger_domain::ids::{CorrelationId, InstanceId};
+use claviger_domain::instance::AppInstance;
+use claviger_domain::observation::{Observation, RefusalKind};
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::ticket::Ticket;
+use claviger_domain::values::{KeyArn, OrganisationName, Region};
+use claviger_testkit::{FakeClock, FakeKeys, MemoryWorld, SequentialIds, builders};
+use jiff::SignedDuration;
+
+pub const USABLE: Observation = Observation::Usable;
+pub const DISABLED: Observation = Observation::Refused(RefusalKind::KeyDisabled);
+pub const DENIED: Observation = Observation::Refused(RefusalKind::AccessDenied);
+pub const NOTES_ROLE: &str = "arn:aws:iam::111111111111:role/notes-app";
+const ACCOUNT: &str = "222222222222";
+
+pub struct World {
+    pub store: MemoryWorld,
+    pub keys: FakeKeys,
+    pub clock: FakeClock,
+    pub ids: SequentialIds,
+    pub cache: UnwrappedKeys,
+    home: Region,
+}
+
+pub fn correlation() -> CorrelationId {
+    CorrelationId::from_uuid(SequentialIds::uuid(0xc1))
+}
+
+/// The prober as `restorer` reaches it.
+struct Direct<'a>(&'a World);
+
+#[async_trait]
+impl Prober for Direct<'_> {
+    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeAnswer, CallError> {
+        let ProbeRequest::ProbeNow { organisation, rounds } = request else {
+            panic!("only probes are asked for");
+        };
+        let now = ProbeNow { probe: self.0.probe(), policies: &self.0.store };
+        match now.run(organisation, *rounds).await {
+            Ok(rounds) => Ok(ProbeAnswer::Probed { rounds }),
+            Err(error) => Err(CallError { what: "key-prober", reason: error.to_string() }),
+        }
+    }
+}
+
+impl World {
+    /// `acme` in realm Europe, active, with Jira on `acme-eng`, provisioned by the functions themselves.
+    pub async fn with_acme() -> Self {
+        let world = Self {
+            store: MemoryWorld::new(),
+            keys: FakeKeys::new(),
+            clock: FakeClock::at("2026-11-23T09:00:00Z"),
+            ids: SequentialIds::default(),
+            cache: UnwrappedKeys::new(),
+            home: builders::parsed("eu-central-1"),
+        };
+        let organisation = builders::an_organisation("acme");
+        for region in ["eu-central-1", "eu-west-1"] {
+            let key = builders::a_key(ACCOUNT, region, 1);
+            world.keys.create(&key);
+            world.keys.bind(&key, organisation.id);
+        }
+        let enrolment = builders::an_enrolment(ACCOUNT, "europe");
+        let asked = builders::an_enrolment_decision(&organisation, &enrolment, world.now());
+        world.store.commit_policy(None, &asked).await.unwrap();
+        let approved = builders::approval(&asked.next, world.now());
+        world.store.commit_policy(Some(&asked.next), &approved).await.unwrap();
+        world.drain().await;
+        let policy = world.policy().await;
+        let asked = builders::an_instance_decision(&policy, "acme-eng", "jira", world.now());
+        world.store.commit_instance(None, &asked).await.unwrap();
+        let event = claviger_domain::event::InstanceEvent::InstanceApproved;
+        let approved = builders::instance_decided(&asked.next, &event, &builders::by_support(), world.now());
+        world.store.commit_instance(Some(&asked.next), &approved).await.unwrap();
+        world.drain().await;
+        world.later(60);
+        world
+    }
+
+    pub fn settings(&self) -> &'static Settings {
+        builders::settings()
+    }
+
+    pub fn now(&self) -> jiff::Timestamp {
+        claviger_app::ports::Clock::now(&self.clock)
+    }
+
+    pub fn later(&self, seconds: i64) {
+        self.clock.advance(SignedDuration::from_secs(seconds));
+    }
+
+    pub fn name(&self) -> OrganisationName {
+        builders::parsed("acme")
+    }
+
+    pub fn key(&self, region: &str) -> KeyArn {
+        builders::a_key(ACCOUNT, region, 1)
+    }
+
+    /// Both keys answer this from now on.
+    pub fn keys_answer(&self, answer: Observation) {
+        for region in ["eu-central-1", "eu-west-1"] {
+            self.keys.answer(&self.key(region), answer);
+        }
+    }
+
+    pub async fn policy(&self) -> EncryptionPolicy {
+        self.store.policy(&self.name()).await.unwrap().unwrap()
+    }
+
+    pub async fn instances(&self) -> Vec<AppInstance> {
+        Instances::instances(&self.store, &self.name(), None, 200).await.unwrap().items
+    }
+
+    pub async fn tickets(&self) -> Vec<Ticket> {
+        Tickets::tickets(&self.store, &self.name(), None, 200).await.unwrap().items
+    }
+
+    pub fn probe(&self) -> ProbeKeys<'_> {
+        ProbeKeys { keys: &self.keys, controls: &self.keys, clock: &self.clock }
+    }
+
+    pub fn report(&self) -> ReportProbes<'_> {
+        let settings = self.settings();
+        ReportProbes { probe: self.probe(), policies: &self.store, clock: &self.clock, settings }
+    }
+
+    pub async fn sweep(&self) -> Result<Swept, WorkError> {
+        let sweep = Sweep {
+            report: self.report(),
+            watch: &self.store,
+            ids: &self.ids,
+            clock: &self.clock,
+            settings: self.settings(),
+        };
+        sweep.run(self.policy().await.shard, self.now()).await
+    }
+
+    pub async fn hinted(&self) -> Result<(), WorkError> {
+        let follow = FollowHint { report: self.report(), queue: &self.store };
+        follow.run(&self.name(), 0, None, correlation()).await
+    }
+
+    pub fn carry(&self) -> CarryOrder<'_> {
+        CarryOrder {
+            policies: &self.store,
+            instances: &self.store,
+            queue: &self.store,
+            clock: &self.clock,
+            settings: self.settings(),
+        }
+    }
+
+    pub fn deliver(&self) -> DeliverEffect<'_> {
+        DeliverEffect {
+            outbox: &self.store,
+            tickets: &self.store,
+            instances: &self.store,
+            bus: &self.store,
+            clock: &self.clock,
+        }
+    }
+
+    pub async fn work(&self, row: &OutboxRow) -> Result<(), WorkError> {
+        let settings = self.settings();
+        match &row.effect {
+            Effect::VerifyPolicy => {
+                let verify = VerifyPolicy {
+                    policies: &self.store,
+                    keys: &self.keys,
+                    probe: self.probe(),
+                    ids: &self.ids,
+                    clock: &self.clock,
+                    settings,
+                };
+                verify.run(&row.organisation, row.correlation).await
+            }
+            Effect::ProvisionInstance { instance } => self.provision(*instance).await,
+            Effect::SuspendInstances { epoch } => {
+                self.carry().run(Order::Suspend, &FanOut::root(row, *epoch)).await
+            }
+            Effect::RestoreInstances { epoch } => {
+                self.carry().run(Order::Restore, &FanOut::root(row, *epoch)).await
+            }
+            Effect::ProveRestoration => {
+                let prober = Direct(self);
+                let prove = ProveRestoration {
+                    policies: &self.store,
+                    prober: &prober,
+                    queue: &self.store,
+                    clock: &self.clock,
+                    settings,
+                };
+                prove.run(row).await
+            }
+            other => panic!("{other:?} is not worked off by a function"),
+        }
+    }
+
+    pub async fn provision(&self, instance: InstanceId) -> Result<(), WorkError> {
+        let provision = ProvisionInstance {
+            instances: &self.store,
+            policies: &self.store,
+            registry: &self.store,
+            keys: &self.keys,
+            ids: &self.ids,
+            clock: &self.clock,
+        };
+        provision.run(instance, correlation()).await
+    }
+
+    /// Delivers and works off everything that waits, until nothing does. What fails is tried again.
+    pub async fn drain(&self) {
+        let mut waiting: Vec<OutboxRow> = Vec::new();
+        for _ in 0..200 {
+            for row in self.store.outbox() {
+                let _ = self.deliver().run(&row).await;
+            }
+            waiting.extend(self.store.take_published_effects());
+            let mut failed = Vec::new();
+            for row in waiting.drain(..) {
+                if self.work(&row).await.is_err() {
+                    failed.push(row);
+                }
+            }
+            waiting = failed;
+            waiting.extend(self.store.take_queued_effects().into_iter().map(|(row, _)| row));
+            let order = |policy: &EncryptionPolicy| {
+                if policy.fence.is_open() { Order::Restore } else { Order::Suspend }
+            };
+            for (page, _) in self.store.take_queued_fan_outs() {
+                self.carry().run(order(&self.policy().await), &page).await.unwrap();
+            }
+            if waiting.is_empty() && self.store.outbox().is_empty() {
+                return;
+            }
+            self.later(1);
+        }
+        panic!("it never comes to rest: {waiting:?}");
+    }
+
+    /// The customer disables both keys and the sweep finds it.
+    pub async fn cut_off(&self) {
+        self.keys_answer(DISABLED);
+        self.sweep().await.unwrap();
+        self.drain().await;
+        assert!(!self.policy().await.fence.is_open());
+        self.later(60);
+    }
+
+    /// The customer gives both keys back and an org admin asks for restoration.
+    pub async fn ask_for_restoration(&self) {
+        self.keys_answer(USABLE);
+        let policy = self.policy().await;
+        let round = self.probe().round(&policy).await;
+        let event = PolicyEvent::RestorationRequested { ticket: policy.ticket.unwrap(), round };
+        let decision =
+            decide(&builders::rules(), &policy, &event, &builders::by_admin(), self.now()).unwrap();
+        self.store.commit_policy(Some(&policy), &decision).await.unwrap();
+        self.later(1);
+    }
+
+    pub async fn restore(&self) {
+        self.ask_for_restoration().await;
+        self.drain().await;
+        assert!(self.policy().await.fence.is_open());
+    }
+
+    pub async fn asks_for_key(&self) -> Result<HandedOut, HandOutError> {
+        self.asks_for_key_as(NOTES_ROLE, "acme", DataKeyChoice::Current).await
+    }
+
+    pub async fn asks_for_key_as(
+        &self,
+        role: &str,
+        organisation: &str,
+        choice: DataKeyChoice,
+    ) -> Result<HandedOut, HandOutError> {
+        let broker = HandOutDataKey {
+            policies: &self.store,
+            instances: &self.store,
+            registry: &self.store,
+            keys: &self.keys,
+            hints: &self.store,
+            cache: &self.cache,
+            lifetime: SignedDuration::from_mins(5),
+            home: &self.home,
+            ids: &self.ids,
+            clock: &self.clock,
+            settings: self.settings(),
+        };
+        let request = KeyRequest {
+            caller_role: role.to_owned(),
+            organisation: builders::parsed(organisation),
+            site: builders::parsed("acme-eng"),
+            app: builders::parsed("jira"),
+            choice,
+        };
+        broker.run(&request).await
+    }
+}
