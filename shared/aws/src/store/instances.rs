@@ -156,7 +156,9 @@ impl DynamoStore {
                         .with(":less", number(-1)),
                     Otherwise::Conflict,
                 )?;
-                let ours = Condition::that("instance = :instance").with(":instance", text(next.id));
+                let ours = Condition::that("#instance = :instance")
+                    .naming("#instance", "instance")
+                    .with(":instance", text(next.id));
                 transaction.delete(control, &place, ours, Otherwise::Conflict)
             }
             (true, true) | (false, false) => Ok(()),

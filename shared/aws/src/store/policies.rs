@@ -179,7 +179,9 @@ impl DynamoStore {
         let control = &self.tables.control;
         let owned = |account| item(&names::account_owner(account), [("exclusive", text(name))]);
         let shared = |account| item(&names::account_owner(account), [("users", number(1))]);
-        let ours = || Condition::that("exclusive = :name").with(":name", text(name));
+        let ours = || {
+            Condition::that("#exclusive = :name").naming("#exclusive", "exclusive").with(":name", text(name))
+        };
         let used_by = |count| Condition::that("#users = :count").with(":count", number(count));
         // An update that changes the mode on one account touches the owner's item once.
         if let (Some((account, Mode::Byok)), Some((same, Mode::Cmk))) = (had, has)
@@ -198,7 +200,8 @@ impl DynamoStore {
                 Mode::Byok => Condition::that("attribute_not_exists(pk) OR #users = :zero")
                     .naming("#users", "users")
                     .with(":zero", number(0)),
-                Mode::Cmk => Condition::that("attribute_not_exists(exclusive)")
+                Mode::Cmk => Condition::that("attribute_not_exists(#exclusive)")
+                    .naming("#exclusive", "exclusive")
                     .naming("#users", "users")
                     .with(":one", number(1)),
             };

@@ -1,0 +1,264 @@
+//! Customers' keys over the wire: what each answer of KMS and STS becomes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use claviger_app::messages::EncryptionContext;
+use claviger_app::ports::{ControlProbes, CustomerKeys, KeyError};
+use claviger_aws::keys::{CanaryKey, KmsKeys};
+use claviger_domain::ids::OrganisationId;
+use claviger_domain::observation::NoAnswerKind::{OurFault, Throttled, Unreachable};
+use claviger_domain::observation::Observation::{self, NoAnswer, Refused};
+use claviger_domain::observation::RefusalKind::{
+    AccessDenied, InvalidState, KeyDisabled, KeyNotFound, KeyPendingDeletion, KeyPendingImport,
+    KeyUnavailable,
+};
+use claviger_domain::values::Region;
+use claviger_testkit::SequentialIds;
+use claviger_testkit::builders::{a_key, parsed};
+use futures_util::future::join_all;
+use rstest::rstest;
+
+use crate::support::sdk_config;
+use crate::support::wire::{Answer, Wire};
+
+const ROLE: &str = "arn:aws:iam::111111111111:role/claviger-key-access";
+const FAR: &str = "2090-01-01T00:00:00Z";
+/// "text", base64.
+const PLAINTEXT: &str = r#"{"KeyId":"k","Plaintext":"dGV4dA=="}"#;
+
+fn keys_at(endpoint: &str, canaries: BTreeMap<Region, CanaryKey>) -> KmsKeys {
+    KmsKeys::new(&sdk_config(endpoint), ROLE, Duration::from_secs(5), canaries)
+}
+
+async fn wire() -> (Wire, KmsKeys) {
+    let wire = Wire::new().await;
+    wire.answers("AssumeRole", [Answer::session(FAR)]);
+    let keys = keys_at(&wire.endpoint, BTreeMap::new());
+    (wire, keys)
+}
+
+fn context() -> EncryptionContext {
+    [("claviger:organisation".to_owned(), "o-1".to_owned())].into()
+}
+
+async fn decrypt(keys: &KmsKeys, region: &str) -> Result<Vec<u8>, KeyError> {
+    let key = a_key("222222222222", region, 1);
+    keys.decrypt(&key, b"wrapped", &context()).await.map(|plaintext| plaintext.to_vec())
+}
+
+#[rstest]
+#[case(400, "DisabledException", Refused(KeyDisabled))]
+#[case(400, "AccessDeniedException", Refused(AccessDenied))]
+#[case(400, "NotFoundException", Refused(KeyNotFound))]
+#[case(500, "KeyUnavailableException", NoAnswer(Unreachable))]
+#[case(503, "DependencyTimeoutException", NoAnswer(Unreachable))]
+#[case(500, "KMSInternalException", NoAnswer(Unreachable))]
+#[case(400, "ThrottlingException", NoAnswer(Throttled))]
+#[case(400, "LimitExceededException", NoAnswer(OurFault))]
+#[case(400, "ExpiredTokenException", NoAnswer(OurFault))]
+#[case(400, "UnrecognizedClientException", NoAnswer(OurFault))]
+#[case(400, "InvalidGrantTokenException", NoAnswer(OurFault))]
+#[case(400, "IncorrectKeyException", NoAnswer(OurFault))]
+#[case(400, "InvalidCiphertextException", NoAnswer(OurFault))]
+#[case(400, "ValidationException", NoAnswer(OurFault))]
+#[case(400, "com.amazonaws.kms#FancyNewException", NoAnswer(OurFault))]
+#[case(503, "FancyNewException", NoAnswer(Unreachable))]
+#[tokio::test]
+async fn r3_a_refused_decrypt_is_observed_for_what_it_is(
+    #[case] status: u16,
+    #[case] code: &str,
+    #[case] expected: Observation,
+) {
+    let (wire, keys) = wire().await;
+    wire.answers("Decrypt", [Answer::error(status, code)]);
+    let error = decrypt(&keys, "eu-central-1").await.unwrap_err();
+    assert_eq!(error.observation, expected);
+    assert_eq!(error.code, code.rsplit('#').next().unwrap());
+    assert_eq!(error.request_id.as_deref(), Some("request-1"), "k3: the request id is kept");
+    assert_eq!(wire.operations(), ["AssumeRole", "Decrypt"], "it is asked once: the sweep is the retry");
+}
+
+#[rstest]
+#[case::pending_deletion(
+    r#"{"KeyMetadata":{"KeyId":"k","KeyState":"PendingDeletion"}}"#,
+    Refused(KeyPendingDeletion)
+)]
+#[case::pending_import(
+    r#"{"KeyMetadata":{"KeyId":"k","KeyState":"PendingImport"}}"#,
+    Refused(KeyPendingImport)
+)]
+#[case::unavailable(r#"{"KeyMetadata":{"KeyId":"k","KeyState":"Unavailable"}}"#, Refused(KeyUnavailable))]
+#[case::enabled(r#"{"KeyMetadata":{"KeyId":"k","KeyState":"Enabled"}}"#, Refused(InvalidState))]
+#[case::updating(r#"{"KeyMetadata":{"KeyId":"k","KeyState":"Updating"}}"#, NoAnswer(Unreachable))]
+#[case::a_state_of_tomorrow(r#"{"KeyMetadata":{"KeyId":"k","KeyState":"Hibernating"}}"#, NoAnswer(OurFault))]
+#[tokio::test]
+async fn r3_describe_key_says_which_invalid_state_it_is(
+    #[case] described: &str,
+    #[case] expected: Observation,
+) {
+    let (wire, keys) = wire().await;
+    wire.answers("Decrypt", [Answer::error(400, "KMSInvalidStateException")]);
+    wire.answers("DescribeKey", [Answer::ok(described)]);
+    assert_eq!(decrypt(&keys, "eu-central-1").await.unwrap_err().observation, expected);
+    assert_eq!(wire.operations(), ["AssumeRole", "Decrypt", "DescribeKey"]);
+}
+
+#[rstest]
+#[case::denied(400, "AccessDeniedException", Refused(InvalidState))]
+#[case::throttled(400, "ThrottlingException", NoAnswer(Throttled))]
+#[case::ill(500, "KMSInternalException", NoAnswer(Unreachable))]
+#[tokio::test]
+async fn r4_an_invalid_state_is_not_definite_without_describe_key(
+    #[case] status: u16,
+    #[case] code: &str,
+    #[case] expected: Observation,
+) {
+    let (wire, keys) = wire().await;
+    wire.answers("Decrypt", [Answer::error(400, "KMSInvalidStateException")]);
+    wire.answers("DescribeKey", [Answer::error(status, code)]);
+    assert_eq!(decrypt(&keys, "eu-central-1").await.unwrap_err().observation, expected);
+}
+
+#[tokio::test]
+async fn r3_a_key_service_that_never_answers_is_unreachable() {
+    let wire = Wire::new().await;
+    wire.answers("AssumeRole", [Answer::session(FAR)]);
+    wire.answers("Decrypt", [Answer::Never]);
+    let keys = KmsKeys::new(&sdk_config(&wire.endpoint), ROLE, Duration::from_millis(300), BTreeMap::new());
+    let error = decrypt(&keys, "eu-central-1").await.unwrap_err();
+    assert_eq!((error.observation, error.code.as_str()), (NoAnswer(Unreachable), "timeout"));
+}
+
+#[tokio::test]
+async fn r3_a_refused_connection_is_unreachable() {
+    // Bound and dropped: nobody listens there.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let keys = keys_at(&format!("http://{nobody}"), BTreeMap::new());
+    let error = decrypt(&keys, "eu-central-1").await.unwrap_err();
+    assert_eq!((error.observation, error.code.as_str()), (NoAnswer(Unreachable), "no-connection"));
+}
+
+#[rstest]
+#[case(403, "AccessDenied", NoAnswer(OurFault))]
+#[case(403, "ExpiredToken", NoAnswer(OurFault))]
+#[case(403, "InvalidClientTokenId", NoAnswer(OurFault))]
+#[case(400, "Throttling", NoAnswer(Throttled))]
+#[case(500, "InternalFailure", NoAnswer(Unreachable))]
+#[tokio::test]
+async fn r3_without_our_own_role_nothing_is_said_about_a_key(
+    #[case] status: u16,
+    #[case] code: &str,
+    #[case] expected: Observation,
+) {
+    let (wire, keys) = wire().await;
+    wire.answers("AssumeRole", [Answer::query_error(status, code)]);
+    assert_eq!(decrypt(&keys, "eu-central-1").await.unwrap_err().observation, expected);
+    assert!(!wire.operations().contains(&"Decrypt".to_owned()));
+}
+
+#[tokio::test]
+async fn a_decrypt_pins_key_and_context_and_uses_the_session_of_the_key_access_role() {
+    let (wire, keys) = wire().await;
+    wire.answers("Decrypt", [Answer::ok(PLAINTEXT)]);
+    assert_eq!(decrypt(&keys, "eu-west-1").await.unwrap(), b"text");
+    let asked = wire.asked();
+    assert!(asked[0].body.contains("RoleSessionName=claviger&"), "{}", asked[0].body);
+    assert!(asked[0].body.contains("DurationSeconds=900"), "{}", asked[0].body);
+    assert_eq!((asked[1].region.as_str(), asked[1].access_key.as_str()), ("eu-west-1", "ASIASESSION"));
+    assert!(asked[1].body.contains(r#""EncryptionContext":{"claviger:organisation":"o-1"}"#));
+    assert!(asked[1].body.contains(r#""KeyId":"arn:aws:kms:eu-west-1:222222222222:key/"#));
+}
+
+#[tokio::test]
+async fn calls_in_parallel_and_in_all_regions_share_one_session() {
+    let (wire, keys) = wire().await;
+    wire.answers("Decrypt", [Answer::ok(PLAINTEXT)]);
+    let calls = (0..20).map(|n| decrypt(&keys, if n % 2 == 0 { "eu-central-1" } else { "us-east-1" }));
+    assert!(join_all(calls).await.iter().all(Result::is_ok));
+    let assumed = wire.operations().iter().filter(|operation| *operation == "AssumeRole").count();
+    assert_eq!(assumed, 1);
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_is_not_used() {
+    let (wire, keys) = wire().await;
+    wire.answers("AssumeRole", [Answer::session("2020-01-01T00:00:00Z"), Answer::session(FAR)]);
+    wire.answers("Decrypt", [Answer::ok(PLAINTEXT)]);
+    for _ in 0..2 {
+        decrypt(&keys, "eu-central-1").await.unwrap();
+    }
+    assert_eq!(wire.operations(), ["AssumeRole", "Decrypt", "AssumeRole", "Decrypt"]);
+}
+
+#[tokio::test]
+async fn a_data_key_comes_in_the_clear_and_wrapped() {
+    let (wire, keys) = wire().await;
+    let answer = r#"{"KeyId":"k","Plaintext":"dGV4dA==","CiphertextBlob":"d3JhcHBlZA=="}"#;
+    wire.answers("GenerateDataKey", [Answer::ok(answer)]);
+    let key = a_key("222222222222", "eu-central-1", 1);
+    let (plaintext, wrapped) = keys.generate_data_key(&key, &context()).await.unwrap();
+    assert_eq!((plaintext.as_slice(), wrapped.as_slice()), (&b"text"[..], &b"wrapped"[..]));
+    assert!(wire.asked()[1].body.contains(r#""KeySpec":"AES_256""#));
+}
+
+#[tokio::test]
+async fn a_description_says_what_enrolment_asks_about() {
+    let (wire, keys) = wire().await;
+    let answer = r#"{"KeyMetadata":{"KeyId":"k","KeyState":"PendingDeletion","KeySpec":"RSA_2048","KeyUsage":"SIGN_VERIFY",
+        "Origin":"EXTERNAL","KeyManager":"CUSTOMER","CustomKeyStoreId":"cks-1","DeletionDate":1795000000.0}}"#;
+    wire.answers("DescribeKey", [Answer::ok(answer)]);
+    let found = keys.describe(&a_key("222222222222", "eu-central-1", 1)).await.unwrap();
+    assert_eq!(
+        (found.state.as_str(), found.spec.as_str(), found.usage.as_str()),
+        ("PendingDeletion", "RSA_2048", "SIGN_VERIFY")
+    );
+    assert_eq!(
+        (found.origin.as_str(), found.manager.as_str(), found.custom_key_store),
+        ("EXTERNAL", "CUSTOMER", true)
+    );
+    assert_eq!(found.deletion_date.unwrap().as_second(), 1_795_000_000);
+}
+
+fn canary() -> BTreeMap<Region, CanaryKey> {
+    let key = CanaryKey {
+        key_arn: a_key("555555555555", "eu-central-1", 1),
+        organisation: OrganisationId::from_uuid(SequentialIds::uuid(7)),
+    };
+    [(parsed("eu-central-1"), key)].into()
+}
+
+#[tokio::test]
+async fn r4_a_control_probe_encrypts_once_and_decrypts_each_time() {
+    let (wire, _) = wire().await;
+    let keys = keys_at(&wire.endpoint, canary());
+    wire.answers("Encrypt", [Answer::ok(r#"{"KeyId":"k","CiphertextBlob":"d3JhcHBlZA=="}"#)]);
+    // "claviger control probe", base64.
+    let proof = r#"{"KeyId":"k","Plaintext":"Y2xhdmlnZXIgY29udHJvbCBwcm9iZQ=="}"#;
+    wire.answers(
+        "Decrypt",
+        [
+            Answer::ok(proof),
+            Answer::ok(proof),
+            Answer::error(400, "AccessDeniedException"),
+            Answer::ok(PLAINTEXT),
+        ],
+    );
+    let region: Region = parsed("eu-central-1");
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.push(keys.control_is_healthy(&region).await);
+    }
+    assert_eq!(seen, [true, true, false, false]);
+    assert_eq!(wire.operations(), ["AssumeRole", "Encrypt", "Decrypt", "Decrypt", "Decrypt", "Decrypt"]);
+    for name in ["claviger:organisation", "claviger:purpose", "claviger:instance", "claviger:tag"] {
+        assert!(wire.asked()[2].body.contains(name), "the same four context keys as customers' keys");
+    }
+}
+
+#[tokio::test]
+async fn r4_a_region_without_a_canary_is_never_healthy() {
+    let (wire, keys) = wire().await;
+    assert!(!keys.control_is_healthy(&parsed("eu-west-1")).await);
+    assert!(wire.operations().is_empty());
+}

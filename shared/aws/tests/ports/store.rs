@@ -1,0 +1,492 @@
+//! The DynamoDB store: each port, its races, and what one transaction writes.
+
+use claviger_app::ports::{
+    Audit, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox, Policies, Proofs, StoreError,
+    SupportRequests, Tickets, WatchList, WrappedDataKey,
+};
+use claviger_domain::catalogue::Mode;
+use claviger_domain::effect::Effect;
+use claviger_domain::event::InstanceEvent;
+use claviger_domain::fact::AuditHead;
+use claviger_domain::ids::{DataKeyId, InstanceId, PolicyId, TicketId};
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::ticket::{Ticket, TicketStatus};
+use claviger_domain::values::ShardId;
+use claviger_testkit::SequentialIds;
+use claviger_testkit::builders::{
+    a_key, an_active_policy, an_enrolment, an_enrolment_decision, an_enrolment_decision_as,
+    an_instance_decision, an_organisation, approval, by_claviger, by_support, commit_active_instance,
+    commit_active_policy, cut_off, instance_decided, instant, parsed, rejection, verification,
+};
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::support::tables::{COPIES, World};
+
+const ACCOUNT: &str = "222222222222";
+
+fn noon() -> Timestamp {
+    instant("2026-11-22T12:00:00Z")
+}
+
+const fn taken(what: &'static str) -> StoreError {
+    StoreError::Taken { what }
+}
+
+async fn acme(world: &World) -> EncryptionPolicy {
+    let enrolment = an_enrolment(ACCOUNT, "europe");
+    commit_active_policy(&world.store, &an_organisation("acme"), &enrolment, noon()).await
+}
+
+#[tokio::test]
+async fn i7_an_organisation_keeps_its_opaque_id() {
+    let world = World::new().await;
+    let mut acme = an_organisation("acme");
+    assert_eq!(world.store.organisation(&acme.name).await, Ok(None));
+    world.store.save_organisation(&acme).await.unwrap();
+    acme.government = true;
+    world.store.save_organisation(&acme).await.unwrap();
+    assert_eq!(world.store.organisation(&acme.name).await, Ok(Some(acme.clone())));
+    acme.id = an_organisation("other").id;
+    assert_eq!(world.store.save_organisation(&acme).await, Err(StoreError::Conflict));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e4_of_fifty_enrolments_at_once_exactly_one_wins() {
+    let world = World::new().await;
+    let organisation = an_organisation("acme");
+    let attempts = (0..50_u64).map(|n| {
+        let store = world.store.clone();
+        let mut enrolment = an_enrolment(ACCOUNT, "europe");
+        for key in enrolment.keys.values_mut() {
+            *key = a_key(ACCOUNT, key.region().as_str(), u32::try_from(n).unwrap());
+        }
+        let id = PolicyId::from_uuid(SequentialIds::uuid(n));
+        let decision = an_enrolment_decision_as(id, &organisation, &enrolment, noon());
+        tokio::spawn(async move { store.commit_policy(None, &decision).await.map(|()| id) })
+    });
+    let outcomes: Vec<_> = join_all(attempts).await.into_iter().map(Result::unwrap).collect();
+    let winners: Vec<PolicyId> = outcomes.iter().filter_map(|outcome| outcome.clone().ok()).collect();
+    assert_eq!(winners.len(), 1, "{outcomes:?}");
+    for lost in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        assert!([StoreError::Conflict, taken("encryption-policy")].contains(lost), "{lost:?}");
+    }
+    let stored = world.store.policy(&organisation.name).await.unwrap().unwrap();
+    assert_eq!(stored.id, winners[0]);
+    let claims = world.all("control").await;
+    let claims = claims.iter().filter(|item| item["pk"].as_s().unwrap().starts_with("KEYARN#")).count();
+    assert_eq!(claims, 2, "the losers left nothing");
+    assert_eq!(world.store.support_requests(None, 200).await.unwrap().items.len(), 1);
+    assert_eq!(world.store.facts(&organisation.name, None, 200).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn e12_a_key_belongs_to_one_organisation() {
+    let world = World::new().await;
+    let enrolment = an_enrolment(ACCOUNT, "europe");
+    acme(&world).await;
+    let other = an_enrolment_decision(&an_organisation("globex"), &enrolment, noon());
+    assert_eq!(world.store.commit_policy(None, &other).await, Err(taken("keys")));
+}
+
+#[tokio::test]
+async fn e4_a_rejected_policy_gives_everything_back_and_may_be_followed_by_another() {
+    let world = World::new().await;
+    let organisation = an_organisation("acme");
+    let enrolment = an_enrolment(ACCOUNT, "europe");
+    let first = an_enrolment_decision(&organisation, &enrolment, noon());
+    world.store.commit_policy(None, &first).await.unwrap();
+    assert_eq!(world.store.commit_policy(None, &first).await, Err(taken("encryption-policy")));
+    let no = rejection(&first.next, noon());
+    world.store.commit_policy(Some(&first.next), &no).await.unwrap();
+    assert_eq!(world.store.organisations_of_account(&parsed(ACCOUNT)).await, Ok(Vec::new()));
+    assert!(world.store.support_requests(None, 10).await.unwrap().items.is_empty());
+
+    let id = PolicyId::from_uuid(SequentialIds::uuid(99));
+    let second = an_enrolment_decision_as(id, &organisation, &enrolment, noon());
+    world.store.commit_policy(None, &second).await.unwrap();
+    assert_eq!(world.store.policy_by_id(id).await, Ok(Some(second.next)));
+    assert_eq!(world.store.policy_by_id(first.next.id).await, Ok(None));
+    // The first one's decisions count for nothing any more, though the versions are alike.
+    assert_eq!(world.store.commit_policy(Some(&first.next), &no).await, Err(StoreError::Conflict));
+}
+
+#[tokio::test]
+async fn e5_an_account_of_byok_has_one_organisation() {
+    let world = World::new().await;
+    let with = |name: &str, mode, number| {
+        let mut enrolment = an_enrolment(ACCOUNT, "europe");
+        enrolment.mode = mode;
+        for key in enrolment.keys.values_mut() {
+            *key = a_key(ACCOUNT, key.region().as_str(), number);
+        }
+        an_enrolment_decision(&an_organisation(name), &enrolment, noon())
+    };
+    let store = &world.store;
+    let byok = with("acme", Mode::Byok, 1);
+    store.commit_policy(None, &byok).await.unwrap();
+    assert_eq!(store.commit_policy(None, &with("globex", Mode::Byok, 2)).await, Err(taken("awsAccountId")));
+    assert_eq!(store.commit_policy(None, &with("globex", Mode::Cmk, 2)).await, Err(taken("awsAccountId")));
+    store.commit_policy(Some(&byok.next), &rejection(&byok.next, noon())).await.unwrap();
+    let cmk = with("globex", Mode::Cmk, 2);
+    store.commit_policy(None, &cmk).await.unwrap();
+    store.commit_policy(None, &with("initech", Mode::Cmk, 3)).await.unwrap();
+    assert_eq!(store.commit_policy(None, &with("hooli", Mode::Byok, 4)).await, Err(taken("awsAccountId")));
+    let names = store.organisations_of_account(&parsed(ACCOUNT)).await.unwrap();
+    assert_eq!(names, [parsed("globex"), parsed("initech")]);
+}
+
+#[tokio::test]
+async fn a_stale_decision_conflicts_and_changes_nothing() {
+    let world = World::new().await;
+    let organisation = an_organisation("acme");
+    let asked = an_enrolment_decision(&organisation, &an_enrolment(ACCOUNT, "europe"), noon());
+    world.store.commit_policy(None, &asked).await.unwrap();
+    let yes = approval(&asked.next, noon());
+    let no = rejection(&asked.next, noon());
+    world.store.commit_policy(Some(&asked.next), &yes).await.unwrap();
+    assert_eq!(world.store.commit_policy(Some(&asked.next), &no).await, Err(StoreError::Conflict));
+    assert_eq!(world.store.commit_policy(Some(&asked.next), &yes).await, Err(StoreError::Conflict));
+    assert_eq!(world.store.policy(&organisation.name).await, Ok(Some(yes.next)));
+    assert_eq!(world.store.facts(&organisation.name, None, 200).await.unwrap().items.len(), 2);
+}
+
+#[tokio::test]
+async fn i1_the_cut_off_writes_every_copy_of_the_fence_with_the_decision() {
+    let world = World::new().await;
+    let policy = acme(&world).await;
+    let item = format!("policy#{}", policy.id);
+    assert_eq!(world.fence(&item).await, [None, None, None]);
+    let later = noon() + SignedDuration::from_secs(20);
+    let cut = cut_off(&policy, later);
+    world.store.commit_policy(Some(&policy), &cut).await.unwrap();
+    let copies = world.fence(&item).await;
+    assert_eq!(copies.len(), usize::from(COPIES));
+    for copy in copies.into_iter().map(Option::unwrap) {
+        assert_eq!(copy["epoch"].as_n().unwrap(), "1");
+        assert_eq!(copy["causes"].as_ss().unwrap(), &["key".to_owned()]);
+        assert_eq!(copy["organisation"].as_s().unwrap(), &policy.organisation.to_string());
+        assert_eq!(copy["changedAt"].as_s().unwrap(), "2026-11-22T12:00:20.000Z");
+        assert!(!copy.contains_key("expiresAt"), "a closed fence stays");
+    }
+    let effects: Vec<Effect> = world
+        .store
+        .overdue_effects(later + SignedDuration::from_secs(1), 10)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| row.effect)
+        .collect();
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::SuspendInstances { .. })), "{effects:?}");
+
+    let mut open = cut.clone();
+    open.next.fence = cut.next.fence.lifted(claviger_domain::fence::Cause::Key, later);
+    open.next.version += 1;
+    open.fact.seq += 1;
+    world.store.commit_policy(Some(&cut.next), &open).await.unwrap();
+    for copy in world.fence(&item).await.into_iter().map(Option::unwrap) {
+        assert_eq!(copy["epoch"].as_n().unwrap(), "2");
+        assert!(!copy.contains_key("causes"));
+        let horizon = later.as_second() + 24 * 60 * 60;
+        assert_eq!(copy["expiresAt"].as_n().unwrap(), &horizon.to_string());
+    }
+}
+
+#[tokio::test]
+async fn i1_a_decision_that_loses_leaves_the_fence_alone() {
+    let world = World::new().await;
+    let policy = acme(&world).await;
+    let mut stale = policy.clone();
+    stale.version -= 1;
+    let cut = cut_off(&policy, noon() + SignedDuration::from_secs(20));
+    assert_eq!(world.store.commit_policy(Some(&stale), &cut).await, Err(StoreError::Conflict));
+    assert_eq!(world.fence(&format!("policy#{}", policy.id)).await, [None, None, None]);
+}
+
+#[tokio::test]
+async fn a_policy_is_swept_from_its_activation_on_as_it_was_last_committed() {
+    let world = World::new().await;
+    let organisation = an_organisation("acme");
+    let asked = an_enrolment_decision(&organisation, &an_enrolment(ACCOUNT, "europe"), noon());
+    let shard = asked.next.shard;
+    world.store.commit_policy(None, &asked).await.unwrap();
+    let yes = approval(&asked.next, noon());
+    world.store.commit_policy(Some(&asked.next), &yes).await.unwrap();
+    assert!(world.store.watched(shard).await.unwrap().is_empty());
+    let active = verification(&yes.next, noon());
+    world.store.commit_policy(Some(&yes.next), &active).await.unwrap();
+    let rows = world.store.watched(shard).await.unwrap();
+    assert_eq!(rows.into_iter().map(|row| row.policy).collect::<Vec<_>>(), [active.next]);
+}
+
+#[tokio::test]
+async fn a4_a_site_is_its_organisations_own() {
+    let world = World::new().await;
+    let store = &world.store;
+    let ours = acme(&world).await;
+    let theirs = an_active_policy(&an_organisation("globex"), &an_enrolment("333333333333", "usa"), noon());
+    store.commit_instance(None, &an_instance_decision(&ours, "eng", "jira", noon())).await.unwrap();
+    store.commit_instance(None, &an_instance_decision(&ours, "eng", "confluence", noon())).await.unwrap();
+    let mut again = an_instance_decision(&ours, "eng", "jira", noon());
+    again.next.id = InstanceId::from_uuid(SequentialIds::uuid(77));
+    assert_eq!(store.commit_instance(None, &again).await, Err(taken("app")));
+    let mut foreign = an_instance_decision(&theirs, "eng", "confluence", noon());
+    foreign.next.id = InstanceId::from_uuid(SequentialIds::uuid(78));
+    assert_eq!(store.commit_instance(None, &foreign).await, Err(taken("site")));
+    assert_eq!(store.site_owner(&parsed("eng")).await, Ok(Some(parsed("acme"))));
+    assert_eq!(store.site_owner(&parsed("ops")).await, Ok(None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a4_of_two_organisations_that_want_a_site_at_once_one_has_it() {
+    let world = World::new().await;
+    let policies = [("acme", ACCOUNT), ("globex", "333333333333")].map(|(name, account)| {
+        an_active_policy(&an_organisation(name), &an_enrolment(account, "europe"), noon())
+    });
+    for round in 0..10 {
+        let site = format!("eng-{round}");
+        let attempts = policies.iter().zip(["jira", "confluence"]).map(|(policy, app)| {
+            let (store, decision) = (world.store.clone(), an_instance_decision(policy, &site, app, noon()));
+            tokio::spawn(async move { store.commit_instance(None, &decision).await })
+        });
+        let outcomes: Vec<_> = join_all(attempts).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_instance_gives_its_place_back() {
+    let world = World::new().await;
+    let store = &world.store;
+    let policy = acme(&world).await;
+    let asked = an_instance_decision(&policy, "eng", "jira", noon());
+    store.commit_instance(None, &asked).await.unwrap();
+    assert_eq!(
+        store.support_request(asked.next.id.as_uuid()).await.unwrap().unwrap().id,
+        asked.next.id.as_uuid()
+    );
+    let no = instance_decided(
+        &asked.next,
+        &InstanceEvent::InstanceRejected { reason: "no".into() },
+        &by_support(),
+        noon(),
+    );
+    store.commit_instance(Some(&asked.next), &no).await.unwrap();
+    assert_eq!(store.support_request(asked.next.id.as_uuid()).await, Ok(None));
+    assert_eq!(store.instance_at(&parsed("eng"), &parsed("jira")).await, Ok(None));
+    assert_eq!(store.site_owner(&parsed("eng")).await, Ok(None));
+    assert_eq!(store.instance(asked.next.id).await, Ok(Some(no.next)));
+    let other = an_active_policy(&an_organisation("globex"), &an_enrolment("333333333333", "usa"), noon());
+    let mut theirs = an_instance_decision(&other, "eng", "jira", noon());
+    theirs.next.id = InstanceId::from_uuid(SequentialIds::uuid(5));
+    store.commit_instance(None, &theirs).await.unwrap();
+    assert_eq!(store.instance_at(&parsed("eng"), &parsed("jira")).await, Ok(Some(theirs.next)));
+}
+
+#[tokio::test]
+async fn r9_an_instance_does_not_become_active_at_an_epoch_that_is_over() {
+    let world = World::new().await;
+    let store = &world.store;
+    let policy = acme(&world).await;
+    let asked = an_instance_decision(&policy, "eng", "jira", noon());
+    store.commit_instance(None, &asked).await.unwrap();
+    let approved = instance_decided(&asked.next, &InstanceEvent::InstanceApproved, &by_support(), noon());
+    store.commit_instance(Some(&asked.next), &approved).await.unwrap();
+    let active = instance_decided(
+        &approved.next,
+        &InstanceEvent::InstanceProvisioned { epoch: policy.fence.epoch },
+        &by_claviger(),
+        noon(),
+    );
+    let cut = cut_off(&policy, noon() + SignedDuration::from_secs(20));
+    store.commit_policy(Some(&policy), &cut).await.unwrap();
+    assert_eq!(store.commit_instance(Some(&approved.next), &active).await, Err(StoreError::Conflict));
+    assert_eq!(store.instance(asked.next.id).await, Ok(Some(approved.next)));
+}
+
+#[tokio::test]
+async fn i4_facts_are_a_chain_and_are_never_overwritten() {
+    let world = World::new().await;
+    let policy = acme(&world).await;
+    let mut head = AuditHead::default();
+    let mut cursor = None;
+    loop {
+        let page = world.store.facts(&policy.organisation_name, cursor.as_deref(), 1).await.unwrap();
+        for fact in &page.items {
+            assert!(fact.follows(&head), "{}", fact.slug);
+            head = AuditHead { seq: fact.seq, hash: fact.hash.clone() };
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(head, policy.audit);
+    let mut forged = cut_off(&policy, noon() + SignedDuration::from_secs(20));
+    forged.fact.seq = 1;
+    assert_eq!(world.store.commit_policy(Some(&policy), &forged).await, Err(StoreError::Conflict));
+}
+
+#[tokio::test]
+async fn instances_are_listed_a_page_at_a_time_in_order_of_id() {
+    let world = World::new().await;
+    let policy = acme(&world).await;
+    let mut expected = Vec::new();
+    for site in ["one", "two", "three", "four", "five"] {
+        expected.push(commit_active_instance(&world.store, &policy, site, "jira", noon()).await);
+    }
+    expected.sort_by_key(|instance| instance.id);
+    for limit in [1, 2, 4, 5, 200] {
+        let (mut found, mut cursor, mut pages) = (Vec::new(), None::<String>, 0_u16);
+        loop {
+            let page =
+                world.store.instances(&policy.organisation_name, cursor.as_deref(), limit).await.unwrap();
+            found.extend(page.items);
+            cursor = page.next;
+            pages += 1;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, expected);
+        assert_eq!(pages, 5_u16.div_ceil(limit), "a full last page says so");
+    }
+}
+
+fn ticket(version: u64, millis: u64) -> Ticket {
+    let id = uuid::Builder::from_unix_timestamp_millis(millis, &[7; 10]).into_uuid();
+    Ticket {
+        id: TicketId::from_uuid(id),
+        organisation: parsed("acme"),
+        title: "title".into(),
+        status: TicketStatus::Open,
+        opened_at: noon(),
+        resolved_at: None,
+        comments: Vec::new(),
+        version,
+    }
+}
+
+#[tokio::test]
+async fn tickets_are_newest_first_and_not_written_over() {
+    let world = World::new().await;
+    for millis in [3_000, 1_000, 2_000] {
+        world.store.save_ticket(&ticket(1, millis)).await.unwrap();
+    }
+    assert_eq!(world.store.save_ticket(&ticket(1, 1_000)).await, Err(StoreError::Conflict));
+    assert_eq!(world.store.save_ticket(&ticket(3, 1_000)).await, Err(StoreError::Conflict));
+    world.store.save_ticket(&ticket(2, 1_000)).await.unwrap();
+    let first = world.store.tickets(&parsed("acme"), None, 2).await.unwrap();
+    assert_eq!(first.items, [ticket(1, 3_000), ticket(1, 2_000)]);
+    let rest = world.store.tickets(&parsed("acme"), first.next.as_deref(), 2).await.unwrap();
+    assert_eq!((rest.items, rest.next), (vec![ticket(2, 1_000)], None));
+    assert!(world.store.tickets(&parsed("globex"), None, 2).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn i4_an_effect_waits_in_the_outbox_until_it_is_done() {
+    let world = World::new().await;
+    let policy = acme(&world).await;
+    let store = &world.store;
+    let later = noon() + SignedDuration::from_secs(20);
+    let cut = cut_off(&policy, later);
+    store.commit_policy(Some(&policy), &cut).await.unwrap();
+    let old = store.overdue_effects(later, 10).await.unwrap();
+    assert_eq!(old.iter().map(|row| row.effect.clone()).collect::<Vec<_>>(), [Effect::VerifyPolicy]);
+    let after = later + SignedDuration::from_millis(1);
+    let all = store.overdue_effects(after, 10).await.unwrap();
+    assert_eq!(all.len(), 1 + cut.outbox.len());
+    assert_eq!(store.overdue_effects(after, 1).await.unwrap(), old, "oldest first");
+    for row in &all {
+        store.effect_done(&row.organisation, row.id).await.unwrap();
+        store.effect_done(&row.organisation, row.id).await.unwrap();
+    }
+    assert!(store.overdue_effects(after, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_beat_is_in_every_copy_and_an_older_one_changes_nothing() {
+    let world = World::new().await;
+    let shard = ShardId(3);
+    let policy = PolicyId::from_uuid(SequentialIds::uuid(1));
+    assert_eq!(world.store.last_beat(shard).await, Ok(None));
+    let until = noon() + SignedDuration::from_secs(70);
+    world.store.beat(shard, noon(), until, &[policy]).await.unwrap();
+    let earlier = noon() - SignedDuration::from_secs(1);
+    world.store.beat(shard, earlier, earlier, &[]).await.unwrap();
+    let beat = world.store.last_beat(shard).await.unwrap().unwrap();
+    assert_eq!((beat.swept_at, beat.watched_until, beat.unproven), (noon(), until, vec![policy]));
+    for copy in world.fence("shard#003").await.into_iter().map(Option::unwrap) {
+        assert_eq!(copy["watchedUntil"].as_n().unwrap(), &until.as_millisecond().to_string());
+        assert_eq!(copy["sweptAt"].as_n().unwrap(), &noon().as_millisecond().to_string());
+        assert_eq!(copy["unproven"].as_l().unwrap()[0].as_s().unwrap(), &policy.to_string());
+    }
+}
+
+#[tokio::test]
+async fn an_older_proof_does_not_replace_a_newer_one() {
+    let world = World::new().await;
+    let policy = PolicyId::from_uuid(SequentialIds::uuid(1));
+    assert_eq!(world.store.proven_at(policy).await, Ok(None));
+    world.store.record_proof(policy, noon()).await.unwrap();
+    world.store.record_proof(policy, noon() - SignedDuration::from_secs(1)).await.unwrap();
+    assert_eq!(world.store.proven_at(policy).await, Ok(Some(noon())));
+}
+
+fn data_key(version: u32, id: u64, purpose: &str) -> WrappedDataKey {
+    WrappedDataKey {
+        id: DataKeyId::from_uuid(SequentialIds::uuid(id)),
+        instance: InstanceId::from_uuid(SequentialIds::uuid(1)),
+        purpose: purpose.into(),
+        version,
+        generation: 1,
+        created_at: noon(),
+        wraps: std::collections::BTreeMap::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_registry_finds_a_data_key_by_version_and_by_id_and_knows_the_current_one() {
+    let world = World::new().await;
+    let store = &world.store;
+    let instance = InstanceId::from_uuid(SequentialIds::uuid(1));
+    for (version, id) in [(1, 11), (2, 12), (10, 20)] {
+        store.add_data_key(&data_key(version, id, "records")).await.unwrap();
+    }
+    store.add_data_key(&data_key(99, 99, "attachments")).await.unwrap();
+    assert_eq!(store.add_data_key(&data_key(2, 13, "records")).await, Err(StoreError::Conflict));
+    assert_eq!(store.add_data_key(&data_key(3, 12, "records")).await, Err(StoreError::Conflict));
+    let find = async |choice| store.data_key(instance, "records", choice).await.unwrap();
+    let id = |number| DataKeyChoice::Id(DataKeyId::from_uuid(SequentialIds::uuid(number)));
+    assert_eq!(find(DataKeyChoice::Current).await, Some(data_key(10, 20, "records")));
+    assert_eq!(find(DataKeyChoice::Version(2)).await, Some(data_key(2, 12, "records")));
+    assert_eq!(find(id(11)).await, Some(data_key(1, 11, "records")));
+    assert_eq!(find(id(13)).await, None, "the loser's identifier was not stored");
+    assert_eq!(find(id(99)).await, None, "of another purpose");
+    assert_eq!(find(DataKeyChoice::Version(3)).await, None);
+    let nobody = InstanceId::from_uuid(SequentialIds::uuid(2));
+    assert_eq!(store.data_key(nobody, "records", id(11)).await, Ok(None), "i7: of another instance");
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_unavailable() {
+    let world = World::new().await;
+    world.client.delete_table().table_name("control").send().await.unwrap();
+    let name = parsed("acme");
+    let expected = StoreError::Unavailable { reason: "ResourceNotFoundException".into() };
+    assert_eq!(world.store.organisation(&name).await, Err(expected.clone()));
+    assert_eq!(world.store.save_organisation(&an_organisation("acme")).await, Err(expected.clone()));
+    let asked = an_enrolment_decision(&an_organisation("acme"), &an_enrolment(ACCOUNT, "europe"), noon());
+    assert_eq!(world.store.commit_policy(None, &asked).await, Err(expected));
+}
+
+#[tokio::test]
+async fn an_item_that_cannot_be_read_is_corrupt() {
+    use aws_sdk_dynamodb::types::AttributeValue::S;
+    let world = World::new().await;
+    let item = [("pk", "ORG#acme"), ("sk", "ORG"), ("doc", "{}")];
+    let item = item.map(|(name, value)| (name.to_owned(), S(value.to_owned()))).into();
+    world.client.put_item().table_name("control").set_item(Some(item)).send().await.unwrap();
+    let error = world.store.organisation(&parsed("acme")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { reason } if reason.contains("ORG#acme/ORG")));
+}

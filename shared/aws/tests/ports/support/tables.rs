@@ -1,0 +1,104 @@
+//! Our tables in an embedded DynamoDB.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType,
+    Projection, ProjectionType, ScalarAttributeType,
+};
+use claviger_aws::store::{DynamoStore, Tables};
+use dynoxide::Database;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// Copies of the fence in tests.
+pub const COPIES: u16 = 3;
+
+/// A store and the DynamoDB below it, which ends with it.
+pub struct World {
+    pub store: DynamoStore,
+    pub client: Client,
+    server: JoinHandle<()>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn attribute(name: &str) -> AttributeDefinition {
+    let built =
+        AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build();
+    built.unwrap()
+}
+
+fn schema(hash: &str, range: &str) -> Vec<KeySchemaElement> {
+    [(hash, KeyType::Hash), (range, KeyType::Range)]
+        .map(|(name, kind)| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap())
+        .into()
+}
+
+async fn create(client: &Client, name: &str, hash: &str, range: &str, due: bool) {
+    let mut table = client
+        .create_table()
+        .table_name(name)
+        .billing_mode(BillingMode::PayPerRequest)
+        .attribute_definitions(attribute(hash))
+        .attribute_definitions(attribute(range))
+        .set_key_schema(Some(schema(hash, range)));
+    if due {
+        let index = GlobalSecondaryIndex::builder()
+            .index_name("due")
+            .set_key_schema(Some(schema("dueShard", "dueAt")))
+            .projection(Projection::builder().projection_type(ProjectionType::All).build())
+            .build()
+            .unwrap();
+        table = table
+            .attribute_definitions(attribute("dueShard"))
+            .attribute_definitions(attribute("dueAt"))
+            .global_secondary_indexes(index);
+    }
+    table.send().await.unwrap();
+}
+
+impl World {
+    /// Empty tables.
+    pub async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(dynoxide::server::serve_on(listener, Database::memory().unwrap()));
+        let client = Client::new(&super::sdk_config(&endpoint));
+        create(&client, "control", "pk", "sk", true).await;
+        create(&client, "registry", "pk", "sk", false).await;
+        create(&client, "fence", "copy", "item", false).await;
+        let tables = Tables { control: "control".into(), registry: "registry".into(), fence: "fence".into() };
+        let store = DynamoStore::new(client.clone(), tables, COPIES);
+        Self { store, client, server }
+    }
+
+    /// An item of the fence in each copy.
+    pub async fn fence(&self, item: &str) -> Vec<Option<HashMap<String, AttributeValue>>> {
+        let mut copies = Vec::new();
+        for copy in 0..COPIES {
+            let got = self
+                .client
+                .get_item()
+                .table_name("fence")
+                .key("copy", AttributeValue::S(copy.to_string()))
+                .key("item", AttributeValue::S(item.to_owned()))
+                .consistent_read(true)
+                .send()
+                .await
+                .unwrap();
+            copies.push(got.item);
+        }
+        copies
+    }
+
+    /// Everything in a table.
+    pub async fn all(&self, table: &str) -> Vec<HashMap<String, AttributeValue>> {
+        self.client.scan().table_name(table).send().await.unwrap().items.unwrap_or_default()
+    }
+}
