@@ -2,13 +2,17 @@
 //!
 //! A use case loads, asks the domain to decide, commits, and answers. It knows no AWS and no HTTP.
 
+pub mod acknowledge_order;
+pub mod add_instance_directly;
 pub mod check_enrolment;
 pub mod deliver_effect;
+pub mod enrol;
 pub mod error;
 pub mod fan_out;
 pub mod follow_hint;
 pub mod hand_out_data_key;
 pub mod hear_key_event;
+pub mod list_instances;
 pub mod messages;
 pub mod ports;
 pub mod probe_keys;
@@ -16,7 +20,17 @@ pub mod probe_now;
 pub mod prove_policies;
 pub mod prove_restoration;
 pub mod provision_instance;
+pub mod put_organisation;
+pub mod read_audit;
 pub mod report_probes;
+pub mod request_error;
+pub mod request_instance;
+pub mod request_restoration;
 pub mod settings;
+pub mod show_key_policy;
+pub mod show_policy;
+pub mod support_requests;
 pub mod sweep;
+pub mod tickets;
+pub mod validate_enrolment;
 pub mod verify_policy;

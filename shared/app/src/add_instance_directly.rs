@@ -1,0 +1,72 @@
+//! Takes note of an app that was added without a request: it is not encrypted (spec A5).
+
+use claviger_domain::event::Origin;
+use claviger_domain::fact::AuditHead;
+use claviger_domain::fence::Epoch;
+use claviger_domain::ids::InstanceId;
+use claviger_domain::instance::{AppInstance, InstanceStatus, create};
+use claviger_domain::invalid::Invalid;
+use claviger_domain::organisation::Organisation;
+use claviger_domain::values::{App, SiteName};
+
+use crate::ports::{Clock, Ids, Instances};
+use crate::request_error::{RequestError, taken};
+use crate::settings::Settings;
+
+/// Takes note of an app.
+pub struct AddInstanceDirectly<'a> {
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
+    /// Identifiers.
+    pub ids: &'a dyn Ids,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl AddInstanceDirectly<'_> {
+    /// Stores the instance as not encrypted, and says whether it is new: told twice, it is stored once.
+    ///
+    /// # Errors
+    /// When the app is not in the catalogue, or the place is taken.
+    pub async fn run(
+        &self,
+        organisation: &Organisation,
+        site: &SiteName,
+        app: &App,
+        origin: &Origin,
+    ) -> Result<(AppInstance, bool), RequestError> {
+        if !self.settings.catalogue.apps.contains_key(app) {
+            let reason = format!("`{app}` is not an app of the catalogue");
+            let invalid = Invalid::new(reason, "use one of the apps that `GET /v1/catalogue` lists");
+            return Err(RequestError::Invalid(vec![invalid.at("app")]));
+        }
+        if let Some(known) = self.instances.instance_at(site, app).await? {
+            let ours = known.organisation_name == organisation.name;
+            return match known.status {
+                InstanceStatus::NotEncrypted { .. } if ours => Ok((known, false)),
+                _ if ours => Err(RequestError::Taken(taken("app"))),
+                _ => Err(RequestError::Taken(taken("site"))),
+            };
+        }
+        let now = self.clock.now();
+        let instance = AppInstance {
+            id: InstanceId::from_uuid(self.ids.random()),
+            organisation: organisation.id,
+            organisation_name: organisation.name.clone(),
+            policy: None,
+            site: site.clone(),
+            app: app.clone(),
+            realm: None,
+            status: InstanceStatus::NotEncrypted { since: now },
+            epoch: Epoch::default(),
+            acknowledged: None,
+            audit: AuditHead::default(),
+            version: 0,
+        };
+        let decision = create(instance, origin, now);
+        self.instances.commit_instance(None, &decision).await?;
+        Ok((decision.next, true))
+    }
+}

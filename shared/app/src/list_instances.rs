@@ -1,0 +1,140 @@
+//! Lists an organisation's app instances with what of them is covered (spec A5, A6, A8).
+
+use claviger_domain::ids::InstanceId;
+use claviger_domain::instance::{Acknowledgement, AppInstance, InstanceStatus};
+use claviger_domain::values::{App, OrganisationName, Realm, SiteName};
+use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::ports::{Instances, Page, StoreError};
+use crate::request_error::RequestError;
+use crate::settings::Settings;
+
+/// How much of an app's data on a site is encrypted under the customer's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Coverage {
+    /// All that can be.
+    Covered,
+    /// What it shares with an encrypted member of its family.
+    Partly,
+    /// Nothing.
+    NotCovered,
+}
+
+/// An instance as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceView {
+    /// Its identifier.
+    pub id: InstanceId,
+    /// On which site.
+    pub site: SiteName,
+    /// Which app.
+    pub app: App,
+    /// Where its data lives.
+    pub realm: Option<Realm>,
+    /// Where it stands.
+    pub status: &'static str,
+    /// Since when.
+    pub since: Timestamp,
+    /// When a request is due.
+    pub due_at: Option<Timestamp>,
+    /// Why it was rejected.
+    pub reason: Option<String>,
+    /// What of it is covered.
+    pub coverage: Coverage,
+    /// The rest of its family on the site, as far as it is not encrypted itself: partly covered, and
+    /// suspended with it.
+    pub family: Vec<App>,
+    /// The app's last answer to an order.
+    pub acknowledged: Option<Acknowledgement>,
+}
+
+/// Lists instances.
+pub struct ListInstances<'a> {
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+/// How many instances' families are looked up at a time.
+const LOOKUPS: usize = 16;
+
+impl ListInstances<'_> {
+    /// One page.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn run(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<InstanceView>, RequestError> {
+        let page = self.instances.instances(organisation, cursor, limit).await?;
+        let views = futures_util::stream::iter(page.items).map(|instance| self.shown(instance));
+        let items = views.buffered(LOOKUPS).try_collect().await?;
+        Ok(Page { items, next: page.next })
+    }
+
+    /// What is shown of an instance.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn shown(&self, instance: AppInstance) -> Result<InstanceView, StoreError> {
+        let mut family = Vec::new();
+        let mut encrypted_sibling = false;
+        for sibling in self.settings.catalogue.siblings(&instance.app) {
+            let known = self.instances.instance_at(&instance.site, sibling).await?;
+            if known.as_ref().is_some_and(is_encrypted) {
+                encrypted_sibling = true;
+            } else {
+                family.push(sibling.clone());
+            }
+        }
+        let encrypted = is_encrypted(&instance);
+        let (since, due_at) = match instance.status {
+            InstanceStatus::Requested { at, due_at, .. } => (at, Some(due_at)),
+            InstanceStatus::Provisioning { since, due_at } => (since, Some(due_at)),
+            InstanceStatus::Active { since }
+            | InstanceStatus::Suspended { since }
+            | InstanceStatus::NotEncrypted { since } => (since, None),
+            InstanceStatus::Rejected { at, .. } => (at, None),
+        };
+        let status = instance.status.slug();
+        Ok(InstanceView {
+            id: instance.id,
+            site: instance.site,
+            app: instance.app,
+            realm: instance.realm,
+            status,
+            since,
+            due_at,
+            coverage: match (encrypted, encrypted_sibling) {
+                (true, _) => Coverage::Covered,
+                (false, true) => Coverage::Partly,
+                (false, false) => Coverage::NotCovered,
+            },
+            reason: match instance.status {
+                InstanceStatus::Rejected { reason, .. } => Some(reason),
+                _ => None,
+            },
+            family: if encrypted { family } else { Vec::new() },
+            acknowledged: instance.acknowledged,
+        })
+    }
+}
+
+/// Whether its data is under the customer's keys: it has been active.
+const fn is_encrypted(instance: &AppInstance) -> bool {
+    match instance.status {
+        InstanceStatus::Active { .. } | InstanceStatus::Suspended { .. } => true,
+        InstanceStatus::Requested { .. }
+        | InstanceStatus::Provisioning { .. }
+        | InstanceStatus::NotEncrypted { .. }
+        | InstanceStatus::Rejected { .. } => false,
+    }
+}

@@ -1,0 +1,113 @@
+//! Shows the key policy that the customer pastes on each key (spec E12, K1).
+
+use claviger_domain::ids::OrganisationId;
+use claviger_domain::invalid::{Invalid, InvalidField};
+use claviger_domain::key_policy::{KEY_POLICY_VERSION, key_policy};
+use claviger_domain::organisation::Organisation;
+use claviger_domain::policy::CONTEXT_ORGANISATION;
+use claviger_domain::values::{AccountId, KeyArn, Realm, Region};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use crate::ports::Policies;
+use crate::request_error::RequestError;
+use crate::settings::Settings;
+
+/// What to paste where.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyPolicyView {
+    /// Version of the template.
+    pub version: &'static str,
+    /// Whom it allows.
+    pub principal: PrincipalView,
+    /// What every call under the key bears; the policy's condition is on it.
+    pub encryption_context: BTreeMap<&'static str, OrganisationId>,
+    /// The document.
+    pub policy: Value,
+    /// The document for each region's key; empty while no realm is known.
+    pub regions: Vec<RegionView>,
+    /// What taking it away does (spec R1).
+    pub warning: &'static str,
+}
+
+/// The vendor's principal.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrincipalView {
+    /// The vendor's account.
+    pub account: AccountId,
+    /// The one role in it that uses customers' keys.
+    pub role_arn: String,
+}
+
+/// The document of one region.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionView {
+    /// Where.
+    pub region: Region,
+    /// On which key, once it is known.
+    pub key_arn: Option<KeyArn>,
+    /// The document.
+    pub policy: Value,
+}
+
+const WARNING: &str = "taking a key or this policy away stops every encrypted app of the organisation, for its \
+    users and for us, within the published bound; it is meant for emergencies. To renew keys, ask for \
+    re-encryption instead";
+
+/// Shows the key policy.
+pub struct ShowKeyPolicy<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl ShowKeyPolicy<'_> {
+    /// The documents for an organisation. Before it enrols, it may name the account and the realm that it
+    /// is going to use; afterwards they are known.
+    ///
+    /// # Errors
+    /// When the realm is not in the catalogue, or the store fails.
+    pub async fn run(
+        &self,
+        organisation: &Organisation,
+        account: Option<AccountId>,
+        realm: Option<Realm>,
+    ) -> Result<KeyPolicyView, RequestError> {
+        let enrolled = self.policies.policy(&organisation.name).await?;
+        let account = account.or_else(|| enrolled.as_ref().map(|policy| policy.account.clone()));
+        let document = key_policy(&self.settings.vendor, organisation.id, account.as_ref());
+        let realm = realm.or_else(|| enrolled.as_ref().map(|policy| policy.realm.clone()));
+        let regions = match &realm {
+            None => &[],
+            Some(realm) => self.settings.catalogue.regions(realm).ok_or_else(|| unknown(realm))?,
+        };
+        let of_region = |region: &Region| RegionView {
+            region: region.clone(),
+            key_arn: enrolled.as_ref().and_then(|policy| policy.keys.get(region)).map(|key| key.arn.clone()),
+            policy: document.clone(),
+        };
+        Ok(KeyPolicyView {
+            version: KEY_POLICY_VERSION,
+            principal: PrincipalView {
+                account: self.settings.vendor.account.clone(),
+                role_arn: self.settings.vendor.key_access_role.clone(),
+            },
+            encryption_context: [(CONTEXT_ORGANISATION, organisation.id)].into(),
+            regions: regions.iter().map(of_region).collect(),
+            policy: document,
+            warning: WARNING,
+        })
+    }
+}
+
+fn unknown(realm: &Realm) -> RequestError {
+    let reason = format!("`{realm}` is not a realm of the catalogue");
+    let help = "use one of the realms that `GET /v1/catalogue` lists";
+    let field: InvalidField = Invalid::new(reason, help).at("realm");
+    RequestError::Invalid(vec![field])
+}

@@ -1,0 +1,168 @@
+//! Shows an organisation its encryption policy: where it stands, each key's health, what is due.
+
+use claviger_domain::calendar::window_phase;
+use claviger_domain::catalogue::{Mode, WindowPhase};
+use claviger_domain::fence::{Cause, Epoch};
+use claviger_domain::ids::{PolicyId, TicketId};
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use claviger_domain::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::ports::{Beat, Clock, Policies, WatchList};
+use crate::request_error::RequestError;
+use crate::settings::Settings;
+
+/// A policy as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyView {
+    /// Its identifier.
+    pub id: PolicyId,
+    /// Where it stands.
+    pub lifecycle: &'static str,
+    /// Why, where somebody gave a reason.
+    pub reason: Option<String>,
+    /// Whether some regions refuse while others work.
+    pub degraded: bool,
+    /// Whether data is being moved to new keys.
+    pub reencrypting: bool,
+    /// How the keys are held.
+    pub mode: Mode,
+    /// Where the data lives.
+    pub realm: Realm,
+    /// The customer's account.
+    pub aws_account_id: AccountId,
+    /// The label in every encryption context.
+    pub context_tag: ContextTag,
+    /// One entry a region.
+    pub keys: Vec<KeyView>,
+    /// What the data plane obeys.
+    pub fence: FenceView,
+    /// The open ticket of a revocation.
+    pub ticket_id: Option<TicketId>,
+    /// The restoration window; none while nothing is cut off.
+    pub window: Option<WindowView>,
+    /// When a request is due (spec E10).
+    pub due_at: Option<Timestamp>,
+    /// Within how many seconds a definite refusal in every region cuts access off, without any event.
+    pub cut_off_bound_seconds: i64,
+}
+
+/// A regional key as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyView {
+    /// Where.
+    pub region: Region,
+    /// Which.
+    pub key_arn: KeyArn,
+    /// What is believed about it.
+    pub health: &'static str,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it was last probed.
+    pub last_probe_at: Option<Timestamp>,
+    /// What to do, if anything.
+    pub help: Option<&'static str>,
+}
+
+/// The fence as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FenceView {
+    /// Whether keys may be used.
+    pub open: bool,
+    /// Why not.
+    pub causes: Vec<Cause>,
+    /// How often it changed.
+    pub epoch: Epoch,
+}
+
+/// The restoration window as it is shown (spec S3).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowView {
+    /// What can be promised now.
+    pub phase: WindowPhase,
+    /// Until when; none for the last phase.
+    pub ends_at: Option<Timestamp>,
+}
+
+/// Shows a policy.
+pub struct ShowPolicy<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// When shards were swept.
+    pub watch_list: &'a dyn WatchList,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl ShowPolicy<'_> {
+    /// The policy of an organisation.
+    ///
+    /// # Errors
+    /// When it has none, or the store fails.
+    pub async fn run(&self, organisation: &OrganisationName) -> Result<PolicyView, RequestError> {
+        let policy = self.policies.policy(organisation).await?;
+        let policy = policy.ok_or(RequestError::NotFound { what: "the encryption policy" })?;
+        let beat =
+            if policy.lifecycle.is_watched() { self.watch_list.last_beat(policy.shard).await? } else { None };
+        Ok(self.view(&policy, beat.as_ref()))
+    }
+
+    /// What is shown of a policy, with the last sign of life of its shard.
+    pub fn view(&self, policy: &EncryptionPolicy, beat: Option<&Beat>) -> PolicyView {
+        // A sweep that got no answer of these keys has not probed them.
+        let swept = beat.filter(|beat| !beat.unproven.contains(&policy.id)).map(|beat| beat.swept_at);
+        let last_probe_at = swept.max(policy.probed_at);
+        let keys = policy.keys.iter().map(|(region, key)| KeyView {
+            region: region.clone(),
+            key_arn: key.arn.clone(),
+            health: key.health.slug(),
+            since: key.since,
+            last_probe_at,
+            help: key.health.help(),
+        });
+        let window = policy.lifecycle.cut_off_at().map(|cut_off_at| {
+            let now = self.clock.now();
+            let (phase, ends_at) = window_phase(&self.settings.catalogue, policy.mode, cut_off_at, now);
+            WindowView { phase, ends_at }
+        });
+        PolicyView {
+            id: policy.id,
+            lifecycle: policy.lifecycle.slug(),
+            reason: match &policy.lifecycle {
+                Lifecycle::Rejected { reason, .. } => Some(reason.clone()),
+                _ => None,
+            },
+            degraded: policy.is_degraded(),
+            reencrypting: false,
+            mode: policy.mode,
+            realm: policy.realm.clone(),
+            aws_account_id: policy.account.clone(),
+            context_tag: policy.context_tag.clone(),
+            keys: keys.collect(),
+            fence: FenceView {
+                open: policy.fence.is_open(),
+                causes: policy.fence.causes.iter().copied().collect(),
+                epoch: policy.fence.epoch,
+            },
+            ticket_id: policy.ticket,
+            window,
+            due_at: match policy.lifecycle {
+                Lifecycle::Requested { due_at, .. } | Lifecycle::Verifying { due_at, .. } => Some(due_at),
+                _ => None,
+            },
+            cut_off_bound_seconds: whole_seconds(self.settings.cut_off_bound()),
+        }
+    }
+}
+
+/// Seconds, rounded up: a bound is never promised shorter than it is.
+fn whole_seconds(bound: jiff::SignedDuration) -> i64 {
+    bound.as_secs().saturating_add(i64::from(bound.subsec_nanos() > 0))
+}

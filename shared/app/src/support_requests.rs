@@ -1,0 +1,138 @@
+//! What support decides: enrolments and app instances that wait (spec E3, E10).
+
+use claviger_domain::decide::{Refusal, decide};
+use claviger_domain::event::{InstanceEvent, Origin, PolicyEvent};
+use claviger_domain::ids::{InstanceId, PolicyId};
+use claviger_domain::instance::{AppInstance, decide_instance};
+use claviger_domain::policy::EncryptionPolicy;
+use uuid::Uuid;
+
+use crate::ports::{
+    Clock, Instances, Page, Policies, StoreError, SupportRequest, SupportRequestKind, SupportRequests,
+};
+use crate::request_error::{ATTEMPTS, RequestError};
+use crate::settings::Settings;
+
+/// What support says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may go on.
+    Approved,
+    /// It may not.
+    Rejected {
+        /// Why, as the org admin will read it.
+        reason: String,
+    },
+}
+
+/// What was decided on, as it is from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decided {
+    /// An enrolment.
+    Policy(Box<EncryptionPolicy>),
+    /// An app instance.
+    Instance(Box<AppInstance>),
+}
+
+/// Support's list.
+pub struct DecideRequests<'a> {
+    /// What waits.
+    pub requests: &'a dyn SupportRequests,
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl DecideRequests<'_> {
+    /// One page of what waits.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(&self, cursor: Option<&str>, limit: u16) -> Result<Page<SupportRequest>, RequestError> {
+        Ok(self.requests.support_requests(cursor, limit).await?)
+    }
+
+    /// Approves or rejects a policy or an instance by its id. Said twice, it is done once.
+    ///
+    /// # Errors
+    /// When nothing has this id, or it does not wait any more.
+    pub async fn decide(
+        &self,
+        id: Uuid,
+        verdict: &Verdict,
+        origin: &Origin,
+    ) -> Result<Decided, RequestError> {
+        for _ in 0..ATTEMPTS {
+            let result = match self.requests.support_request(id).await? {
+                Some(SupportRequest { kind: SupportRequestKind::Enrolment, organisation, .. }) => {
+                    let policy = self.policies.policy(&organisation).await?;
+                    self.on_policy(policy.filter(|policy| policy.id.as_uuid() == id), verdict, origin).await
+                }
+                Some(SupportRequest { kind: SupportRequestKind::AppInstance, .. }) => {
+                    let instance = self.instances.instance(InstanceId::from_uuid(id)).await?;
+                    self.on_instance(instance, verdict, origin).await
+                }
+                // It does not wait any more: say why, or that it was done.
+                None => match self.policies.policy_by_id(PolicyId::from_uuid(id)).await? {
+                    Some(policy) => self.on_policy(Some(policy), verdict, origin).await,
+                    None => {
+                        let instance = self.instances.instance(InstanceId::from_uuid(id)).await?;
+                        self.on_instance(instance, verdict, origin).await
+                    }
+                },
+            };
+            match result {
+                Err(RequestError::Store(StoreError::Conflict)) => {}
+                other => return other,
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    async fn on_policy(
+        &self,
+        policy: Option<EncryptionPolicy>,
+        verdict: &Verdict,
+        origin: &Origin,
+    ) -> Result<Decided, RequestError> {
+        let policy = policy.ok_or(RequestError::NotFound { what: "the request" })?;
+        let event = match verdict {
+            Verdict::Approved => PolicyEvent::EnrolmentApproved,
+            Verdict::Rejected { reason } => PolicyEvent::EnrolmentRejected { reason: reason.clone() },
+        };
+        match decide(&self.settings.rules(), &policy, &event, origin, self.clock.now()) {
+            Ok(decision) => {
+                self.policies.commit_policy(Some(&policy), &decision).await?;
+                Ok(Decided::Policy(Box::new(decision.next)))
+            }
+            Err(Refusal::Redundant) => Ok(Decided::Policy(Box::new(policy))),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    async fn on_instance(
+        &self,
+        instance: Option<AppInstance>,
+        verdict: &Verdict,
+        origin: &Origin,
+    ) -> Result<Decided, RequestError> {
+        let instance = instance.ok_or(RequestError::NotFound { what: "the request" })?;
+        let event = match verdict {
+            Verdict::Approved => InstanceEvent::InstanceApproved,
+            Verdict::Rejected { reason } => InstanceEvent::InstanceRejected { reason: reason.clone() },
+        };
+        match decide_instance(&instance, &event, origin, self.clock.now()) {
+            Ok(decision) => {
+                self.instances.commit_instance(Some(&instance), &decision).await?;
+                Ok(Decided::Instance(Box::new(decision.next)))
+            }
+            Err(Refusal::Redundant) => Ok(Decided::Instance(Box::new(instance))),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The dry run of an enrolment: the same checks, nothing stored, every fault listed at once (spec E12).
+
+use std::collections::BTreeMap;
+
+use claviger_domain::catalogue::Mode;
+use claviger_domain::enrolment::{Enrolment, parsed};
+use claviger_domain::invalid::InvalidField;
+use claviger_domain::organisation::Organisation;
+use claviger_domain::values::{AccountId, ContextTag, KeyArn, Realm, Region};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::enrol::{check_keys, enrolled, ineligible, parse};
+use crate::messages::{Check, CheckResult};
+use crate::ports::{Policies, Prober};
+use crate::request_error::RequestError;
+use crate::settings::Settings;
+
+/// What the dry run found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Validation {
+    /// The worst of the checks.
+    pub result: CheckResult,
+    /// Every check.
+    pub checks: Vec<Check>,
+}
+
+/// Runs an enrolment dry.
+pub struct ValidateEnrolment<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Who proves keys.
+    pub prober: &'a dyn Prober,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl ValidateEnrolment<'_> {
+    /// Checks the request, the organisation and the keys. A field that is wrong is a failed check like
+    /// any other, and the keys that can be read are checked all the same.
+    ///
+    /// # Errors
+    /// When the body is no object, or the checks cannot be made now.
+    pub async fn run(&self, organisation: &Organisation, body: &Value) -> Result<Validation, RequestError> {
+        let mut checks = ineligible(organisation, self.settings);
+        let request = parse(body, self.settings);
+        if !body.is_object() {
+            return Err(RequestError::Invalid(request.err().unwrap_or_default()));
+        }
+        let to_check = match request {
+            Ok(enrolment) => {
+                let policy = self.policies.policy(&organisation.name).await?;
+                checks.push(match enrolled(policy.as_ref(), &enrolment) {
+                    None => check("request", CheckResult::Pass, "every field can be used".to_owned(), ""),
+                    Some(reason) => {
+                        check("encryption-policy", CheckResult::Fail, reason, "an organisation has one")
+                    }
+                });
+                Some(enrolment)
+            }
+            Err(faults) => {
+                checks.extend(faults.iter().map(fault));
+                readable(body)
+            }
+        };
+        if let Some(enrolment) = to_check {
+            checks.extend(check_keys(self.prober, organisation, &enrolment).await?);
+        }
+        let result = checks.iter().map(|check| check.result).max().unwrap_or(CheckResult::Fail);
+        Ok(Validation { result, checks })
+    }
+}
+
+fn check(id: &str, result: CheckResult, observed: String, help: &str) -> Check {
+    Check { id: id.to_owned(), region: None, result, observed, help: help.to_owned() }
+}
+
+fn fault(fault: &InvalidField) -> Check {
+    check(&slug(&fault.field), CheckResult::Fail, fault.to_string(), &fault.help)
+}
+
+/// A field's path as a slug: `keys[1].keyArn` is `keys-key-arn`.
+fn slug(field: &str) -> String {
+    let mut slug = String::new();
+    for letter in field.chars() {
+        match letter {
+            'A'..='Z' => {
+                slug.push('-');
+                slug.push(letter.to_ascii_lowercase());
+            }
+            '.' => slug.push('-'),
+            'a'..='z' => slug.push(letter),
+            _ => {}
+        }
+    }
+    slug
+}
+
+/// What can be read of a request that has faults: its keys are checked too, so that one dry run shows
+/// everything. None if there is no key or no tag to check them with.
+fn readable(body: &Value) -> Option<Enrolment> {
+    let mut ignored = Vec::new();
+    let account: AccountId = parsed(body, "awsAccountId", &mut ignored)?;
+    let realm: Realm = parsed(body, "realm", &mut ignored)?;
+    let context_tag: ContextTag = parsed(body, "contextTag", &mut ignored)?;
+    let mode: Mode = parsed(body, "mode", &mut ignored)?;
+    let entries = body.get("keys").and_then(Value::as_array).filter(|entries| entries.len() <= 16)?;
+    let mut keys = BTreeMap::new();
+    for entry in entries {
+        let region: Option<Region> = parsed(entry, "region", &mut ignored);
+        let arn: Option<KeyArn> = parsed(entry, "keyArn", &mut ignored);
+        if let (Some(region), Some(arn)) = (region, arn)
+            && arn.region() == &region
+            && arn.account() == &account
+        {
+            keys.insert(region, arn);
+        }
+    }
+    (!keys.is_empty()).then_some(Enrolment { mode, account, realm, keys, context_tag })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_becomes_a_slug() {
+        assert_eq!(slug("keys[12].keyArn"), "keys-key-arn");
+        assert_eq!(slug("awsAccountId"), "aws-account-id");
+    }
+}

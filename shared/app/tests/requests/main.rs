@@ -1,0 +1,14 @@
+//! What people and machines may ask for, on stores in memory.
+
+mod acknowledge_order;
+mod enrol;
+mod list_instances;
+mod put_organisation;
+mod read_audit;
+mod request_instance;
+mod request_restoration;
+mod show_key_policy;
+mod show_policy;
+mod support_requests;
+mod tickets;
+mod validate_enrolment;

@@ -1,0 +1,42 @@
+use claviger_app::ports::{Beat, Clock, Policies};
+use claviger_app::show_policy::*;
+use claviger_testkit::builders::{self, an_enrolment, an_organisation, commit_active_policy, cut_off};
+use claviger_testkit::{FakeClock, MemoryWorld};
+use jiff::SignedDuration;
+
+#[tokio::test]
+async fn s3_a_suspended_policy_shows_its_window_its_ticket_and_each_key_with_its_remedy() {
+    let (world, clock) = (MemoryWorld::new(), FakeClock::default());
+    let acme = an_organisation("acme");
+    let now = clock.now();
+    let active = commit_active_policy(&world, &acme, &an_enrolment("222222222222", "europe"), now).await;
+    let later = clock.advance(SignedDuration::from_secs(60));
+    world.commit_policy(Some(&active), &cut_off(&active, later)).await.unwrap();
+    clock.advance(SignedDuration::from_hours(24 * 11));
+    let settings = builders::settings();
+    let show = ShowPolicy { policies: &world, watch_list: &world, clock: &clock, settings };
+    let view = serde_json::to_value(show.run(&acme.name).await.unwrap()).unwrap();
+    assert_eq!(view["lifecycle"], "suspended");
+    assert_eq!(view["window"]["phase"], "best-effort");
+    assert_eq!(view["fence"]["open"], false);
+    assert_eq!(view["fence"]["causes"][0], "key");
+    assert_eq!(view["keys"][1]["health"], "disabled");
+    assert!(view["keys"][1]["help"].as_str().unwrap().contains("enable-key"));
+    assert!(view["ticketId"].is_string());
+    assert_eq!(view["cutOffBoundSeconds"], 100);
+}
+
+#[tokio::test]
+async fn a_probe_is_as_old_as_the_last_sweep_that_got_an_answer() {
+    let (world, clock) = (MemoryWorld::new(), FakeClock::default());
+    let acme = an_organisation("acme");
+    let policy =
+        commit_active_policy(&world, &acme, &an_enrolment("222222222222", "europe"), clock.now()).await;
+    let swept_at = clock.advance(SignedDuration::from_secs(60));
+    let settings = builders::settings();
+    let show = ShowPolicy { policies: &world, watch_list: &world, clock: &clock, settings };
+    for (unproven, expected) in [(vec![], Some(swept_at)), (vec![policy.id], policy.probed_at)] {
+        let beat = Beat { swept_at, watched_until: swept_at, unproven };
+        assert_eq!(show.view(&policy, Some(&beat)).keys[0].last_probe_at, expected);
+    }
+}

@@ -1,0 +1,84 @@
+use claviger_app::messages::{Check, CheckResult};
+use claviger_app::messages::{ProbeAnswer, ProbeRequest};
+use claviger_app::ports::CallError;
+use claviger_app::ports::Policies;
+use claviger_app::request_error::RequestError;
+use claviger_app::validate_enrolment::*;
+use claviger_testkit::MemoryWorld;
+use claviger_testkit::builders::{self, a_key, an_organisation};
+use serde_json::Value;
+use serde_json::json;
+
+fn body() -> Value {
+    let keys: Vec<Value> = ["eu-central-1", "eu-west-1"]
+        .iter()
+        .map(|region| json!({ "region": region, "keyArn": a_key("222222222222", region, 1).as_str() }))
+        .collect();
+    json!({
+        "mode": "cmk", "awsAccountId": "222222222222", "realm": "europe", "keys": keys,
+        "contextTag": "acme1", "contextTagConfirmation": "acme1",
+    })
+}
+
+fn passing(regions: &[&str]) -> Result<ProbeAnswer, CallError> {
+    let check = |region: &&str| Check {
+        region: Some(region.parse().unwrap()),
+        id: "key-usable".to_owned(),
+        result: CheckResult::Pass,
+        observed: "seen".to_owned(),
+        help: String::new(),
+    };
+    Ok(ProbeAnswer::Checked { checks: regions.iter().map(check).collect() })
+}
+
+async fn validate(world: &MemoryWorld, body: &Value) -> Result<Validation, RequestError> {
+    ValidateEnrolment { policies: world, prober: world, settings: builders::settings() }
+        .run(&an_organisation("acme"), body)
+        .await
+}
+
+fn failed(validation: &Validation) -> Vec<&str> {
+    let failed = validation.checks.iter().filter(|check| check.result == CheckResult::Fail);
+    failed.map(|check| check.id.as_str()).collect()
+}
+
+#[tokio::test]
+async fn e12_a_dry_run_passes_and_stores_nothing() {
+    let world = MemoryWorld::new();
+    world.prober_answers(passing(&["eu-central-1", "eu-west-1"]));
+    let validation = validate(&world, &body()).await.unwrap();
+    assert_eq!(validation.result, CheckResult::Pass);
+    assert_eq!(Policies::policy(&world, &"acme".parse().unwrap()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn e12_a_missing_region_is_a_failed_check_and_the_other_key_is_checked_all_the_same() {
+    let world = MemoryWorld::new();
+    world.prober_answers(passing(&["eu-central-1"]));
+    let mut body = body();
+    body["keys"].as_array_mut().unwrap().truncate(1);
+    body["contextTagConfirmation"] = json!("acme2");
+    let validation = validate(&world, &body).await.unwrap();
+    assert_eq!(validation.result, CheckResult::Fail);
+    assert_eq!(failed(&validation), ["context-tag-confirmation", "keys"]);
+    let asked = world.take_probe_requests();
+    assert!(matches!(asked.as_slice(), [ProbeRequest::Check { enrolment, .. }] if enrolment.keys.len() == 1));
+}
+
+#[tokio::test]
+async fn e12_a_body_without_any_key_lists_its_faults_and_touches_no_key() {
+    let world = MemoryWorld::new();
+    let validation = validate(&world, &json!({})).await.unwrap();
+    let ids = failed(&validation);
+    for id in ["mode", "aws-account-id", "realm", "context-tag"] {
+        assert!(ids.contains(&id), "{id}: {ids:?}");
+    }
+    assert!(validation.checks.iter().all(|check| !check.help.is_empty()));
+    assert!(world.take_probe_requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_object_is_an_invalid_request() {
+    let error = validate(&MemoryWorld::new(), &json!([1])).await.unwrap_err();
+    assert!(matches!(error, RequestError::Invalid(faults) if faults.len() == 1));
+}
