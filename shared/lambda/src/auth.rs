@@ -48,13 +48,15 @@ impl Caller {
         }
     }
 
-    /// The caller as the audit log names it, in this role.
-    pub fn actor(&self, role: Role) -> Actor {
+    /// The caller as the audit log names it, in this role; none for one who may only look, or not even
+    /// that, so that nothing can ever be decided in its name.
+    pub fn actor(&self, role: Role) -> Option<Actor> {
         let subject = self.subject.clone();
         match role {
-            Role::OrgAdmin | Role::Auditor | Role::Stranger => Actor::OrgAdmin(subject),
-            Role::Support => Actor::Support(subject),
-            Role::System => Actor::System(subject),
+            Role::OrgAdmin => Some(Actor::OrgAdmin(subject)),
+            Role::Support => Some(Actor::Support(subject)),
+            Role::System => Some(Actor::System(subject)),
+            Role::Auditor | Role::Stranger => None,
         }
     }
 }

@@ -62,10 +62,10 @@ fn read<T: DeserializeOwned>(record: &SqsMessage) -> Result<(T, Option<String>),
         format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column())
     };
     let mut value: Value = serde_json::from_str(body).map_err(place)?;
-    if value.get("detail-type").is_some() {
-        if let Some(detail) = value.get_mut("detail") {
-            value = detail.take();
-        }
+    if value.get("detail-type").is_some()
+        && let Some(detail) = value.get_mut("detail")
+    {
+        value = detail.take();
     }
     let correlation = ["correlation", "correlationId"]
         .iter()

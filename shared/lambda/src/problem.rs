@@ -207,23 +207,13 @@ pub struct Problem {
     pub instance: Option<String>,
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
-    /// What the path takes instead, for a method that it does not.
-    pub allow: Option<HeaderValue>,
 }
 
 impl Problem {
     /// A problem of this kind.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         let retry_after = matches!(kind, ProblemKind::TemporarilyUnavailable).then_some(2);
-        Self {
-            kind,
-            detail: detail.into(),
-            help: None,
-            errors: Vec::new(),
-            instance: None,
-            retry_after,
-            allow: None,
-        }
+        Self { kind, detail: detail.into(), help: None, errors: Vec::new(), instance: None, retry_after }
     }
 
     /// A request whose fields are wrong.
@@ -298,9 +288,6 @@ impl Problem {
         }
         if self.kind == ProblemKind::Unauthenticated {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if let Some(allow) = &self.allow {
-            headers.insert(http::header::ALLOW, allow.clone());
         }
         headers.insert(HeaderName::from_static("cache-control"), HeaderValue::from_static("no-store"));
         headers
