@@ -1,0 +1,64 @@
+//! `api`: the HTTP interface. A handler parses, lets the caller in, calls one use case and answers; one
+//! file a resource, and every call and its answers stand in the table of `docs/`.
+
+mod access;
+mod answer;
+mod body;
+mod cursor;
+mod layers;
+mod resources;
+mod state;
+mod trouble;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post, put};
+use claviger_lambda::problem::{Problem, ProblemKind};
+
+pub use state::{Api, Stores};
+
+use resources::{
+    app_instances, audit, catalogue, encryption_policy, key_policy, organizations, restorations, support,
+    tickets,
+};
+
+/// The routes. A path that is not here is not found, whoever asks.
+pub fn router(api: Api) -> Router {
+    let api = api.shared();
+    let organization = Router::new()
+        .route("/", put(organizations::put))
+        .route("/encryption-policy", post(encryption_policy::enrol).get(encryption_policy::show))
+        .route("/encryption-policy/validate", post(encryption_policy::validate))
+        .route("/key-policy", get(key_policy::show))
+        .route("/app-instances", post(app_instances::request).get(app_instances::list))
+        .route("/app-instances/direct", post(app_instances::add_directly))
+        .route("/app-instances/{id}/acknowledge", post(app_instances::acknowledge))
+        .route("/tickets", get(tickets::list))
+        .route("/tickets/{id}/comments", post(tickets::comment))
+        .route("/restorations", post(restorations::request))
+        .route("/audit", get(audit::read));
+    let for_callers = Router::new()
+        .nest("/v1/organizations/{org}", organization)
+        .route("/v1/support/requests", get(support::list))
+        .route("/v1/support/requests/{id}/approve", post(support::approve))
+        .route("/v1/support/requests/{id}/reject", post(support::reject))
+        .method_not_allowed_fallback(wrong_method)
+        .route_layer(from_fn_with_state(api.clone(), layers::authenticate));
+    Router::new()
+        .merge(for_callers)
+        .route("/v1/catalogue", get(catalogue::show))
+        .route("/v1/health", get(catalogue::health))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn(layers::log))
+        .layer(from_fn_with_state(api.clone(), layers::correlate))
+        .with_state(api)
+}
+
+async fn nothing_here() -> Problem {
+    Problem::not_found()
+}
+
+async fn wrong_method(method: axum::http::Method) -> Problem {
+    Problem::new(ProblemKind::MethodNotAllowed, format!("there is no `{method}` here"))
+}

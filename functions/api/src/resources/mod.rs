@@ -1,0 +1,11 @@
+//! The resources, a file each.
+
+pub mod app_instances;
+pub mod audit;
+pub mod catalogue;
+pub mod encryption_policy;
+pub mod key_policy;
+pub mod organizations;
+pub mod restorations;
+pub mod support;
+pub mod tickets;

@@ -1,0 +1,34 @@
+//! `/v1/organizations/{org}`: the feed from the vendor's customer records.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use claviger_app::put_organisation::{Feed, PutOrganisation};
+use claviger_domain::authorisation::Call;
+use claviger_domain::values::OrganisationName;
+use claviger_lambda::problem::Problem;
+use http::StatusCode;
+
+use crate::access::Visit;
+use crate::answer::{Answer, document};
+use crate::body;
+use crate::state::Shared;
+use crate::trouble::trouble;
+
+/// Takes over an organisation's record.
+pub async fn put(State(api): State<Shared>, visit: Visit, Path(org): Path<String>, sent: Body) -> Answer {
+    let name: Result<OrganisationName, _> = org.parse();
+    // A name that cannot be one is told to machines of the vendor's only; to others nothing is there.
+    let name = match name {
+        Ok(name) => name,
+        Err(invalid) => {
+            api.admit_vendor(&visit, Call::PutOrganisation)?;
+            return Err(Problem::invalid(vec![invalid.at("org")]));
+        }
+    };
+    api.admitted(&visit, &name, Call::PutOrganisation).await?;
+    let sent = body::object(sent).await?;
+    let feed = Feed::parse(&sent, &api.settings.catalogue).map_err(Problem::invalid)?;
+    let put = PutOrganisation { organisations: &*api.stores, ids: &*api.ids };
+    let (organisation, created) = put.run(&name, feed).await.map_err(trouble)?;
+    Ok(document(if created { StatusCode::CREATED } else { StatusCode::OK }, &organisation))
+}

@@ -1,0 +1,38 @@
+//! `.../restorations`: an org admin asks for access to be restored.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use claviger_app::request_restoration::RequestRestoration;
+use claviger_domain::authorisation::Call;
+use claviger_domain::calendar::business_days_after;
+use claviger_domain::enrolment::parsed;
+use claviger_domain::ids::TicketId;
+use claviger_lambda::problem::Problem;
+use http::StatusCode;
+use serde_json::json;
+
+use crate::access::Visit;
+use crate::answer::{Answer, located};
+use crate::body;
+use crate::state::Shared;
+use crate::trouble::trouble;
+
+/// Asks for restoration.
+pub async fn request(State(api): State<Shared>, visit: Visit, Path(org): Path<String>, sent: Body) -> Answer {
+    let access = api.enter(&visit, &org, Call::RequestRestoration).await?;
+    let origin = visit.origin(access.role)?;
+    let mut faults = Vec::new();
+    let ticket: Option<TicketId> = parsed(&body::object(sent).await?, "ticketId", &mut faults);
+    let ticket = ticket.ok_or_else(|| Problem::invalid(faults))?;
+    let restoration = RequestRestoration {
+        policies: &*api.stores,
+        prober: &*api.prober,
+        clock: &*api.clock,
+        settings: &api.settings,
+    };
+    let policy = restoration.run(&access.organisation.name, ticket, &origin).await.map_err(trouble)?;
+    let rules = &api.settings.catalogue.due;
+    let due_at = business_days_after(rules, api.clock.now(), rules.restoration_business_days);
+    let answer = json!({ "ticketId": ticket, "lifecycle": policy.lifecycle.slug(), "dueAt": due_at });
+    Ok(located(StatusCode::ACCEPTED, &format!("/v1/organizations/{org}/encryption-policy"), &answer))
+}

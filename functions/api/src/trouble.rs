@@ -1,0 +1,134 @@
+//! From what kept a request from being granted to the problem that says so. A failure of ours is logged
+//! here, once.
+
+use std::collections::BTreeMap;
+
+use claviger_app::messages::{Check, CheckResult};
+use claviger_app::ports::StoreError;
+use claviger_app::request_error::RequestError;
+use claviger_domain::decide::Refusal;
+use claviger_domain::invalid::InvalidField;
+use claviger_domain::observation::{NoAnswerKind, Observation};
+use claviger_domain::values::Region;
+use claviger_lambda::observe::chain;
+use claviger_lambda::problem::{Problem, ProblemKind};
+
+/// The problem of a request that was not granted.
+pub fn trouble(error: RequestError) -> Problem {
+    match error {
+        RequestError::Invalid(faults) => Problem::invalid(faults),
+        RequestError::NotFound { what } => {
+            Problem::new(ProblemKind::NotFound, format!("{what} is not there"))
+        }
+        RequestError::NotEligible { reason, help } => {
+            Problem::new(ProblemKind::NotEligible, reason).with_help(help)
+        }
+        RequestError::AlreadyEnrolled { reason } => Problem::new(ProblemKind::AlreadyEnrolled, reason),
+        RequestError::NotVerified(checks) => not_verified(&checks),
+        RequestError::Taken(field) => {
+            Problem::new(ProblemKind::Conflict, field.to_string()).with_errors(vec![field])
+        }
+        RequestError::NotNow { reason, help } => {
+            Problem::new(ProblemKind::IllegalState, reason).with_help(help)
+        }
+        RequestError::Suspended => {
+            Problem::new(ProblemKind::Suspended, "the organisation's access is cut off")
+        }
+        RequestError::Refused(refusal) => refused(refusal),
+        RequestError::Store(error) => store_trouble(&error),
+        RequestError::Call(error) => {
+            tracing::error!(error = chain(&error), "a call failed");
+            Problem::unavailable()
+        }
+    }
+}
+
+/// The problem of a store that failed.
+pub fn store_trouble(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Conflict => {
+            Problem::new(ProblemKind::Conflict, "somebody else changed it at the same time")
+        }
+        StoreError::Taken { what } => Problem::new(ProblemKind::Conflict, format!("{what} is taken")),
+        StoreError::Unavailable { .. } => {
+            tracing::error!(error = chain(error), "the store failed");
+            Problem::unavailable()
+        }
+        StoreError::Corrupt { .. } => {
+            tracing::error!(error = chain(error), "a stored item cannot be read");
+            Problem::new(ProblemKind::Internal, "something that is stored cannot be read")
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Stale => Problem::new(ProblemKind::Conflict, "something newer is known already"),
+        Refusal::Redundant => Problem::new(ProblemKind::Conflict, "it is so already"),
+        Refusal::IllegalForState { lifecycle } => {
+            Problem::new(ProblemKind::IllegalState, format!("this cannot happen while it is {lifecycle}"))
+        }
+        Refusal::Forbidden { who } => Problem::new(ProblemKind::Forbidden, format!("only {who} may do this")),
+        Refusal::KeysNotUsable { faults } => keys_not_usable(&faults),
+        Refusal::WrongTicket { .. } => Problem::invalid(vec![InvalidField {
+            field: "ticketId".to_owned(),
+            reason: "it is not the open ticket of this revocation".to_owned(),
+            help: "`ticketId` of `GET .../encryption-policy` is the right one".to_owned(),
+        }]),
+        Refusal::WindowLapsed => {
+            Problem::new(ProblemKind::WindowLapsed, "restoring by yourself is not possible any more")
+        }
+    }
+}
+
+/// A restoration with every region's fault and remedy (spec S2). When nothing but outages stands in the
+/// way, it heals by itself: the customer has nothing to do.
+fn keys_not_usable(faults: &BTreeMap<Region, Observation>) -> Problem {
+    let customer_must_act = faults.values().any(|saw| matches!(saw, Observation::Refused(_)));
+    let errors: Vec<InvalidField> = faults.iter().map(|(region, saw)| fault(region, *saw)).collect();
+    let regions: Vec<&str> = faults.keys().map(Region::as_str).collect();
+    let regions = regions.join(", ");
+    if customer_must_act {
+        let detail = format!("not every regional key answers: {regions}");
+        return Problem::new(ProblemKind::KeysNotUsable, detail).with_errors(errors);
+    }
+    let detail = format!("AWS gives no answer about the keys at the moment: {regions}");
+    Problem::new(ProblemKind::TemporarilyUnavailable, detail).with_errors(errors).after(10)
+}
+
+fn fault(region: &Region, saw: Observation) -> InvalidField {
+    let (reason, help) = match saw {
+        Observation::Refused(kind) => {
+            let word = serde_json::to_value(kind).ok().and_then(|word| word.as_str().map(str::to_owned));
+            let word = word.unwrap_or_else(|| "refused".to_owned());
+            (format!("the key in {region} refuses: {word}"), kind.remedy())
+        }
+        Observation::NoAnswer(kind) => {
+            let why = match kind {
+                NoAnswerKind::Throttled => "AWS throttles",
+                NoAnswerKind::Unreachable => "AWS cannot be reached",
+                NoAnswerKind::OurFault => "a fault of ours",
+            };
+            (format!("the key in {region} gave no answer: {why}"), "try again in a moment")
+        }
+        Observation::Usable => (format!("the key in {region} has no canary"), "ask support"),
+    };
+    InvalidField { field: format!("keys.{region}"), reason, help: help.to_owned() }
+}
+
+fn not_verified(checks: &[Check]) -> Problem {
+    let failed: Vec<InvalidField> = checks
+        .iter()
+        .filter(|check| check.result == CheckResult::Fail)
+        .map(|check| InvalidField {
+            field: match &check.region {
+                Some(region) => format!("keys.{region}"),
+                None => check.id.clone(),
+            },
+            reason: format!("{}: {}", check.id, check.observed),
+            help: check.help.clone(),
+        })
+        .collect();
+    let detail = format!("{} of {} checks failed", failed.len(), checks.len());
+    Problem::new(ProblemKind::KeysNotVerified, detail).with_errors(failed)
+}
