@@ -377,7 +377,7 @@ def remembering(story: Story) -> None:
     answer = story.people.of(ACME, "GET", "audit", by="acme-auditor")
     stage.need(answer.status == 200, "the auditor reads the trail", answer)
     facts = [json.loads(line) for line in answer.body.splitlines() if line.strip()]
-    for fact in facts:
+    for fact in sorted(facts, key=lambda fact: fact["at"]):
         actor = fact.get("actor", "")
         shown = actor if isinstance(actor, str) else json.dumps(actor, sort_keys=True)
         stage.say(f"{fact['at'][:23]:<23}  {fact['slug']:<28} {fact.get('state', ''):<13} {shown[:60]}")

@@ -1,10 +1,11 @@
-"""Starts ministack (the vendor's AWS) with five answers corrected to those of AWS.
+"""Starts ministack (the vendor's AWS) with six answers corrected to those of AWS.
 
 - A Function URL with IAM authorisation names its caller in `requestContext.authorizer.iam`; ministack checks the
   caller but leaves the block out.
 - The condition key `aws:PrincipalArn` of an assumed role is the role's ARN; ministack gives the session's.
 - A user pool's tokens name an issuer under which their keys can be fetched; ministack names the real AWS host.
 - A stream's batch of which a part failed comes again; ministack moves on, and what failed is lost to the function.
+- A batch of SQS is allowed by the action of the single call (`sqs:SendMessage`); ministack wants an action of its own.
 - A `rate(1 minute)` rule fires on the minute; ministack looks at its rules every 10 s only.
 """
 
@@ -110,6 +111,18 @@ def bring_failed_stream_records_again() -> None:
     lambda_svc._execute_function = execute_and_look
 
 
+def allow_batches_by_their_single_action() -> None:
+    from ministack.core import iam_actions
+
+    extract = iam_actions.extract_iam_action
+
+    def extract_single(service: str, *rest: Any, **named: Any) -> str | None:
+        action = extract(service, *rest, **named)
+        return action.removesuffix("Batch") if service == "sqs" and action else action
+
+    iam_actions.extract_iam_action = extract_single
+
+
 def fire_schedules_on_time() -> None:
     from ministack.services import eventbridge
 
@@ -121,6 +134,7 @@ def main() -> None:
     name_role_as_principal()
     name_issuer_of_tokens(os.environ["AWS_ENDPOINT_URL"])
     bring_failed_stream_records_again()
+    allow_batches_by_their_single_action()
     fire_schedules_on_time()
     from ministack.app import main as serve
 
