@@ -51,16 +51,20 @@ impl Condition {
         self
     }
 
-    // DynamoDB refuses empty maps of placeholders.
-    fn parts(
-        self,
-    ) -> (Option<String>, Option<HashMap<String, String>>, Option<HashMap<String, AttributeValue>>) {
-        (
-            self.expression,
-            Some(self.names).filter(|names| !names.is_empty()),
-            Some(self.values).filter(|values| !values.is_empty()),
-        )
+    fn parts(self) -> Parts {
+        Parts {
+            expression: self.expression,
+            names: Some(self.names).filter(|names| !names.is_empty()),
+            values: Some(self.values).filter(|values| !values.is_empty()),
+        }
     }
+}
+
+/// A condition as requests take it: DynamoDB refuses empty maps of placeholders.
+struct Parts {
+    expression: Option<String>,
+    names: Option<HashMap<String, String>>,
+    values: Option<HashMap<String, AttributeValue>>,
 }
 
 /// What it means when a condition does not hold.
@@ -96,7 +100,7 @@ impl Transaction {
         condition: Condition,
         otherwise: Otherwise,
     ) -> Result<(), StoreError> {
-        let (expression, names, values) = condition.parts();
+        let Parts { expression, names, values } = condition.parts();
         let put = Put::builder()
             .table_name(table)
             .set_item(Some(item))
@@ -118,7 +122,7 @@ impl Transaction {
         condition: Condition,
         otherwise: Otherwise,
     ) -> Result<(), StoreError> {
-        let (condition, names, values) = condition.parts();
+        let Parts { expression: condition, names, values } = condition.parts();
         let update = Update::builder()
             .table_name(table)
             .set_key(Some(key_item(key)))
@@ -139,7 +143,7 @@ impl Transaction {
         condition: Condition,
         otherwise: Otherwise,
     ) -> Result<(), StoreError> {
-        let (expression, names, values) = condition.parts();
+        let Parts { expression, names, values } = condition.parts();
         let delete = Delete::builder()
             .table_name(table)
             .set_key(Some(key_item(key)))
@@ -160,7 +164,7 @@ impl Transaction {
         condition: Condition,
         otherwise: Otherwise,
     ) -> Result<(), StoreError> {
-        let (expression, names, values) = condition.parts();
+        let Parts { expression, names, values } = condition.parts();
         let check = ConditionCheck::builder()
             .table_name(table)
             .set_key(Some(key_item(key)))

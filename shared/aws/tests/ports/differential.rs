@@ -484,7 +484,7 @@ fn next<T>(page: Result<Page<T>, StoreError>) -> Option<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn memory_and_dynamodb_behave_alike(operations in operations()) {
