@@ -18,7 +18,7 @@ run:
 stop: setup
 	@$(VENV)/python tools/local stop
 
-test: setup tools
+test: setup tools build
 	cargo nextest run --workspace --locked
 	$(VENV)/pytest -q tests/python
 
