@@ -1,4 +1,4 @@
-"""The customers' cloud, from outside: the stock client and the `aws` command, compared with ministack where that is right.
+"""The customers' cloud from outside: the stock client and the `aws` command, compared with ministack where it is right.
 
 ministack is not asked about what it gets wrong: keys of other accounts, `KeyId` and DryRun on Decrypt, ReEncrypt and a
 tampered ciphertext.
@@ -20,7 +20,6 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-
 from claviger_local import services, settings
 
 ACCOUNT = "222222222222"
