@@ -1,0 +1,143 @@
+//! Every role at every call of its own organisation, another's, and one that is not there (E3, S1, I7).
+
+use claviger_domain::authorisation::{CALLS, Call};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::stage::{Came, Stage, stage};
+
+const ID: &str = "00000000-0000-4000-8000-0000000000aa";
+
+/// Method, path and body of a call; `None` for the organisation where the call names none.
+fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
+    let of = |rest: &str| format!("organizations/{org}{rest}");
+    match call {
+        Call::PutOrganisation => ("PUT", of(""), Some(json!({}))),
+        Call::Enrol => ("POST", of("/encryption-policy"), Some(json!({}))),
+        Call::GetPolicy => ("GET", of("/encryption-policy"), None),
+        Call::ValidatePolicy => ("POST", of("/encryption-policy/validate"), Some(json!({}))),
+        Call::GetKeyPolicy => ("GET", of("/key-policy"), None),
+        Call::RequestInstance => ("POST", of("/app-instances"), Some(json!({}))),
+        Call::ListInstances => ("GET", of("/app-instances"), None),
+        Call::AddInstanceDirectly => ("POST", of("/app-instances/direct"), Some(json!({}))),
+        Call::AcknowledgeOrder => {
+            let sent = json!({ "epoch": 1, "evicted": 0 });
+            ("POST", of(&format!("/app-instances/{ID}/acknowledge")), Some(sent))
+        }
+        Call::ListTickets => ("GET", of("/tickets"), None),
+        Call::CommentTicket => ("POST", of(&format!("/tickets/{ID}/comments")), Some(json!({ "body": "x" }))),
+        Call::RequestRestoration => ("POST", of("/restorations"), Some(json!({ "ticketId": ID }))),
+        Call::ReadAudit => ("GET", of("/audit"), None),
+        Call::ListSupportRequests => ("GET", "support/requests".to_owned(), None),
+        Call::DecideSupportRequest => ("POST", format!("support/requests/{ID}/approve"), None),
+    }
+}
+
+/// Who may, word for word as the table of the interface has it.
+fn allowed(call: Call) -> &'static [&'static str] {
+    match call {
+        Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder => &["system"],
+        Call::Enrol | Call::ValidatePolicy | Call::RequestInstance | Call::RequestRestoration => {
+            &["acme-admin"]
+        }
+        Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
+            &["acme-admin", "acme-auditor", "support"]
+        }
+        Call::GetKeyPolicy | Call::ReadAudit => &["acme-admin", "acme-auditor"],
+        Call::CommentTicket => &["acme-admin", "support"],
+        Call::ListSupportRequests | Call::DecideSupportRequest => &["support"],
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Entered,
+    Forbidden,
+    NothingHere,
+}
+
+fn outcome(came: &Came) -> Outcome {
+    let problem: Value = serde_json::from_str(&came.text).unwrap_or_default();
+    match came.status {
+        StatusCode::FORBIDDEN => Outcome::Forbidden,
+        // What is missing inside the organisation says what it is; what one may not know says nothing.
+        StatusCode::NOT_FOUND if problem["detail"] == "there is nothing here for you" => Outcome::NothingHere,
+        StatusCode::UNAUTHORIZED => panic!("the caller is known: {problem}"),
+        status => {
+            assert!(!status.is_server_error(), "{problem}");
+            Outcome::Entered
+        }
+    }
+}
+
+async fn ask(stage: &Stage, who: &str, call: Call, org: &str) -> Outcome {
+    let (method, path, body) = request(call, org);
+    outcome(&stage.call(who, method, &path, body).await)
+}
+
+#[tokio::test]
+async fn i7_every_role_at_every_call_of_its_own_another_and_an_unknown_organisation() {
+    let stage = stage().await;
+    let people = ["acme-admin", "acme-auditor", "nobody"];
+    for call in CALLS {
+        let names_none = matches!(call, Call::ListSupportRequests | Call::DecideSupportRequest);
+        for who in ["acme-admin", "acme-auditor", "nobody", "support", "system"] {
+            let may = allowed(call).contains(&who);
+            for org in ["acme", "globex", "nowhere", "NOT A NAME"] {
+                let encoded = org.replace(' ', "%20");
+                let expected = match (org, may) {
+                    _ if names_none => {
+                        if may {
+                            Outcome::Entered
+                        } else {
+                            Outcome::Forbidden
+                        }
+                    }
+                    ("acme", true) => Outcome::Entered,
+                    // A stranger, and anybody at a foreign organisation, learns nothing.
+                    ("acme", false) if who == "nobody" => Outcome::NothingHere,
+                    ("acme", false) => Outcome::Forbidden,
+                    (_, _) if people.contains(&who) => Outcome::NothingHere,
+                    ("globex", true) => Outcome::Entered,
+                    (_, true) if call == Call::PutOrganisation => Outcome::Entered,
+                    ("NOT A NAME", false) if call != Call::PutOrganisation => Outcome::NothingHere,
+                    (_, false) => Outcome::Forbidden,
+                    (_, true) => Outcome::NothingHere,
+                };
+                let seen = ask(&stage, who, call, &encoded).await;
+                assert_eq!(seen, expected, "{who} at {call:?} of {org}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_token_that_holds() {
+    let stage = stage().await;
+    for call in CALLS {
+        for (who, status) in [("", 401), ("forged", 401), ("away", 503)] {
+            for org in ["acme", "nowhere"] {
+                let (method, path, body) = request(call, org);
+                let came = stage.call(who, method, &path, body).await;
+                assert_eq!(came.status.as_u16(), status, "{who:?} at {call:?}: {}", came.text);
+                assert!(came.headers.contains_key(if status == 401 {
+                    "www-authenticate"
+                } else {
+                    "retry-after"
+                }));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn e3_an_admin_that_the_feed_names_no_longer_is_a_stranger_at_the_next_call() {
+    let stage = stage().await;
+    let path = "organizations/acme/app-instances";
+    assert_eq!(stage.get("acme-admin", path).await.status, StatusCode::OK);
+    let feed = json!({ "plans": {}, "government": false, "admins": ["eve"], "auditors": [] });
+    let came = stage.call("system", "PUT", "organizations/acme", Some(feed)).await;
+    assert_eq!(came.status, StatusCode::OK);
+    assert_eq!(stage.get("acme-admin", path).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(stage.get("eve", path).await.status, StatusCode::OK);
+}
