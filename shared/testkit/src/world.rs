@@ -548,8 +548,8 @@ impl Tickets for MemoryWorld {
     async fn save_ticket(&self, ticket: &Ticket) -> Result<(), StoreError> {
         self.changed(|store| {
             let key = (ticket.organisation.clone(), ticket.id);
-            let known = store.tickets.get(&key).map_or(0, |known| known.version);
-            let expected = ticket.version.saturating_sub(1);
+            let known = store.tickets.get(&key).map(|known| known.version);
+            let expected = ticket.version.checked_sub(1).filter(|version| *version > 0);
             require(known == expected, StoreError::Conflict)?;
             store.tickets.insert(key, ticket.clone());
             Ok(())

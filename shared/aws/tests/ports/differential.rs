@@ -483,8 +483,14 @@ fn next<T>(page: Result<Page<T>, StoreError>) -> Option<String> {
     page.ok().and_then(|page| page.next)
 }
 
+/// Few cases each time, for they are long; `PROPTEST_CASES` says how many more.
+fn config() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(24), failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn memory_and_dynamodb_behave_alike(operations in operations()) {
