@@ -145,7 +145,7 @@ mod tests {
         ]);
         let response = run_sqs(event, |work: Work| {
             seen.lock().unwrap().push(work.n);
-            async move { if work.n % 2 == 0 { Ok(()) } else { Err(OddError) } }
+            async move { if work.n.is_multiple_of(2) { Ok(()) } else { Err(OddError) } }
         })
         .await;
         assert_eq!(failures(&response), ["m1", "m3", "m4"]);
@@ -174,7 +174,7 @@ mod tests {
         let response = run_stream(stream(&[2, 3, 4]), |item| {
             let work: Work = serde_dynamo::from_item(item).unwrap();
             seen.lock().unwrap().push(work.n);
-            async move { if work.n % 2 == 0 { Ok(()) } else { Err(OddError) } }
+            async move { if work.n.is_multiple_of(2) { Ok(()) } else { Err(OddError) } }
         })
         .await;
         let failed: Vec<_> = response.batch_item_failures.iter().map(|f| f.item_identifier.clone()).collect();

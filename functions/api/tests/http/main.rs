@@ -1,7 +1,16 @@
 //! The HTTP interface over stores in memory, with a verifier that takes a token for its bearer's name.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a failed expectation is what a test says"
+)]
+
 mod authorisation;
 mod enrolment;
+mod events;
 mod form;
 mod pages;
 mod stage;

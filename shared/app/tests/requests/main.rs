@@ -1,5 +1,13 @@
 //! What people and machines may ask for, on stores in memory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a failed expectation is what a test says"
+)]
+
 mod acknowledge_order;
 mod enrol;
 mod list_instances;
