@@ -43,10 +43,9 @@ impl Adapters {
             fence: env::required("CLAVIGER_FENCE_TABLE")?,
         };
         let copies = env::parsed_or("CLAVIGER_FENCE_COPIES", 4)?;
-        let dynamodb = aws_sdk_dynamodb::Client::new(sdk);
         Ok(Self {
             settings: settings_from_env()?,
-            store: DynamoStore::new(dynamodb, tables, copies),
+            store: DynamoStore::from_config(sdk, tables, copies),
             clock: SystemClock,
             ids: RandomIds,
             sdk,

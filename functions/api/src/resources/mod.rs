@@ -3,6 +3,7 @@
 pub mod app_instances;
 pub mod audit;
 pub mod catalogue;
+pub mod console;
 pub mod encryption_policy;
 pub mod key_policy;
 pub mod organizations;

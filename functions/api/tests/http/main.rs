@@ -9,6 +9,7 @@
 )]
 
 mod authorisation;
+mod console;
 mod enrolment;
 mod events;
 mod form;
