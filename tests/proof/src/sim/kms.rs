@@ -1,0 +1,199 @@
+//! What customers' keys really are, apart from what anybody believes of them: the ground truth.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use claviger_domain::ids::OrganisationId;
+use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
+use claviger_domain::values::{KeyArn, Region};
+use claviger_testkit::FakeKeys;
+
+/// What the owner of a key has done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It can be used.
+    Usable,
+    /// Disabled.
+    Disabled,
+    /// Waiting to be deleted.
+    PendingDeletion,
+    /// The key policy does not let us in.
+    Denied {
+        /// DescribeKey is denied too.
+        blind: bool,
+    },
+}
+
+impl Standing {
+    /// Whether KMS refuses.
+    pub fn refuses(self) -> bool {
+        self != Self::Usable
+    }
+
+    /// Whether one refusal is enough.
+    pub const fn is_definite(self) -> bool {
+        matches!(self, Self::Disabled | Self::PendingDeletion)
+    }
+
+    const fn observation(self) -> Observation {
+        match self {
+            Self::Usable => Observation::Usable,
+            Self::Disabled => Observation::Refused(RefusalKind::KeyDisabled),
+            Self::PendingDeletion => Observation::Refused(RefusalKind::KeyPendingDeletion),
+            Self::Denied { .. } => Observation::Refused(RefusalKind::AccessDenied),
+        }
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone)]
+pub struct KeyTruth {
+    /// What its owner wants.
+    pub now: Standing,
+    /// What KMS may still answer until the change has spread.
+    pub before: Standing,
+    /// When the owner changed it.
+    pub changed_at: i64,
+    /// When every answer is the new one.
+    pub visible_at: i64,
+    /// When it was denied: from, to.
+    denials: Vec<(i64, i64)>,
+}
+
+impl KeyTruth {
+    /// Whether KMS may have refused at some instant from `since` on.
+    pub fn refused_since(&self, since: i64) -> bool {
+        self.now.refuses() || (self.before.refuses() && self.visible_at >= since)
+    }
+
+    /// Whether KMS may have answered at some instant from `since` on.
+    pub fn usable_since(&self, since: i64) -> bool {
+        !self.now.refuses() || (!self.before.refuses() && self.visible_at >= since)
+    }
+
+    /// Whether a definite refusal is, or was lately, in effect.
+    pub fn definite_since(&self, since: i64) -> bool {
+        self.now.is_definite() || (self.before.is_definite() && self.visible_at >= since)
+    }
+
+    /// Whether it was denied at some instant between the two.
+    pub fn denied_between(&self, from: i64, to: i64) -> bool {
+        self.denials.iter().any(|(start, end)| *start <= to && *end >= from)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    keys: BTreeMap<KeyArn, KeyTruth>,
+    outages: BTreeMap<Region, (NoAnswerKind, i64)>,
+    ill: BTreeMap<Region, (i64, i64)>,
+}
+
+/// KMS in every region.
+#[derive(Debug, Default)]
+pub struct Kms {
+    /// Seals and opens; every key in it is usable by its own organisation.
+    pub vault: FakeKeys,
+    state: Mutex<State>,
+}
+
+impl Kms {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The owner makes a key and binds it to its organisation.
+    pub fn create(&self, arn: &KeyArn, organisation: OrganisationId) {
+        self.vault.create(arn);
+        self.vault.bind(arn, organisation);
+        let truth = KeyTruth {
+            now: Standing::Usable,
+            before: Standing::Usable,
+            changed_at: 0,
+            visible_at: 0,
+            denials: Vec::new(),
+        };
+        self.state().keys.insert(arn.clone(), truth);
+    }
+
+    /// The owner changes a key; every answer is the new one from `visible_at` on.
+    pub fn change(&self, arn: &KeyArn, standing: Standing, now: i64, visible_at: i64) {
+        let mut state = self.state();
+        let Some(key) = state.keys.get_mut(arn).filter(|key| key.now != standing) else {
+            return;
+        };
+        if matches!(key.now, Standing::Denied { .. })
+            && let Some(last) = key.denials.last_mut()
+        {
+            last.1 = visible_at;
+        }
+        if matches!(standing, Standing::Denied { .. }) {
+            key.denials.push((now, i64::MAX));
+        }
+        key.before = key.now;
+        key.now = standing;
+        key.changed_at = now;
+        key.visible_at = visible_at;
+    }
+
+    /// A key as it is.
+    pub fn key(&self, arn: &KeyArn) -> Option<KeyTruth> {
+        self.state().keys.get(arn).cloned()
+    }
+
+    /// A region gives no answers for a while.
+    pub fn outage(&self, region: &Region, kind: NoAnswerKind, until: i64) {
+        self.state().outages.insert(region.clone(), (kind, until));
+    }
+
+    /// A region's control probe is ill for a while.
+    pub fn ill(&self, region: &Region, now: i64, until: i64) {
+        self.state().ill.insert(region.clone(), (now, until));
+    }
+
+    /// Ends every outage and illness.
+    pub fn heal(&self, now: i64) {
+        let mut state = self.state();
+        state.outages.clear();
+        for (_, until) in state.ill.values_mut() {
+            *until = now.min(*until);
+        }
+    }
+
+    /// Whether every region answers, control probes included.
+    pub fn is_calm(&self, now: i64) -> bool {
+        let state = self.state();
+        state.outages.values().all(|(_, until)| now >= *until)
+            && state.ill.values().all(|(_, until)| now >= *until)
+            && state.keys.values().all(|key| now >= key.visible_at)
+    }
+
+    /// Whether the control probe of a region answers.
+    pub fn control_is_healthy(&self, region: &Region, now: i64) -> bool {
+        self.state().ill.get(region).is_none_or(|(_, until)| now >= *until)
+    }
+
+    /// Whether the control probe of a region was ill at some instant from `since` on.
+    pub fn was_ill_since(&self, region: &Region, since: i64) -> bool {
+        self.state().ill.get(region).is_some_and(|(_, until)| *until >= since)
+    }
+
+    /// Whether it was ill all the time.
+    pub fn was_ill_throughout(&self, region: &Region, from: i64, to: i64) -> bool {
+        self.state().ill.get(region).is_some_and(|(start, until)| *start <= from && *until > to)
+    }
+
+    /// Why a region gives no answer, if it gives none.
+    pub fn no_answer(&self, region: &Region, now: i64) -> Option<NoAnswerKind> {
+        self.state().outages.get(region).filter(|(_, until)| now < *until).map(|(kind, _)| *kind)
+    }
+
+    /// What a call meets: while a change spreads, `stale` chooses the answer from before.
+    pub fn meets(&self, arn: &KeyArn, now: i64, stale: bool) -> (Observation, Standing) {
+        let state = self.state();
+        let standing = state.keys.get(arn).map_or(Standing::Denied { blind: true }, |key| {
+            if stale && now < key.visible_at { key.before } else { key.now }
+        });
+        (standing.observation(), standing)
+    }
+}

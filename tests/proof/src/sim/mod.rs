@@ -1,0 +1,18 @@
+//! The seeded simulation: production's use cases and library, in one process, on one virtual clock.
+//!
+//! Time is driven by events, and every call of a port takes some, so that invocations interleave. An episode of some
+//! minutes is simulated call by call, its sweeps a minute apart. When nothing is under way any more, and two whole
+//! minutes changed nothing, the quiet weeks to the next episode are skipped; that the first sweep after the skip
+//! changes nothing either is checked too. Organisation-years count both, the detailed hours are told apart.
+
+mod checks;
+mod kms;
+mod plane;
+mod ports;
+mod run;
+mod script;
+mod work;
+mod world;
+
+pub use run::{Options, Outcome, run};
+pub use world::Violation;

@@ -1,0 +1,551 @@
+//! Every port of one invocation: the store in memory behind a network that takes time, fails before or after it did
+//! what it was asked, and a process that may die between any two calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use claviger_app::check_enrolment::CheckEnrolment;
+use claviger_app::messages::{AppOrder, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+use claviger_app::ports::{
+    Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, FanOutQueue, Ids,
+    Instances, KeyDescription, KeyError, Outbox, Page, Policies, ProbeQueue, Prober, Proofs, StoreError,
+    SupportRequest, SupportRequests, Tickets, WatchList, WatchRow, WrappedDataKey,
+};
+use claviger_app::probe_keys::ProbeKeys;
+use claviger_app::probe_now::ProbeNow;
+use claviger_domain::decide::Decision;
+use claviger_domain::effect::{Order, OutboxRow};
+use claviger_domain::ids::{EffectId, InstanceId, PolicyId, TicketId};
+use claviger_domain::instance::{AppInstance, InstanceDecision};
+use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
+use claviger_domain::policy::{CONTEXT_PURPOSE, EncryptionPolicy, PURPOSE_CANARY};
+use claviger_domain::ticket::Ticket;
+use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, Region, ShardId, SiteName};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::kms::Standing;
+use super::world::{Message, World, millis};
+use crate::twin::Twin;
+
+/// What goes wrong with one call of an invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails and did nothing.
+    Before,
+    /// It did what it should, and its answer is lost.
+    After,
+    /// The process dies before the call.
+    DeathBefore,
+    /// The process dies after the call, before it knows.
+    DeathAfter,
+    /// Somebody else was at the same item.
+    Conflict,
+    /// It takes long.
+    Slow,
+}
+
+/// The ports of one invocation.
+pub struct Ports {
+    /// The world they are in.
+    pub world: Arc<World>,
+    order: Order,
+    fault: Option<(u32, Fault)>,
+    calls: AtomicU32,
+    dead: AtomicBool,
+    hurt: AtomicBool,
+}
+
+impl Ports {
+    /// Ports that may fail once, as often as the world's chaos says.
+    pub fn new(world: &Arc<World>, order: Order) -> Arc<Self> {
+        const FAULTS: [Fault; 6] = [
+            Fault::Before,
+            Fault::After,
+            Fault::DeathBefore,
+            Fault::DeathAfter,
+            Fault::Conflict,
+            Fault::Slow,
+        ];
+        let mut state = world.state();
+        let chaos = state.chaos;
+        let fault = if state.rng.per_mille(chaos) {
+            let call = u32::try_from(state.rng.between(0, 14)).unwrap_or(0);
+            state.rng.one_of(&FAULTS).map(|fault| (call, *fault))
+        } else {
+            None
+        };
+        drop(state);
+        let world = Arc::clone(world);
+        let (calls, dead, hurt) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { world, order, fault, calls, dead, hurt })
+    }
+
+    /// Whether the process died.
+    pub fn died(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Whether something was injected.
+    pub fn was_hurt(&self) -> bool {
+        self.hurt.load(Ordering::SeqCst)
+    }
+
+    async fn die<T>(&self) -> T {
+        self.dead.store(true, Ordering::SeqCst);
+        std::future::pending().await
+    }
+
+    async fn on_the_way(&self) {
+        let wait = self.world.between(1, 25);
+        self.world.pause(wait).await;
+    }
+
+    async fn enter(&self, what: &'static str) -> Option<Fault> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        let fault = self.fault.filter(|(at, _)| *at == call).map(|(_, fault)| fault);
+        if let Some(fault) = fault {
+            self.hurt.store(true, Ordering::SeqCst);
+            self.world.fault(|| format!("{fault:?} at {what}"));
+        }
+        self.on_the_way().await;
+        match fault {
+            Some(Fault::DeathBefore) => self.die().await,
+            Some(Fault::Slow) => {
+                let wait = self.world.between(500, 8_000);
+                self.world.pause(wait).await;
+            }
+            _ => {}
+        }
+        fault
+    }
+
+    /// A call of the store.
+    async fn stored<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let unavailable = || StoreError::Unavailable { reason: "injected".to_owned() };
+        let fault = self.enter(what).await;
+        if fault == Some(Fault::Before) {
+            return Err(unavailable());
+        }
+        if fault == Some(Fault::Conflict) {
+            return Err(if what.starts_with("commit") || what == "save_ticket" {
+                StoreError::Conflict
+            } else {
+                unavailable()
+            });
+        }
+        let result = call.await;
+        match fault {
+            Some(Fault::After) => return Err(unavailable()),
+            Some(Fault::DeathAfter) => return self.die().await,
+            _ => {}
+        }
+        self.on_the_way().await;
+        result
+    }
+
+    /// A call of a queue or the bus.
+    async fn called(&self, what: &'static str, call: impl FnOnce()) -> Result<(), CallError> {
+        let failed = || CallError { what: "a queue", reason: "injected".to_owned() };
+        let fault = self.enter(what).await;
+        if matches!(fault, Some(Fault::Before | Fault::Conflict)) {
+            return Err(failed());
+        }
+        call();
+        match fault {
+            Some(Fault::After) => Err(failed()),
+            Some(Fault::DeathAfter) => self.die().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// A call of KMS: what it met.
+    async fn kms(&self, what: &'static str, key: &KeyArn) -> (Observation, Standing) {
+        let fault = self.enter(what).await;
+        let slow = self.world.chance(30).then(|| self.world.between(50, 900));
+        self.world.pause(slow.unwrap_or(10)).await;
+        let now = self.world.now();
+        let failing = match fault {
+            Some(Fault::Before | Fault::Conflict) => Some(NoAnswerKind::Throttled),
+            Some(Fault::After) => Some(NoAnswerKind::Unreachable),
+            _ => self.world.kms.no_answer(key.region(), now),
+        };
+        let stale = self.world.chance(500);
+        let (seen, standing) = self.world.kms.meets(key, now, stale);
+        let Some(kind) = failing else {
+            return (seen, standing);
+        };
+        self.world.troubled(0);
+        if kind == NoAnswerKind::Unreachable {
+            let patience = self.world.between(100, 5_000);
+            self.world.pause(patience).await;
+        }
+        let seen = if self.world.is(Twin::ThrottlingIsRefusal) && kind == NoAnswerKind::Throttled {
+            Observation::Refused(RefusalKind::KeyDisabled)
+        } else {
+            Observation::NoAnswer(kind)
+        };
+        (seen, standing)
+    }
+
+    /// One probe of a policy's keys.
+    pub fn probe_keys(&self) -> ProbeKeys<'_> {
+        ProbeKeys { keys: self, controls: self, clock: self }
+    }
+}
+
+fn failed(observation: Observation) -> KeyError {
+    KeyError { observation, code: format!("{observation:?}"), request_id: None }
+}
+
+impl Clock for Ports {
+    fn now(&self) -> Timestamp {
+        self.world.clock.now()
+    }
+}
+
+impl Ids for Ports {
+    fn random(&self) -> Uuid {
+        self.world.ids.random()
+    }
+}
+
+#[async_trait]
+impl CustomerKeys for Ports {
+    async fn decrypt(
+        &self,
+        key: &KeyArn,
+        ciphertext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let (seen, _) = self.kms("Decrypt", key).await;
+        if seen != Observation::Usable {
+            self.on_the_way().await;
+            return Err(failed(seen));
+        }
+        let plain = self.world.kms.vault.decrypt(key, ciphertext, context).await;
+        self.world.kms.vault.forget_calls();
+        if plain.is_ok() {
+            let canary = context.get(CONTEXT_PURPOSE).is_some_and(|purpose| purpose == PURPOSE_CANARY);
+            self.world.key_used(key, canary);
+        }
+        self.on_the_way().await;
+        plain
+    }
+
+    async fn encrypt(
+        &self,
+        key: &KeyArn,
+        plaintext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Vec<u8>, KeyError> {
+        let (seen, _) = self.kms("Encrypt", key).await;
+        if seen != Observation::Usable {
+            return Err(failed(seen));
+        }
+        self.world.kms.vault.encrypt(key, plaintext, context).await
+    }
+
+    async fn generate_data_key(
+        &self,
+        key: &KeyArn,
+        context: &EncryptionContext,
+    ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError> {
+        let (seen, _) = self.kms("GenerateDataKey", key).await;
+        if seen != Observation::Usable {
+            return Err(failed(seen));
+        }
+        self.world.kms.vault.generate_data_key(key, context).await
+    }
+
+    async fn describe(&self, key: &KeyArn) -> Result<KeyDescription, KeyError> {
+        let (seen, standing) = self.kms("DescribeKey", key).await;
+        if matches!(seen, Observation::NoAnswer(_)) {
+            return Err(failed(seen));
+        }
+        let state = match standing {
+            Standing::Denied { blind: true } => {
+                return Err(failed(Observation::Refused(RefusalKind::AccessDenied)));
+            }
+            Standing::Usable | Standing::Denied { blind: false } => "Enabled",
+            Standing::Disabled => "Disabled",
+            Standing::PendingDeletion => "PendingDeletion",
+        };
+        Ok(KeyDescription { state: state.to_owned(), ..claviger_testkit::a_description() })
+    }
+}
+
+#[async_trait]
+impl ControlProbes for Ports {
+    async fn control_is_healthy(&self, region: &Region) -> bool {
+        let hurt = matches!(self.enter("control").await, Some(Fault::Before | Fault::After));
+        let now = self.world.now();
+        let down = hurt || self.world.kms.no_answer(region, now).is_some();
+        if down {
+            self.world.troubled(0);
+        }
+        !down && self.world.kms.control_is_healthy(region, now)
+    }
+}
+
+#[async_trait]
+impl Policies for Ports {
+    async fn policy(&self, organisation: &OrganisationName) -> Result<Option<EncryptionPolicy>, StoreError> {
+        self.stored("policy", self.world.store.policy(organisation)).await
+    }
+
+    async fn policy_by_id(&self, id: PolicyId) -> Result<Option<EncryptionPolicy>, StoreError> {
+        self.stored("policy_by_id", self.world.store.policy_by_id(id)).await
+    }
+
+    async fn commit_policy(
+        &self,
+        previous: Option<&EncryptionPolicy>,
+        decision: &Decision,
+    ) -> Result<(), StoreError> {
+        let commit = async {
+            self.world.store.commit_policy(previous, decision).await?;
+            self.world.policy_committed(previous, decision);
+            Ok(())
+        };
+        self.stored("commit_policy", commit).await
+    }
+
+    async fn organisations_of_account(
+        &self,
+        account: &AccountId,
+    ) -> Result<Vec<OrganisationName>, StoreError> {
+        self.stored("organisations_of_account", self.world.store.organisations_of_account(account)).await
+    }
+}
+
+#[async_trait]
+impl Instances for Ports {
+    async fn instance(&self, id: InstanceId) -> Result<Option<AppInstance>, StoreError> {
+        self.stored("instance", self.world.store.instance(id)).await
+    }
+
+    async fn instance_at(&self, site: &SiteName, app: &App) -> Result<Option<AppInstance>, StoreError> {
+        self.stored("instance_at", self.world.store.instance_at(site, app)).await
+    }
+
+    async fn site_owner(&self, site: &SiteName) -> Result<Option<OrganisationName>, StoreError> {
+        self.stored("site_owner", self.world.store.site_owner(site)).await
+    }
+
+    async fn instances(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<AppInstance>, StoreError> {
+        // Two instances a page, so that fan-outs page.
+        let limit = limit.min(2);
+        self.stored("instances", self.world.store.instances(organisation, cursor, limit)).await
+    }
+
+    async fn commit_instance(
+        &self,
+        previous: Option<&AppInstance>,
+        decision: &InstanceDecision,
+    ) -> Result<(), StoreError> {
+        let commit = async {
+            self.world.store.commit_instance(previous, decision).await?;
+            self.world.instance_committed(previous, decision);
+            Ok(())
+        };
+        self.stored("commit_instance", commit).await
+    }
+}
+
+#[async_trait]
+impl SupportRequests for Ports {
+    async fn support_requests(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<SupportRequest>, StoreError> {
+        self.stored("support_requests", self.world.store.support_requests(cursor, limit)).await
+    }
+
+    async fn support_request(&self, id: Uuid) -> Result<Option<SupportRequest>, StoreError> {
+        self.stored("support_request", self.world.store.support_request(id)).await
+    }
+}
+
+#[async_trait]
+impl Tickets for Ports {
+    async fn ticket(
+        &self,
+        organisation: &OrganisationName,
+        id: TicketId,
+    ) -> Result<Option<Ticket>, StoreError> {
+        self.stored("ticket", self.world.store.ticket(organisation, id)).await
+    }
+
+    async fn tickets(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<Ticket>, StoreError> {
+        self.stored("tickets", self.world.store.tickets(organisation, cursor, limit)).await
+    }
+
+    async fn save_ticket(&self, ticket: &Ticket) -> Result<(), StoreError> {
+        let save = async {
+            self.world.store.save_ticket(ticket).await?;
+            self.world.ticket_saved(ticket);
+            Ok(())
+        };
+        self.stored("save_ticket", save).await
+    }
+}
+
+#[async_trait]
+impl Outbox for Ports {
+    async fn overdue_effects(&self, before: Timestamp, limit: u16) -> Result<Vec<OutboxRow>, StoreError> {
+        self.stored("overdue_effects", self.world.store.overdue_effects(before, limit)).await
+    }
+
+    async fn effect_done(&self, organisation: &OrganisationName, id: EffectId) -> Result<(), StoreError> {
+        self.stored("effect_done", self.world.store.effect_done(organisation, id)).await
+    }
+}
+
+#[async_trait]
+impl WatchList for Ports {
+    async fn watched(&self, shard: ShardId) -> Result<Vec<WatchRow>, StoreError> {
+        self.stored("watched", self.world.store.watched(shard)).await
+    }
+
+    async fn beat(
+        &self,
+        shard: ShardId,
+        swept_at: Timestamp,
+        watched_until: Timestamp,
+        unproven: &[PolicyId],
+    ) -> Result<(), StoreError> {
+        let beat = async {
+            self.world.store.beat(shard, swept_at, watched_until, unproven).await?;
+            self.world.beaten(shard, swept_at, unproven);
+            Ok(())
+        };
+        self.stored("beat", beat).await
+    }
+
+    async fn last_beat(&self, shard: ShardId) -> Result<Option<Beat>, StoreError> {
+        self.stored("last_beat", self.world.store.last_beat(shard)).await
+    }
+}
+
+#[async_trait]
+impl Proofs for Ports {
+    async fn proven_at(&self, policy: PolicyId) -> Result<Option<Timestamp>, StoreError> {
+        self.stored("proven_at", self.world.store.proven_at(policy)).await
+    }
+
+    async fn record_proof(&self, policy: PolicyId, at: Timestamp) -> Result<(), StoreError> {
+        self.stored("record_proof", self.world.store.record_proof(policy, at)).await
+    }
+}
+
+#[async_trait]
+impl DataKeyRegistry for Ports {
+    async fn data_key(
+        &self,
+        instance: InstanceId,
+        purpose: &str,
+        choice: DataKeyChoice,
+    ) -> Result<Option<WrappedDataKey>, StoreError> {
+        self.stored("data_key", self.world.store.data_key(instance, purpose, choice)).await
+    }
+
+    async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
+        let add = async {
+            self.world.store.add_data_key(key).await?;
+            let owner = self.world.store.instance(key.instance).await?.map(|instance| instance.organisation);
+            if let Some(owner) = owner {
+                self.world.state().data_keys.insert(key.id, (key.instance, owner));
+            }
+            Ok(())
+        };
+        self.stored("add_data_key", add).await
+    }
+}
+
+#[async_trait]
+impl ProbeQueue for Ports {
+    async fn queue_probes(&self, messages: &[(ProbeMessage, SignedDuration)]) -> Result<(), CallError> {
+        self.called("queue_probes", || {
+            for (message, delay) in messages {
+                self.world.send(Message::Probe(message.clone()), millis(*delay));
+            }
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl FanOutQueue for Ports {
+    async fn queue_fan_out(&self, page: &FanOut, delay: SignedDuration) -> Result<(), CallError> {
+        let message = Message::Page(self.order, Box::new(page.clone()));
+        self.called("queue_fan_out", || self.world.send(message, millis(delay))).await
+    }
+
+    async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError> {
+        let message = Message::Effect(Box::new(row.clone()));
+        self.called("queue_effect", || self.world.send(message, millis(delay))).await
+    }
+}
+
+#[async_trait]
+impl Bus for Ports {
+    async fn publish_effect(&self, row: &OutboxRow) -> Result<(), CallError> {
+        let message = Message::Effect(Box::new(row.clone()));
+        self.called("publish_effect", || self.world.send(message, 0)).await
+    }
+
+    async fn publish_order(&self, order: &AppOrder) -> Result<(), CallError> {
+        let message = Message::Order(Box::new(order.clone()));
+        self.called("publish_order", || self.world.send(message, 0)).await
+    }
+}
+
+#[async_trait]
+impl Prober for Ports {
+    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeAnswer, CallError> {
+        let failed = |reason: String| CallError { what: "the prober", reason };
+        if matches!(self.enter("probe").await, Some(Fault::Before | Fault::Conflict)) {
+            return Err(failed("injected".to_owned()));
+        }
+        match request {
+            ProbeRequest::ProbeNow { organisation, rounds } => {
+                let now = ProbeNow { probe: self.probe_keys(), policies: self };
+                let rounds = now.run(organisation, *rounds).await;
+                Ok(ProbeAnswer::Probed { rounds: rounds.map_err(|error| failed(error.to_string()))? })
+            }
+            ProbeRequest::Check { organisation, enrolment } => {
+                let check = CheckEnrolment { keys: self, ids: self };
+                Ok(ProbeAnswer::Checked { checks: check.run(*organisation, enrolment).await })
+            }
+        }
+    }
+}
+
+/// What comes of work; nothing if the process that did it died.
+pub async fn alive<T>(ports: &Ports, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| match work.as_mut().poll(context) {
+        std::task::Poll::Ready(value) => std::task::Poll::Ready(Some(value)),
+        std::task::Poll::Pending if ports.died() => std::task::Poll::Ready(None),
+        std::task::Poll::Pending => std::task::Poll::Pending,
+    })
+    .await
+}

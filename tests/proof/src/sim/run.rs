@@ -1,0 +1,933 @@
+//! The scheduler, and a run from enrolment to rest.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use claviger_app::enrol::Enrol;
+use claviger_app::hand_out_data_key::KeyRequest;
+use claviger_app::ports::{Clock, DataKeyChoice, Instances, Organisations, Policies, SupportRequests, Tickets};
+use claviger_app::request_error::RequestError;
+use claviger_app::request_instance::RequestInstance;
+use claviger_app::request_restoration::RequestRestoration;
+use claviger_app::support_requests::{DecideRequests, Verdict};
+use claviger_domain::effect::Order;
+use claviger_domain::instance::{AppInstance, InstanceStatus};
+use claviger_domain::policy::Lifecycle;
+use claviger_domain::ticket::TicketStatus;
+use claviger_domain::values::{App, SiteName};
+use claviger_envelope::{Context as RecordContext, EnvelopeError};
+use claviger_testkit::builders;
+use serde_json::json;
+
+use super::checks::now_or_never;
+use super::kms::Standing;
+use super::plane::{Process, ask};
+use super::ports::Ports;
+use super::script::{Act, episode};
+use super::work::{plan, sweep_outbox, work};
+use super::world::{Event, Message, OrgTruth, ROLES, Record, Violation, World, settings};
+use crate::twin::Twin;
+
+const MINUTE: i64 = 60_000;
+const DAY: i64 = 24 * 60 * MINUTE;
+const PROCESSES: usize = 4;
+/// How often a queue delivers a message before it puts it aside.
+const DELIVERIES: u32 = 6;
+
+/// What is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Chooses everything.
+    pub seed: u64,
+    /// How many episodes.
+    pub episodes: u32,
+    /// The defect, if one is to be caught.
+    pub twin: Option<Twin>,
+    /// Whether to write down what happens.
+    pub traced: bool,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Virtual time of all active organisations together, in milliseconds.
+    pub organisation_millis: i64,
+    /// The part of it that was simulated call by call.
+    pub detailed_millis: i64,
+    /// Injected faults.
+    pub faults: u64,
+    /// Events of the scheduler.
+    pub steps: u64,
+    /// Looks at an invariant.
+    pub checks: u64,
+    /// Cut-offs that were seen.
+    pub cut_offs: u64,
+    /// What was wrong; a run stops at the first.
+    pub violations: Vec<Violation>,
+    /// What happened, if it was written down.
+    pub trace: Vec<String>,
+}
+
+impl Outcome {
+    /// Both together.
+    pub fn add(&mut self, other: &Self) {
+        self.organisation_millis += other.organisation_millis;
+        self.detailed_millis += other.detailed_millis;
+        self.faults += other.faults;
+        self.steps += other.steps;
+        self.checks += other.checks;
+        self.cut_offs += other.cut_offs;
+        self.violations.extend(other.violations.iter().cloned());
+    }
+}
+
+/// Runs one seed.
+pub fn run(options: Options) -> Outcome {
+    let mut sim = Sim::new(options);
+    sim.enrol_all();
+    for number in 0..options.episodes {
+        if sim.stopped() {
+            break;
+        }
+        sim.world.note(|| format!("episode {number}"));
+        sim.episode();
+        sim.skip();
+    }
+    if !sim.stopped() {
+        sim.come_to_rest();
+    }
+    sim.outcome()
+}
+
+type Ready = Arc<Mutex<VecDeque<u64>>>;
+
+struct TaskWaker {
+    task: u64,
+    ready: Ready,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.task);
+    }
+}
+
+type Work = Pin<Box<dyn Future<Output = bool>>>;
+
+struct Task {
+    work: Work,
+    waker: Waker,
+    ports: Option<Arc<Ports>>,
+    message: Option<(Message, u32)>,
+}
+
+struct Sim {
+    world: Arc<World>,
+    tasks: BTreeMap<u64, Task>,
+    ready: Ready,
+    next: u64,
+    steps: u64,
+    processes: Vec<Process>,
+    frozen_until: Vec<i64>,
+    runtime: tokio::runtime::Runtime,
+    organisation_millis: i64,
+    detailed_millis: i64,
+    counted_to: i64,
+}
+
+impl Sim {
+    fn new(options: Options) -> Self {
+        // Only for the library's timeouts, which never come: its time stands still, the world's moves.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let world = Arc::new(World::new(options.seed, options.twin, options.traced));
+        let counted_to = world.now();
+        let mut sim = Self {
+            world,
+            tasks: BTreeMap::new(),
+            ready: Ready::default(),
+            next: 0,
+            steps: 0,
+            processes: Vec::new(),
+            frozen_until: vec![0; PROCESSES],
+            runtime,
+            organisation_millis: 0,
+            detailed_millis: 0,
+            counted_to,
+        };
+        sim.processes = (0..PROCESSES).map(|number| Process::start(&sim.world, number)).collect();
+        sim
+    }
+
+    fn stopped(&self) -> bool {
+        !self.world.state().violations.is_empty()
+    }
+
+    fn outcome(self) -> Outcome {
+        let mut state = self.world.state();
+        Outcome {
+            organisation_millis: self.organisation_millis,
+            detailed_millis: self.detailed_millis,
+            faults: state.faults,
+            steps: self.steps,
+            checks: state.checks,
+            cut_offs: state.orgs.iter().map(|org| org.cut_offs).sum(),
+            violations: state.violations.clone(),
+            trace: state.trace.take().unwrap_or_default(),
+        }
+    }
+
+    fn count(&mut self, detailed: bool) {
+        let now = self.world.now();
+        let passed = now - self.counted_to;
+        self.counted_to = now;
+        let active = self.world.state().orgs.iter().filter(|org| org.active_since.is_some()).count();
+        let all = passed * i64::try_from(active).unwrap_or(0);
+        self.organisation_millis += all;
+        if detailed {
+            self.detailed_millis += all;
+        }
+    }
+
+    fn spawn(&mut self, work: Work, ports: Option<Arc<Ports>>, message: Option<(Message, u32)>) {
+        self.next += 1;
+        let task = self.next;
+        let waker = Waker::from(Arc::new(TaskWaker { task, ready: Arc::clone(&self.ready) }));
+        self.tasks.insert(task, Task { work, waker, ports, message });
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(task);
+    }
+
+    /// Starts an invocation on ports of its own.
+    fn invoke<F, Fut>(&mut self, order: Order, message: Option<(Message, u32)>, work: F)
+    where
+        F: FnOnce(Arc<Ports>) -> Fut,
+        Fut: Future<Output = bool> + 'static,
+    {
+        let ports = Ports::new(&self.world, order);
+        let work = Box::pin(work(Arc::clone(&ports)));
+        self.spawn(work, Some(ports), message);
+    }
+
+    fn poll_ready(&mut self) {
+        loop {
+            let next = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(number) = next else { return };
+            let Some(task) = self.tasks.get_mut(&number) else { continue };
+            self.steps += 1;
+            let entered = self.runtime.enter();
+            let polled = task.work.as_mut().poll(&mut Context::from_waker(&task.waker));
+            drop(entered);
+            let died = task.ports.as_ref().is_some_and(|ports| ports.died());
+            let done = match polled {
+                Poll::Ready(fine) => fine,
+                Poll::Pending if died => false,
+                Poll::Pending => continue,
+            };
+            let Some(task) = self.tasks.remove(&number) else { continue };
+            self.ended(&task, done);
+            // A future holds the runtime's timers; let go of it inside.
+            let _entered = self.runtime.enter();
+            drop(task);
+        }
+    }
+
+    fn ended(&self, task: &Task, fine: bool) {
+        let hurt = task.ports.as_ref().is_some_and(|ports| ports.was_hurt() || ports.died());
+        let Some((message, attempt)) = &task.message else {
+            if hurt {
+                self.world.troubled(0);
+            }
+            return;
+        };
+        if matches!(message, Message::Probe(_)) && (hurt || !fine) {
+            self.world.troubled(0);
+        }
+        if fine {
+            return;
+        }
+        if attempt + 1 < DELIVERIES {
+            let delay = self.world.between(1_000, 30_000);
+            self.world.later(delay, Event::Arrive(message.clone(), attempt + 1));
+        } else if !message.may_be_lost() {
+            self.world.note(|| format!("put aside: {message:?}"));
+            self.world.state().dead_letters.push(message.clone());
+        }
+    }
+
+    /// Runs until an instant, or until something is wrong.
+    fn run_until(&mut self, end: i64) {
+        loop {
+            self.poll_ready();
+            if self.stopped() {
+                return;
+            }
+            match self.world.next_instant().filter(|next| *next <= end) {
+                Some(next) => self.world.go_to(next),
+                None => {
+                    self.world.go_to(end);
+                    return;
+                }
+            }
+            if let Some(event) = self.world.due() {
+                self.steps += 1;
+                self.happens(event);
+            }
+        }
+    }
+
+    fn run_for(&mut self, millis: i64) {
+        self.run_until(self.world.now() + millis);
+        self.count(true);
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Tick => self.tick(),
+            Event::Arrive(message, attempt) => {
+                let order = match message {
+                    Message::Page(order, _) => order,
+                    Message::Effect(ref row) => match row.effect {
+                        claviger_domain::effect::Effect::RestoreInstances { .. } => Order::Restore,
+                        _ => Order::Suspend,
+                    },
+                    _ => Order::Suspend,
+                };
+                let copy = message.clone();
+                if self.world.state().watcher_dead && matches!(message, Message::Probe(_)) {
+                    // Its queue keeps the message until the function is back, or drops it when it is old.
+                    if attempt + 1 < DELIVERIES {
+                        self.world.later(30_000, Event::Arrive(message, attempt + 1));
+                    }
+                    return;
+                }
+                self.invoke(order, Some((message, attempt)), |ports| async move {
+                    let result = work(&ports, &copy).await;
+                    if let Err(error) = &result {
+                        ports.world.note(|| format!("not worked off: {copy:?}: {error:?}"));
+                    }
+                    result.is_ok()
+                });
+            }
+            Event::Poll(number) => {
+                if self.world.now() >= self.frozen_until[number] {
+                    let (library, fence) = self.processes[number].for_poll();
+                    let poll = async move {
+                        Process::poll(library, fence).await;
+                        true
+                    };
+                    self.spawn(Box::pin(poll), None, None);
+                }
+                let pause = self.world.between(4_000, 6_000);
+                self.world.later(pause, Event::Poll(number));
+            }
+            Event::Use(number) => {
+                if self.world.now() >= self.frozen_until[number] {
+                    self.use_records(number);
+                }
+                let pause = self.world.between(1_000, 5_000);
+                self.world.later(pause, Event::Use(number));
+            }
+            Event::Act(act) => self.act(act),
+        }
+    }
+
+    fn tick(&mut self) {
+        let dead = self.world.state().watcher_dead;
+        if !dead {
+            self.invoke(Order::Suspend, None, |ports| async move { plan(&ports).await.is_ok() });
+        } else if self.world.is(Twin::DeadWatcherBeats) {
+            let now = self.world.clock.now();
+            let until = now + settings().probe_phase + settings().watch_slack;
+            for shard in 0..settings().shards {
+                let shard = claviger_domain::values::ShardId(shard);
+                let _ = now_or_never(claviger_app::ports::WatchList::beat(
+                    &self.world.store,
+                    shard,
+                    now,
+                    until,
+                    &[],
+                ));
+            }
+        }
+        self.invoke(Order::Suspend, None, |ports| async move { sweep_outbox(&ports).await.is_ok() });
+        self.world.later(MINUTE, Event::Tick);
+    }
+
+    /// Somebody writes or reads a record through a process of the data plane.
+    fn use_records(&mut self, number: usize) {
+        let process = &self.processes[number];
+        let (app, library) = (process.app, process.library.clone());
+        let world = Arc::clone(&self.world);
+        let (org, site, record) = {
+            let mut state = world.state();
+            let count = i64::try_from(state.orgs.len()).unwrap_or(1);
+            let org = usize::try_from(state.rng.between(0, count - 1)).unwrap_or(0);
+            let known: Vec<Record> =
+                state.records.iter().filter(|one| one.place.0 == org && one.place.2 == app).cloned().collect();
+            let write = known.len() < 4 || (known.len() < 12 && state.rng.per_mille(300));
+            let record = if write { None } else { state.rng.one_of(&known).cloned() };
+            (org, format!("{}-site", state.orgs[org].name), record)
+        };
+        let name = self.world.state().orgs[org].name.to_string();
+        let next = self.next;
+        let work = async move {
+            let site = record.as_ref().map_or(site, |record| record.place.1.clone());
+            let instance = library.instance(&name, &site, app);
+            let answer = match &record {
+                Some(record) => {
+                    let context = RecordContext::new("note", &record.id);
+                    instance.decrypt(&context, &record.sealed).await.map(|plain| {
+                        world.gave_out(org, "a record was read");
+                        if plain != record.id.as_bytes() {
+                            world.violated("I8", format!("record {} came back as something else", record.id));
+                        }
+                    })
+                }
+                None => {
+                    let id = format!("{name}-{next}");
+                    let context = RecordContext::new("note", &id);
+                    instance.encrypt(&context, id.as_bytes()).await.map(|sealed| {
+                        world.gave_out(org, "a record was written");
+                        let place = (org, site.clone(), app.to_owned());
+                        world.state().records.push(Record { place, id: id.clone(), sealed });
+                    })
+                }
+            };
+            match (answer, record) {
+                (Ok(()), _)
+                | (Err(EnvelopeError::Suspended | EnvelopeError::TemporarilyUnavailable { .. }), _)
+                | (Err(EnvelopeError::NotEntitled), None) => true,
+                (Err(error), record) => {
+                    world.violated("I8", format!("{record:?} cannot be used: {error}"));
+                    false
+                }
+            }
+        };
+        self.spawn(Box::pin(work), None, None);
+    }
+
+    fn act(&mut self, act: Act) {
+        let world = Arc::clone(&self.world);
+        world.note(|| format!("act: {act:?}"));
+        match act {
+            Act::Change { org, key, to } => self.change(org, key, to),
+            Act::Ask { org, left } => self.ask_for_restoration(org, left, true),
+            Act::SupportAsks { org } => self.ask_for_restoration(org, 0, false),
+            Act::Outage { region, kind, millis } => {
+                world.fault(|| format!("{region} gives no answers"));
+                world.kms.outage(&region, kind, world.now() + millis);
+                world.troubled(millis);
+            }
+            Act::Ill { region, millis } => {
+                world.fault(|| format!("the control probe of {region} is ill"));
+                world.kms.ill(&region, world.now(), world.now() + millis);
+            }
+            Act::WatcherDies { millis } => {
+                world.fault(|| "the watcher dies".to_owned());
+                world.state().watcher_dead = true;
+                world.troubled(millis);
+                let probing: Vec<u64> = self
+                    .tasks
+                    .iter()
+                    .filter(|(_, task)| matches!(task.message, Some((Message::Probe(_), _))))
+                    .map(|(number, _)| *number)
+                    .collect();
+                for number in probing {
+                    let _entered = self.runtime.enter();
+                    self.tasks.remove(&number);
+                }
+            }
+            Act::WatcherLives => {
+                world.state().watcher_dead = false;
+                world.troubled(MINUTE);
+            }
+            Act::FenceDown { millis } => {
+                world.fault(|| "the fence cannot be read".to_owned());
+                let until = world.now() + millis;
+                world.state().fence_down_until = until;
+            }
+            Act::Chaos { per_mille } => world.state().chaos = per_mille,
+            Act::Forge { org } => {
+                let account = world.state().orgs[org].account.clone();
+                world.fault(|| "a forged event".to_owned());
+                world.send(Message::KeyEvent(account), 0);
+            }
+            Act::Replay => {
+                let old = {
+                    let mut state = world.state();
+                    let mail = std::mem::take(&mut state.old_mail);
+                    let old = state.rng.one_of(&mail).cloned();
+                    state.old_mail = mail;
+                    old
+                };
+                if let Some(old) = old {
+                    world.fault(|| "an old message is sent again".to_owned());
+                    world.send(old, 0);
+                }
+            }
+            Act::Steal { by, from } => self.steal(by, from),
+            Act::StrangerEnrols { keys_of } => self.stranger_enrols(keys_of),
+            Act::NewInstance { org, number } => self.new_instance(org, number),
+            Act::Approve => self.approve(),
+            Act::Restart { process } => {
+                let fresh = Process::start(&self.world, process);
+                let _entered = self.runtime.enter();
+                self.processes[process] = fresh;
+            }
+            Act::Freeze { process, millis } => {
+                world.fault(|| format!("process {process} stands still"));
+                let until = world.now() + millis;
+                self.frozen_until[process] = until;
+                // Half of the time the boot clock stands still with it, and only the wall clock tells.
+                if world.chance(500)
+                    && let Some((_, still_until)) = world.state().clocks.get_mut(&process)
+                {
+                    *still_until = until;
+                }
+            }
+        }
+    }
+
+    fn change(&self, org: usize, key: Option<usize>, to: Standing) {
+        let world = &self.world;
+        let truth = world.state().orgs[org].clone();
+        let now = world.now();
+        for (index, arn) in truth.keys.iter().enumerate() {
+            if key.is_none_or(|key| key == index) {
+                let spread = now + world.between(0, 4_000);
+                world.kms.change(arn, to, now, spread);
+            }
+        }
+        let heard = world.between(200, 20_000);
+        if world.chance(600) {
+            world.send(Message::KeyEvent(truth.account.clone()), heard);
+        } else {
+            world.fault(|| "an event of KMS is lost".to_owned());
+        }
+    }
+
+    /// Asks for restoration as an org admin, or as a support agent who may not.
+    fn ask_for_restoration(&mut self, org: usize, left: u32, admin: bool) {
+        let through = admin || self.world.is(Twin::SupportOpens);
+        let origin = if through { builders::by_admin() } else { builders::by_support() };
+        let world = Arc::clone(&self.world);
+        self.invoke(Order::Suspend, None, |ports| async move {
+            let (name, asked_at) = {
+                let mut state = world.state();
+                let now = claviger_app::ports::Clock::now(&world.clock).as_millisecond();
+                if admin {
+                    state.orgs[org].asked.push(now);
+                }
+                (state.orgs[org].name.clone(), now)
+            };
+            let Ok(Some(policy)) = world.store.policy(&name).await else { return false };
+            let again = |world: &World| {
+                if left > 0 {
+                    world.later(20_000, Event::Act(Act::Ask { org, left: left - 1 }));
+                }
+            };
+            let Some(ticket) = policy.ticket.filter(|_| !policy.fence.is_open()) else {
+                world.state().orgs[org].asked.retain(|at| *at != asked_at);
+                return true;
+            };
+            // Spoken for before the first call, so that a request that dies on its way is asked again.
+            again(&world);
+            let request = RequestRestoration {
+                policies: &*ports,
+                prober: &*ports,
+                clock: &*ports,
+                settings: settings(),
+            };
+            let answer = request.run(&name, ticket, &origin).await;
+            if let Err(RequestError::Refused(_)) = &answer {
+                world.state().orgs[org].asked.retain(|at| *at != asked_at);
+            }
+            answer.is_ok()
+        });
+    }
+
+    /// Tries what only the owner may: its site under the thief's name, and its data key.
+    fn steal(&mut self, by: usize, from: usize) {
+        let world = Arc::clone(&self.world);
+        let (thief, victim, key) = {
+            let state = world.state();
+            let (thief, victim) = (state.orgs[by].clone(), state.orgs[from].clone());
+            let key = state.data_keys.iter().find(|(_, (_, owner))| *owner == victim.id).map(|(id, _)| *id);
+            (thief, victim, key)
+        };
+        let place = |org: &OrgTruth| -> SiteName { builders::parsed(&format!("{}-site", org.name)) };
+        let request = |site: SiteName, role: usize, app: usize, choice| KeyRequest {
+            caller_role: ROLES[role].0.to_owned(),
+            organisation: thief.name.clone(),
+            site,
+            app: builders::parsed(ROLES[app].1),
+            choice,
+        };
+        let mut tries = vec![
+            request(place(&victim), 0, 0, DataKeyChoice::Current),
+            request(place(&victim), 1, 1, DataKeyChoice::Version(1)),
+            request(place(&thief), 0, 1, DataKeyChoice::Current),
+        ];
+        if let Some(key) = key {
+            tries.push(request(place(&thief), 0, 0, DataKeyChoice::Id(key)));
+            tries.push(request(place(&victim), 0, 0, DataKeyChoice::Id(key)));
+        }
+        let work = async move {
+            for one in tries {
+                if let Ok(key) = ask(&world, 0, &one).await {
+                    world.handed_out(by, &key);
+                    let entitled = settings().app_roles.get(&one.caller_role);
+                    if !entitled.is_some_and(|apps| apps.contains(&one.app)) {
+                        world.violated("I7", format!("{} got a key of {}", one.caller_role, one.app));
+                    }
+                }
+            }
+            true
+        };
+        self.spawn(Box::pin(work), None, None);
+    }
+
+    fn stranger_enrols(&mut self, keys_of: usize) {
+        let world = Arc::clone(&self.world);
+        let victim = world.state().orgs[keys_of].clone();
+        self.invoke(Order::Suspend, None, |ports| async move {
+            let stranger = builders::an_organisation("mallory");
+            let enrol = Enrol {
+                policies: &*ports,
+                prober: &*ports,
+                ids: &*ports,
+                clock: &*ports,
+                settings: settings(),
+            };
+            let enrolled = enrol.run(&stranger, &body(&victim), &builders::by_admin()).await;
+            if enrolled.is_ok() {
+                world.violated("I7", format!("a stranger enrolled the keys of {}", victim.name));
+            }
+            true
+        });
+    }
+
+    fn new_instance(&mut self, org: usize, number: u64) {
+        let world = Arc::clone(&self.world);
+        let name = world.state().orgs[org].name.clone();
+        self.invoke(Order::Suspend, None, |ports| async move {
+            let Ok(Some(organisation)) = world.store.organisation(&name).await else { return false };
+            let request = RequestInstance {
+                policies: &*ports,
+                instances: &*ports,
+                ids: &*ports,
+                clock: &*ports,
+                settings: settings(),
+            };
+            for (_, app) in ROLES {
+                let site: SiteName = if number == 0 {
+                    builders::parsed(&format!("{name}-site"))
+                } else {
+                    builders::parsed(&format!("{name}-{number}"))
+                };
+                let app: App = builders::parsed(app);
+                let _ = request.run(&organisation, &site, &app, &builders::by_admin()).await;
+            }
+            true
+        });
+    }
+
+    fn approve(&mut self) {
+        self.invoke(Order::Suspend, None, |ports| async move {
+            let Ok(page) = ports.support_requests(None, 200).await else { return false };
+            let decide = DecideRequests {
+                requests: &*ports,
+                policies: &*ports,
+                instances: &*ports,
+                clock: &*ports,
+                settings: settings(),
+            };
+            for request in page.items {
+                let _ = decide.decide(request.id, &Verdict::Approved, &builders::by_support()).await;
+            }
+            true
+        });
+    }
+
+    fn start_rhythm(&self) {
+        self.world.later(0, Event::Tick);
+        for number in 0..PROCESSES {
+            let pause = self.world.between(0, 5_000);
+            self.world.later(pause, Event::Poll(number));
+            let pause = self.world.between(500, 5_500);
+            self.world.later(pause, Event::Use(number));
+        }
+    }
+
+    /// Three organisations enrol, by the calls that people make, and get two apps each.
+    fn enrol_all(&mut self) {
+        for (name, account, realm) in [
+            ("acme", "222222222222", "europe"),
+            ("globex", "333333333333", "germany"),
+            ("initech", "444444444444", "usa"),
+        ] {
+            let organisation = builders::an_organisation(name);
+            let enrolment = builders::an_enrolment(account, realm);
+            for key in enrolment.keys.values() {
+                self.world.kms.create(key, organisation.id);
+            }
+            let _ = now_or_never(self.world.store.save_organisation(&organisation));
+            let truth = OrgTruth {
+                name: organisation.name.clone(),
+                id: organisation.id,
+                account: enrolment.account.clone(),
+                realm,
+                keys: enrolment.keys.values().cloned().collect(),
+                policy: None,
+                closed_at: None,
+                asked: Vec::new(),
+                last_proof: 0,
+                cut_offs: 0,
+                active_since: None,
+            };
+            let body = body(&truth);
+            self.world.state().orgs.push(truth);
+            self.invoke(Order::Suspend, None, |ports| async move {
+                let enrol = Enrol {
+                    policies: &*ports,
+                    prober: &*ports,
+                    ids: &*ports,
+                    clock: &*ports,
+                    settings: settings(),
+                };
+                enrol.run(&organisation, &body, &builders::by_admin()).await.is_ok()
+            });
+        }
+        self.start_rhythm();
+        self.run_for(5_000);
+        self.approve();
+        self.run_for(MINUTE);
+        for org in 0..3 {
+            self.new_instance(org, 0);
+        }
+        self.run_for(5_000);
+        self.approve();
+        self.run_for(2 * MINUTE);
+        let active = self.world.state().orgs.iter().filter(|org| org.active_since.is_some()).count();
+        if active != 3 {
+            self.world.violated("start", format!("{active} of 3 organisations became active"));
+        }
+    }
+
+    fn episode(&mut self) {
+        let acts = episode(&self.world, PROCESSES);
+        let start = self.world.now();
+        let mut last = start;
+        for (when, act) in acts {
+            last = last.max(start + when);
+            self.world.later(when, Event::Act(act));
+        }
+        self.run_until(last + MINUTE);
+        self.count(true);
+        self.world.check_chains();
+    }
+
+    fn versions(&self) -> Vec<Option<u64>> {
+        let names: Vec<_> = self.world.state().orgs.iter().map(|org| org.name.clone()).collect();
+        let version = |name| now_or_never(self.world.store.policy(name))?.ok()?.map(|policy| policy.version);
+        names.iter().map(version).collect()
+    }
+
+    /// Skips the quiet time to the next episode, if there is any.
+    fn skip(&mut self) {
+        let mut still = 0;
+        for _ in 0..40 {
+            if self.stopped() {
+                return;
+            }
+            let before = self.versions();
+            self.run_for(MINUTE);
+            let calm = self.world.kms.is_calm(self.world.now() - MINUTE);
+            let quiet = calm && self.versions() == before && self.world.store.outbox().is_empty();
+            still = if quiet { still + 1 } else { 0 };
+            if still >= 2 && self.settle() {
+                break;
+            }
+        }
+        if still < 2 || self.stopped() {
+            return;
+        }
+        self.world.clear_agenda();
+        let days = 1 + self.world.between(0, 13) * self.world.between(0, 13);
+        let to = self.world.now() + days * DAY + self.world.between(0, DAY);
+        self.world.note(|| format!("{days} quiet days"));
+        self.world.go_to(to);
+        self.count(false);
+        let before = self.versions();
+        self.world.troubled(MINUTE);
+        self.start_rhythm();
+        self.run_for(80_000);
+        if self.versions() != before {
+            self.world.violated("skip", "a quiet time was not quiet: something changed after it".to_owned());
+        }
+    }
+
+    /// Runs on until nothing is under way.
+    fn settle(&mut self) -> bool {
+        for _ in 0..200 {
+            if self.tasks.is_empty() && self.world.is_quiet() {
+                return true;
+            }
+            self.run_for(100);
+        }
+        false
+    }
+
+    /// Heals everything, lets what is under way finish, and compares what is with what should be.
+    fn come_to_rest(&mut self) {
+        let now = self.world.now();
+        self.world.note(|| "everything heals".to_owned());
+        self.world.kms.heal(now);
+        {
+            let mut state = self.world.state();
+            state.chaos = 0;
+            state.watcher_dead = false;
+            state.fence_down_until = 0;
+        }
+        self.frozen_until = vec![0; PROCESSES];
+        self.world.troubled(MINUTE);
+        let count = self.world.state().orgs.len();
+        let mut revoked = Vec::new();
+        for org in 0..count {
+            let gone = self.world.chance(250);
+            revoked.push(gone);
+            let to = if gone { Standing::Disabled } else { Standing::Usable };
+            self.change(org, None, to);
+        }
+        self.run_for(4 * MINUTE);
+        for (org, gone) in revoked.iter().enumerate() {
+            if !gone {
+                self.ask_for_restoration(org, 10, true);
+            }
+        }
+        for _ in 0..3 {
+            self.run_for(5 * MINUTE);
+            let aside = std::mem::take(&mut self.world.state().dead_letters);
+            for message in aside {
+                self.world.send(message, 0);
+            }
+            self.approve();
+        }
+        self.run_for(5 * MINUTE);
+        if self.stopped() {
+            return;
+        }
+        self.world.check_chains();
+        for (org, gone) in revoked.iter().enumerate() {
+            self.check_rest(org, *gone);
+        }
+        self.read_everything(&revoked);
+    }
+
+    fn check_rest(&self, org: usize, gone: bool) {
+        let world = &self.world;
+        let name = world.state().orgs[org].name.clone();
+        let wrong = |what: String| world.violated("liveness", format!("{name}: {what}"));
+        let Some(Ok(Some(policy))) = now_or_never(world.store.policy(&name)) else {
+            return wrong("the policy is not there".to_owned());
+        };
+        let as_wanted = match policy.lifecycle {
+            Lifecycle::Suspended { .. } => gone && !policy.fence.is_open(),
+            Lifecycle::Active { .. } => !gone && policy.fence.is_open(),
+            _ => false,
+        };
+        if !as_wanted {
+            wrong(format!("revoked is {gone} and the policy is {}", policy.lifecycle.slug()));
+        }
+        if policy.fence.epoch.0 > 0 && policy.told != policy.fence.epoch {
+            wrong(format!("instances were told of {:?}, the fence is at {:?}", policy.told, policy.fence.epoch));
+        }
+        let mut cursor = None;
+        let mut instances: Vec<AppInstance> = Vec::new();
+        while let Some(Ok(page)) = now_or_never(world.store.instances(&name, cursor.as_deref(), 200)) {
+            instances.extend(page.items);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        for instance in instances {
+            let place = format!("{}/{}", instance.site, instance.app);
+            let app = world.state().apps.get(&instance.id).cloned().unwrap_or_default();
+            match instance.status {
+                InstanceStatus::Suspended { .. } if !gone => wrong(format!("{place} is suspended")),
+                InstanceStatus::Active { .. } if gone => wrong(format!("{place} is active")),
+                InstanceStatus::Active { .. } | InstanceStatus::Suspended { .. } => {
+                    let told = instance.epoch == policy.fence.epoch && app.epoch <= instance.epoch.0;
+                    if !told || (app.epoch > 0 && app.stopped != gone) {
+                        wrong(format!("{place} is at {:?}, its app at {app:?}", instance.epoch));
+                    }
+                }
+                InstanceStatus::Provisioning { .. } if gone => {}
+                ref other => wrong(format!("{place} is {}", other.slug())),
+            }
+        }
+        let Some(Ok(page)) = now_or_never(Tickets::tickets(&world.store, &name, None, 200)) else {
+            return wrong("the tickets cannot be read".to_owned());
+        };
+        let open = page.items.iter().filter(|ticket| ticket.status == TicketStatus::Open).count();
+        if open != usize::from(gone) {
+            wrong(format!("{open} tickets are open"));
+        }
+        let left = world.store.outbox().len();
+        if left > 0 {
+            wrong(format!("{left} effects are left in the outbox"));
+        }
+    }
+
+    /// I8: every record that was acknowledged can be read, unless its organisation is cut off.
+    fn read_everything(&mut self, revoked: &[bool]) {
+        let records = self.world.state().records.clone();
+        for record in records {
+            let (org, site, app) = record.place.clone();
+            if revoked[org] {
+                continue;
+            }
+            let Some(process) = self.processes.iter().find(|process| process.app == app) else { continue };
+            let (library, world) = (process.library.clone(), Arc::clone(&self.world));
+            let name = world.state().orgs[org].name.to_string();
+            let read = async move {
+                let instance = library.instance(&name, &site, &app);
+                let context = RecordContext::new("note", &record.id);
+                let mut answer = instance.decrypt(&context, &record.sealed).await;
+                for _ in 0..5 {
+                    if answer.is_ok() {
+                        break;
+                    }
+                    world.pause(5_000).await;
+                    answer = instance.decrypt(&context, &record.sealed).await;
+                }
+                let back = answer.as_deref().is_ok_and(|plain| plain == record.id.as_bytes());
+                if !back {
+                    world.violated("I8", format!("record {} is lost: {answer:?}", record.id));
+                }
+                true
+            };
+            self.spawn(Box::pin(read), None, None);
+        }
+        self.run_for(MINUTE);
+    }
+}
+
+fn body(org: &OrgTruth) -> serde_json::Value {
+    let keys: Vec<_> =
+        org.keys.iter().map(|arn| json!({ "region": arn.region(), "keyArn": arn.as_str() })).collect();
+    json!({
+        "mode": "cmk",
+        "awsAccountId": org.account,
+        "realm": org.realm,
+        "keys": keys,
+        "contextTag": "proof",
+        "contextTagConfirmation": "proof",
+    })
+}

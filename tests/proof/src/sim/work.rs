@@ -1,0 +1,129 @@
+//! The functions: each message is worked off by production's use case, as the functions' own `main.rs` wire it.
+
+use claviger_app::acknowledge_order::AcknowledgeOrder;
+use claviger_app::deliver_effect::DeliverEffect;
+use claviger_app::error::WorkError;
+use claviger_app::fan_out::CarryOrder;
+use claviger_app::follow_hint::FollowHint;
+use claviger_app::hear_key_event::HearKeyEvent;
+use claviger_app::messages::{FanOut, ProbeMessage};
+use claviger_app::prove_restoration::ProveRestoration;
+use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::report_probes::ReportProbes;
+use claviger_app::request_error::RequestError;
+use claviger_app::sweep::{PlanSweeps, Sweep};
+use claviger_app::verify_policy::VerifyPolicy;
+use claviger_domain::decide::Refusal;
+use claviger_domain::effect::{Effect, Order, OutboxRow};
+use claviger_testkit::builders;
+
+use super::ports::Ports;
+use super::world::{Message, settings};
+use crate::twin::Twin;
+
+fn report(ports: &Ports) -> ReportProbes<'_> {
+    ReportProbes { probe: ports.probe_keys(), policies: ports, clock: ports, settings: settings() }
+}
+
+fn deliver(ports: &Ports) -> DeliverEffect<'_> {
+    DeliverEffect { outbox: ports, tickets: ports, instances: ports, bus: ports, clock: ports }
+}
+
+/// The minute tick of the prober.
+pub async fn plan(ports: &Ports) -> Result<(), WorkError> {
+    PlanSweeps { queue: ports, clock: ports, settings: settings() }.run().await.map(|_| ())
+}
+
+/// The minute tick of the outbox.
+pub async fn sweep_outbox(ports: &Ports) -> Result<(), WorkError> {
+    deliver(ports).sweep().await.map(|_| ())
+}
+
+/// Works a message off.
+pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
+    match message {
+        Message::Probe(ProbeMessage::Sweep { shard, due_at }) => {
+            let (report, settings) = (report(ports), settings());
+            let sweep = Sweep { report, watch: ports, ids: ports, clock: ports, settings };
+            sweep.run(*shard, *due_at).await.map(|_| ())
+        }
+        Message::Probe(ProbeMessage::Probe { organisation, attempt, data_key, correlation }) => {
+            let follow = FollowHint { report: report(ports), queue: ports };
+            follow.run(organisation, *attempt, *data_key, *correlation).await
+        }
+        Message::Stream(row) => deliver(ports).run(row).await,
+        Message::Effect(row) => effect(ports, row).await,
+        Message::Page(order, page) => carry(ports, *order, page).await,
+        Message::Order(order) => take_order(ports, order).await,
+        Message::KeyEvent(account) => {
+            HearKeyEvent { policies: ports, queue: ports, ids: ports }.run(account).await.map(|_| ())
+        }
+    }
+}
+
+async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
+    let settings = settings();
+    match &row.effect {
+        Effect::VerifyPolicy => {
+            let probe = ports.probe_keys();
+            let verify =
+                VerifyPolicy { policies: ports, keys: ports, probe, ids: ports, clock: ports, settings };
+            verify.run(&row.organisation, row.correlation).await
+        }
+        Effect::ProvisionInstance { instance } => {
+            let provision = ProvisionInstance {
+                instances: ports,
+                policies: ports,
+                registry: ports,
+                keys: ports,
+                ids: ports,
+                clock: ports,
+            };
+            provision.run(*instance, row.correlation).await
+        }
+        Effect::SuspendInstances { epoch } => carry(ports, Order::Suspend, &FanOut::root(row, *epoch)).await,
+        Effect::RestoreInstances { epoch } => carry(ports, Order::Restore, &FanOut::root(row, *epoch)).await,
+        Effect::ProveRestoration => {
+            let prove =
+                ProveRestoration { policies: ports, prober: ports, queue: ports, clock: ports, settings };
+            prove.run(row).await
+        }
+        // The outbox applies the others itself; replayed by somebody, they reach no function.
+        Effect::OpenTicket { .. }
+        | Effect::CommentTicket { .. }
+        | Effect::ResolveTicket { .. }
+        | Effect::TellApp { .. } => Ok(()),
+    }
+}
+
+async fn carry(ports: &Ports, order: Order, page: &FanOut) -> Result<(), WorkError> {
+    let (clock, settings) = (ports, settings());
+    let carry = CarryOrder { policies: ports, instances: ports, queue: ports, clock, settings };
+    let mut page = page.clone();
+    if ports.world.is(Twin::EpochIgnored)
+        && let Some(policy) = claviger_app::ports::Policies::policy(&ports.world.store, &page.organisation).await?
+    {
+        page.epoch = page.epoch.max(policy.fence.epoch.next());
+    }
+    carry.run(order, &page).await
+}
+
+/// An app of the vendor's: it ignores what is not newer than what it knows, and answers.
+async fn take_order(ports: &Ports, order: &claviger_app::messages::AppOrder) -> Result<(), WorkError> {
+    {
+        let mut state = ports.world.state();
+        let app = state.apps.entry(order.instance_id).or_default();
+        if order.epoch.0 > app.epoch {
+            app.epoch = order.epoch.0;
+            app.stopped = order.order == "suspend";
+        }
+    }
+    let acknowledge = AcknowledgeOrder { instances: ports, clock: ports };
+    let origin = builders::by_claviger();
+    match acknowledge.run(&order.organisation, order.instance_id, order.epoch, 0, &origin).await {
+        // Overtaken by the next order, or a forged one.
+        Ok(_) | Err(RequestError::Refused(Refusal::Stale | Refusal::IllegalForState { .. })) => Ok(()),
+        Err(RequestError::Store(error)) => Err(error.into()),
+        Err(_) => Err(WorkError::NotNow { reason: "the answer was not taken" }),
+    }
+}

@@ -1,0 +1,444 @@
+//! One world: the stores, KMS, the time, what waits to happen, and what an all-knowing observer saw.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use claviger_app::hand_out_data_key::UnwrappedKeys;
+use claviger_app::messages::{AppOrder, FanOut, ProbeMessage};
+use claviger_app::settings::Settings;
+use claviger_domain::effect::{Order, OutboxRow};
+use claviger_domain::ids::{DataKeyId, InstanceId, OrganisationId, PolicyId};
+use claviger_domain::values::{AccountId, KeyArn, OrganisationName, ShardId};
+use claviger_envelope::testing::FakeClock as PlaneClock;
+use claviger_testkit::{FakeClock, MemoryWorld, SequentialIds, builders};
+use jiff::{SignedDuration, Timestamp};
+
+use super::kms::Kms;
+use crate::rng::Rng;
+use crate::twin::Twin;
+
+/// An instant from Unix milliseconds.
+pub fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).expect("an instant within the calendar")
+}
+
+/// Whole milliseconds.
+pub fn millis(duration: SignedDuration) -> i64 {
+    i64::try_from(duration.as_millis()).expect("a short time")
+}
+
+/// The roles of the vendor's apps: each may ask for the data keys of its own app.
+pub const ROLES: [(&str, &str); 2] = [
+    ("arn:aws:iam::111111111111:role/tracker", "jira"),
+    ("arn:aws:iam::111111111111:role/wiki", "confluence"),
+];
+
+static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
+    shards: 2,
+    app_roles: ROLES
+        .iter()
+        .map(|(role, app)| ((*role).to_owned(), vec![builders::parsed(app)]))
+        .collect(),
+    ..builders::settings().clone()
+});
+
+/// Production's settings, with two shards and two apps.
+pub fn settings() -> &'static Settings {
+    &SETTINGS
+}
+
+/// What travels.
+#[derive(Debug, Clone)]
+pub enum Message {
+    /// To the prober.
+    Probe(ProbeMessage),
+    /// From the table's stream to the outbox function.
+    Stream(Box<OutboxRow>),
+    /// From the bus to the function whose concern it is.
+    Effect(Box<OutboxRow>),
+    /// To the suspender or the restorer itself.
+    Page(Order, Box<FanOut>),
+    /// To an app of the vendor's.
+    Order(Box<AppOrder>),
+    /// About a customer's account.
+    KeyEvent(AccountId),
+}
+
+impl Message {
+    /// Whether nothing but time is lost with it. Others go to a dead-letter queue instead.
+    pub const fn may_be_lost(&self) -> bool {
+        matches!(self, Self::Probe(_) | Self::Stream(_) | Self::KeyEvent(_))
+    }
+}
+
+/// What happens at an instant.
+#[derive(Debug)]
+pub enum Event {
+    /// A minute begins: the schedules fire.
+    Tick,
+    /// A message arrives, for the so-many-th time.
+    Arrive(Message, u32),
+    /// A process of the data plane reads the fence.
+    Poll(usize),
+    /// Somebody uses a process.
+    Use(usize),
+    /// The episode's script.
+    Act(super::script::Act),
+}
+
+/// What the observer knows of an organisation.
+#[derive(Debug, Clone)]
+pub struct OrgTruth {
+    /// Its name.
+    pub name: OrganisationName,
+    /// Its opaque id.
+    pub id: OrganisationId,
+    /// Its account.
+    pub account: AccountId,
+    /// Its realm.
+    pub realm: &'static str,
+    /// Its keys.
+    pub keys: Vec<KeyArn>,
+    /// Its policy, once there is one.
+    pub policy: Option<(PolicyId, ShardId)>,
+    /// When its fence closed, while it is closed.
+    pub closed_at: Option<i64>,
+    /// When its admins asked for restoration.
+    pub asked: Vec<i64>,
+    /// The last proof that it allows use, or that its keys were tried by a sweep that could say so.
+    pub last_proof: i64,
+    /// How often it was cut off.
+    pub cut_offs: u64,
+    /// Since when it is active.
+    pub active_since: Option<i64>,
+}
+
+/// What was seen to be wrong.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    /// Which invariant.
+    pub invariant: &'static str,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub what: String,
+}
+
+/// A record that was acknowledged to its writer.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Whose, on which site, of which app.
+    pub place: (usize, String, String),
+    /// Its id.
+    pub id: String,
+    /// As stored.
+    pub sealed: Vec<u8>,
+}
+
+/// How an app of the vendor's took an order.
+#[derive(Debug, Clone, Default)]
+pub struct AppState {
+    /// The newest epoch it heard of.
+    pub epoch: u64,
+    /// Whether it stopped.
+    pub stopped: bool,
+}
+
+#[derive(Default)]
+struct Timers {
+    heap: BinaryHeap<Reverse<(i64, u64)>>,
+    wakers: BTreeMap<u64, Waker>,
+}
+
+/// What changes while the world runs.
+pub struct State {
+    /// The one source of chance.
+    pub rng: Rng,
+    timers: Timers,
+    agenda: BinaryHeap<Reverse<(i64, u64)>>,
+    events: BTreeMap<u64, Event>,
+    next: u64,
+    /// Organisations.
+    pub orgs: Vec<OrgTruth>,
+    /// Which instance a data key belongs to, and whose that is.
+    pub data_keys: BTreeMap<DataKeyId, (InstanceId, OrganisationId)>,
+    /// What was seen to be wrong.
+    pub violations: Vec<Violation>,
+    /// What happened, if somebody wants to read it.
+    pub trace: Option<Vec<String>>,
+    /// Injected faults.
+    pub faults: u64,
+    /// Invariants looked at.
+    pub checks: u64,
+    /// The last instant at which the watcher was not all right.
+    pub trouble: i64,
+    /// Whether the watcher's schedule and function are dead.
+    pub watcher_dead: bool,
+    /// Until when processes cannot read the fence.
+    pub fence_down_until: i64,
+    /// Faults in a thousand calls' worth of work.
+    pub chaos: u32,
+    /// Messages that were given up.
+    pub dead_letters: Vec<Message>,
+    /// Orders and pages of long ago, to be sent again by somebody who should not.
+    pub old_mail: Vec<Message>,
+    /// What apps of the vendor's have heard.
+    pub apps: BTreeMap<InstanceId, AppState>,
+    /// Records that were acknowledged.
+    pub records: Vec<Record>,
+    /// Clocks of processes, and until when the boot clock stands still: a suspended machine.
+    pub clocks: BTreeMap<usize, (Arc<PlaneClock>, i64)>,
+}
+
+/// One world.
+pub struct World {
+    /// Every table.
+    pub store: MemoryWorld,
+    /// The time.
+    pub clock: FakeClock,
+    /// Identifiers.
+    pub ids: SequentialIds,
+    /// Customers' keys.
+    pub kms: Kms,
+    /// Unwrapped keys of the brokers.
+    pub brokers: [UnwrappedKeys; 2],
+    /// The defect, in a run that has one.
+    pub twin: Option<Twin>,
+    state: Mutex<State>,
+}
+
+impl World {
+    /// An empty world.
+    pub fn new(seed: u64, twin: Option<Twin>, traced: bool) -> Self {
+        let state = State {
+            rng: Rng::new(seed),
+            timers: Timers::default(),
+            agenda: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            next: 0,
+            orgs: Vec::new(),
+            data_keys: BTreeMap::new(),
+            violations: Vec::new(),
+            trace: traced.then(Vec::new),
+            faults: 0,
+            checks: 0,
+            trouble: 0,
+            watcher_dead: false,
+            fence_down_until: 0,
+            chaos: 0,
+            dead_letters: Vec::new(),
+            old_mail: Vec::new(),
+            apps: BTreeMap::new(),
+            records: Vec::new(),
+            clocks: BTreeMap::new(),
+        };
+        Self {
+            store: MemoryWorld::new(),
+            clock: FakeClock::at("2026-11-23T09:00:00Z"),
+            ids: SequentialIds::default(),
+            kms: Kms::default(),
+            brokers: [UnwrappedKeys::new(), UnwrappedKeys::new()],
+            twin,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// What changes.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Now, in Unix milliseconds.
+    pub fn now(&self) -> i64 {
+        claviger_app::ports::Clock::now(&self.clock).as_millisecond()
+    }
+
+    /// Whether the run has this defect.
+    pub fn is(&self, twin: Twin) -> bool {
+        self.twin == Some(twin)
+    }
+
+    /// Writes into the trace.
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        let now = self.now();
+        let mut state = self.state();
+        if let Some(trace) = &mut state.trace {
+            trace.push(format!("{:.3} {}", at(now), what()));
+        }
+    }
+
+    /// An invariant does not hold.
+    pub fn violated(&self, invariant: &'static str, what: String) {
+        self.note(|| format!("VIOLATION of {invariant}: {what}"));
+        let violation = Violation { invariant, at: at(self.now()), what };
+        self.state().violations.push(violation);
+    }
+
+    /// A number from `low` to `high`.
+    pub fn between(&self, low: i64, high: i64) -> i64 {
+        self.state().rng.between(low, high)
+    }
+
+    /// True so many times in a thousand.
+    pub fn chance(&self, per_mille: u32) -> bool {
+        self.state().rng.per_mille(per_mille)
+    }
+
+    /// A fault is injected.
+    pub fn fault(&self, what: impl FnOnce() -> String) {
+        self.state().faults += 1;
+        self.note(|| format!("fault: {}", what()));
+    }
+
+    /// Something is to happen later.
+    pub fn later(&self, delay: i64, event: Event) {
+        let at = self.now() + delay.max(0);
+        let mut state = self.state();
+        state.next += 1;
+        let number = state.next;
+        state.agenda.push(Reverse((at, number)));
+        state.events.insert(number, event);
+    }
+
+    /// Sends a message, with what queues do to messages.
+    pub fn send(&self, message: Message, delay: i64) {
+        self.send_again(message, delay, 0);
+    }
+
+    /// Sends a message for the so-many-th time.
+    pub fn send_again(&self, message: Message, delay: i64, attempt: u32) {
+        let (chaos, roll, twice, late) = {
+            let mut state = self.state();
+            let chaos = state.chaos;
+            (
+                chaos,
+                state.rng.per_mille(chaos / 2),
+                state.rng.per_mille(chaos),
+                if state.rng.per_mille(chaos) { state.rng.between(1_000, 45_000) } else { state.rng.between(5, 400) },
+            )
+        };
+        if chaos > 0 && roll && message.may_be_lost() {
+            self.fault(|| format!("lost: {message:?}"));
+            self.trouble_if_sweep(&message, 0);
+            return;
+        }
+        if late > 1_000 {
+            self.fault(|| format!("late by {late} ms: {message:?}"));
+            self.trouble_if_sweep(&message, late);
+        }
+        if chaos > 0 && twice {
+            let again = self.between(5, 90_000);
+            self.fault(|| format!("doubled after {again} ms: {message:?}"));
+            self.later(delay + again, Event::Arrive(message.clone(), attempt));
+        }
+        self.later(delay + late, Event::Arrive(message, attempt));
+    }
+
+    fn trouble_if_sweep(&self, message: &Message, late: i64) {
+        if matches!(message, Message::Probe(ProbeMessage::Sweep { .. })) {
+            self.troubled(late);
+        }
+    }
+
+    /// The watcher is not all right until so long from now.
+    pub fn troubled(&self, until: i64) {
+        let until = self.now() + until;
+        let mut state = self.state();
+        state.trouble = state.trouble.max(until);
+    }
+
+    /// The next instant at which something happens.
+    pub fn next_instant(&self) -> Option<i64> {
+        let state = self.state();
+        let timer = state.timers.heap.peek().map(|Reverse((at, _))| *at);
+        let event = state.agenda.peek().map(|Reverse((at, _))| *at);
+        [timer, event].into_iter().flatten().min()
+    }
+
+    /// Goes to an instant, and takes every clock along.
+    pub fn go_to(&self, instant: i64) {
+        let passed = instant - self.now();
+        if passed <= 0 {
+            return;
+        }
+        self.clock.set(at(instant));
+        let before = instant - passed;
+        for (clock, still_until) in self.state().clocks.values() {
+            let still = (still_until - before).clamp(0, passed);
+            clock.step_wall(still);
+            clock.advance(passed - still);
+        }
+    }
+
+    /// Wakes whoever waited for this instant; gives the event that is due.
+    pub fn due(&self) -> Option<Event> {
+        let now = self.now();
+        let mut state = self.state();
+        let mut woken = Vec::new();
+        while let Some(Reverse((at, number))) = state.timers.heap.peek().copied() {
+            if at > now {
+                break;
+            }
+            state.timers.heap.pop();
+            woken.extend(state.timers.wakers.remove(&number));
+        }
+        let due = state.agenda.peek().is_some_and(|Reverse((at, _))| *at <= now);
+        let event = if due && woken.is_empty() {
+            state.agenda.pop().and_then(|Reverse((_, number))| state.events.remove(&number))
+        } else {
+            None
+        };
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        event
+    }
+
+    /// Whether nothing is under way but what repeats by itself.
+    pub fn is_quiet(&self) -> bool {
+        let state = self.state();
+        state.timers.wakers.is_empty()
+            && state.events.values().all(|event| matches!(event, Event::Tick | Event::Poll(_) | Event::Use(_)))
+    }
+
+    /// Throws away what repeats by itself, to be set up anew.
+    pub fn clear_agenda(&self) {
+        let mut state = self.state();
+        state.agenda.clear();
+        state.events.clear();
+    }
+
+    /// Lets time pass.
+    pub const fn pause(&self, millis: i64) -> Pause<'_> {
+        Pause { world: self, millis, until: None }
+    }
+}
+
+/// Some time.
+pub struct Pause<'a> {
+    world: &'a World,
+    millis: i64,
+    until: Option<i64>,
+}
+
+impl Future for Pause<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.world.now();
+        let end = now + self.millis.max(0);
+        let until = *self.until.get_or_insert(end);
+        if now >= until {
+            return Poll::Ready(());
+        }
+        let mut state = self.world.state();
+        state.next += 1;
+        let number = state.next;
+        state.timers.heap.push(Reverse((until, number)));
+        state.timers.wakers.insert(number, context.waker().clone());
+        Poll::Pending
+    }
+}
