@@ -1,7 +1,7 @@
 //! Every port but the keys, in memory, behind one lock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
@@ -50,7 +50,8 @@ struct Store {
     places: BTreeMap<(SiteName, App), InstanceId>,
     requests: BTreeMap<Uuid, SupportRequest>,
     tickets: BTreeMap<(OrganisationName, TicketId), Ticket>,
-    facts: BTreeMap<(OrganisationName, Uuid, u64), Fact>,
+    /// Shared, because every change works on a copy of the store and there are many of them.
+    facts: BTreeMap<(OrganisationName, Uuid, u64), Arc<Fact>>,
     outbox: BTreeMap<(OrganisationName, EffectId), OutboxRow>,
     watched: BTreeMap<(ShardId, PolicyId), EncryptionPolicy>,
     fences: BTreeMap<PolicyId, FenceItem>,
@@ -155,7 +156,7 @@ impl MemoryWorld {
     pub fn all_facts(&self, organisation: &OrganisationName) -> Vec<Fact> {
         let state = self.state();
         let facts = state.store.facts.iter().filter(|((name, _, _), _)| name == organisation);
-        facts.map(|(_, fact)| fact.clone()).collect()
+        facts.map(|(_, fact)| Fact::clone(fact)).collect()
     }
 
     /// Puts a policy there as it is, without a decision: no fact, no claims.
@@ -243,7 +244,7 @@ impl Store {
     fn record(&mut self, fact: &Fact, outbox: &[OutboxRow]) -> Result<(), StoreError> {
         let key = (fact.organisation.clone(), fact.stream, fact.seq);
         require(!self.facts.contains_key(&key), StoreError::Conflict)?;
-        self.facts.insert(key, fact.clone());
+        self.facts.insert(key, Arc::new(fact.clone()));
         for row in outbox {
             self.outbox.insert((row.organisation.clone(), row.id), row.clone());
         }
