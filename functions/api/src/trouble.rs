@@ -101,7 +101,10 @@ fn fault(region: &Region, saw: Observation) -> InvalidField {
         Observation::Refused(kind) => {
             let word = serde_json::to_value(kind).ok().and_then(|word| word.as_str().map(str::to_owned));
             let word = word.unwrap_or_else(|| "refused".to_owned());
-            (format!("the key in {region} refuses: {word}"), kind.remedy())
+            (
+                format!("the key in {region} refuses: {word}"),
+                kind.remedy().replace("<region>", region.as_str()),
+            )
         }
         Observation::NoAnswer(kind) => {
             let why = match kind {
@@ -109,11 +112,11 @@ fn fault(region: &Region, saw: Observation) -> InvalidField {
                 NoAnswerKind::Unreachable => "AWS cannot be reached",
                 NoAnswerKind::OurFault => "a fault of ours",
             };
-            (format!("the key in {region} gave no answer: {why}"), "try again in a moment")
+            (format!("the key in {region} gave no answer: {why}"), "try again in a moment".to_owned())
         }
-        Observation::Usable => (format!("the key in {region} has no canary"), "ask support"),
+        Observation::Usable => (format!("the key in {region} has no canary"), "ask support".to_owned()),
     };
-    InvalidField { field: format!("keys.{region}"), reason, help: help.to_owned() }
+    InvalidField { field: format!("keys.{region}"), reason, help }
 }
 
 fn not_verified(checks: &[Check]) -> Problem {

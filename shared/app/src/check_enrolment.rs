@@ -59,9 +59,9 @@ impl CheckEnrolment<'_> {
             }
             // Nothing of the key's metadata is shown before its owner has bound it to the organisation.
             Err(error) => {
-                let help = refusal_help(&error);
+                let help = refusal_help(&error, arn);
                 let observed = format!("a round trip failed: {}", error.code);
-                return vec![check("key-usable", CheckResult::Fail, observed, help)];
+                return vec![check("key-usable", CheckResult::Fail, observed, &help)];
             }
         }
         let observed = "encrypted and decrypted with your organisation's context".to_owned();
@@ -132,9 +132,9 @@ impl CheckEnrolment<'_> {
     }
 }
 
-fn refusal_help(error: &KeyError) -> &'static str {
+fn refusal_help(error: &KeyError, key: &KeyArn) -> String {
     match error.observation {
-        Observation::Refused(kind) => kind.remedy(),
-        Observation::NoAnswer(_) | Observation::Usable => "try again: AWS or the way to it failed",
+        Observation::Refused(kind) => kind.remedy_for(key),
+        Observation::NoAnswer(_) | Observation::Usable => "try again: AWS or the way to it failed".to_owned(),
     }
 }

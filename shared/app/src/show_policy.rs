@@ -64,7 +64,7 @@ pub struct KeyView {
     /// When it was last probed.
     pub last_probe_at: Option<Timestamp>,
     /// What to do, if anything.
-    pub help: Option<&'static str>,
+    pub help: Option<String>,
 }
 
 /// The fence as it is shown.
@@ -125,7 +125,7 @@ impl ShowPolicy<'_> {
             health: key.health.slug(),
             since: key.since,
             last_probe_at,
-            help: key.health.help(),
+            help: key.help(),
         });
         let window = policy.lifecycle.cut_off_at().map(|cut_off_at| {
             let now = self.clock.now();

@@ -9,7 +9,7 @@ use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::ids::CorrelationId;
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_CANARY};
-use claviger_domain::values::{OrganisationName, Region};
+use claviger_domain::values::{KeyArn, OrganisationName, Region};
 
 use crate::error::{ATTEMPTS, WorkError};
 use crate::ports::{Clock, CustomerKeys, Ids, KeyError, Policies, StoreError};
@@ -78,7 +78,7 @@ impl VerifyPolicy<'_> {
                     canaries.insert(region.clone(), text);
                 }
                 Err(error) => {
-                    faults.insert(region.clone(), fault(error)?);
+                    faults.insert(region.clone(), fault(error, &key.arn)?);
                 }
             }
         }
@@ -90,7 +90,9 @@ impl VerifyPolicy<'_> {
             .observations
             .iter()
             .filter_map(|(region, saw)| match saw {
-                Observation::Refused(kind) => Some((region.clone(), kind.remedy().to_owned())),
+                Observation::Refused(kind) => {
+                    policy.keys.get(region).map(|key| (region.clone(), kind.remedy_for(&key.arn)))
+                }
                 Observation::Usable | Observation::NoAnswer(_) => None,
             })
             .collect();
@@ -105,9 +107,9 @@ impl VerifyPolicy<'_> {
 }
 
 /// What a refusal says; no answer is an error, to be tried again.
-fn fault(error: KeyError) -> Result<String, WorkError> {
+fn fault(error: KeyError, key: &KeyArn) -> Result<String, WorkError> {
     match error.observation {
-        Observation::Refused(kind) => Ok(format!("{}; {}", error.code, kind.remedy())),
+        Observation::Refused(kind) => Ok(format!("{}; {}", error.code, kind.remedy_for(key))),
         Observation::NoAnswer(_) | Observation::Usable => Err(error.into()),
     }
 }

@@ -499,7 +499,7 @@ fn cut_off(rules: &Rules<'_>, mut next: EncryptionPolicy, now: Timestamp) -> Cha
     next.fence = next.fence.closed_by(Cause::Key, now);
     let epoch = next.fence.epoch;
     let body = format!(
-        "Access to the data of this organisation is cut off since {now}: every required regional key \
+        "Access to the data of this organisation is cut off since {now:.0}: every required regional key \
          refuses.\n{}\nTo restore access: give every key back, then ask for restoration on this ticket.",
         key_lines(&next)
     );
@@ -524,7 +524,7 @@ fn key_lines(policy: &EncryptionPolicy) -> String {
         .keys
         .iter()
         .map(|(region, key)| {
-            let help = key.health.help().map(|help| format!(": {help}")).unwrap_or_default();
+            let help = key.help().map(|help| format!(": {help}")).unwrap_or_default();
             format!("- {region}: {} is {}{help}", key.arn, key.health.slug())
         })
         .collect();

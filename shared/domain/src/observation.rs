@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::values::Region;
+use crate::values::{KeyArn, Region};
 
 /// Why KMS refused: the answer was about this key or this caller, and came from a healthy service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,16 +44,25 @@ impl RefusalKind {
         match self {
             Self::KeyDisabled => "enable the key: `aws kms enable-key --key-id <arn> --region <region>`",
             Self::KeyPendingDeletion => {
-                "cancel the deletion, then enable the key: `aws kms cancel-key-deletion`, `aws kms enable-key`"
+                "cancel the deletion, then enable the key: `aws kms cancel-key-deletion --key-id <arn> \
+                 --region <region>`, `aws kms enable-key --key-id <arn> --region <region>`"
             }
-            Self::KeyPendingImport => "import the same key material again: `aws kms import-key-material`",
+            Self::KeyPendingImport => {
+                "import the same key material again: `aws kms import-key-material --key-id <arn> --region <region> ...`"
+            }
             Self::KeyUnavailable => "the key is gone for good; ask to restore into degraded and replace it",
             Self::AccessDenied => {
-                "put the key policy that `GET .../key-policy` prints on the key again: `aws kms put-key-policy`"
+                "put the key policy that `GET .../key-policy` prints on the key again: `aws kms put-key-policy \
+                 --key-id <arn> --region <region> --policy-name default --policy file://policy.json`"
             }
             Self::KeyNotFound => "check that the key still exists in this account and region",
             Self::InvalidState => "check the key's custom key store: it has to be connected",
         }
+    }
+
+    /// The remedy with the key's own ARN and region in its commands.
+    pub fn remedy_for(self, key: &KeyArn) -> String {
+        self.remedy().replace("<arn>", key.as_str()).replace("<region>", key.region().as_str())
     }
 }
 

@@ -66,15 +66,6 @@ impl KeyHealth {
     pub const fn stands_refused(self) -> bool {
         matches!(self, Self::Refused { stands: true, .. })
     }
-
-    /// What the customer should do, if anything.
-    pub const fn help(self) -> Option<&'static str> {
-        match self {
-            Self::Refused { kind, .. } => Some(kind.remedy()),
-            Self::NoAnswer { .. } => Some("nothing to do: it heals by itself when AWS answers again"),
-            Self::Unknown | Self::Usable => None,
-        }
-    }
 }
 
 /// The key of one region.
@@ -89,6 +80,19 @@ pub struct RegionalKey {
     pub health: KeyHealth,
     /// Since when.
     pub since: Timestamp,
+}
+
+impl RegionalKey {
+    /// What the customer should do about this key, if anything, ready to paste.
+    pub fn help(&self) -> Option<String> {
+        match self.health {
+            KeyHealth::Refused { kind, .. } => Some(kind.remedy_for(&self.arn)),
+            KeyHealth::NoAnswer { .. } => {
+                Some("nothing to do: it heals by itself when AWS answers again".to_owned())
+            }
+            KeyHealth::Unknown | KeyHealth::Usable => None,
+        }
+    }
 }
 
 /// Where a policy stands. What a state needs to know is in the state.

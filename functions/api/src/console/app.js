@@ -48,10 +48,10 @@ async function show() {
   lines.push(element("p", `AWS account ${policy.awsAccountId}, realm ${policy.realm}`));
   if (policy.window) lines.push(element("p", `Restoration: ${policy.window.phase}${policy.window.endsAt ? ` until ${when(policy.window.endsAt)}` : ""}`));
   if (policy.dueAt) lines.push(element("p", `Due ${when(policy.dueAt)}`));
-  lines.push(element("p", `Disable every key, and data is unreadable within ${policy.cutOffBoundSeconds} s.`));
+  if (policy.lifecycle === "active") lines.push(element("p", `Disable every key, and data is unreadable within ${policy.cutOffBoundSeconds} s.`));
   at("state").replaceChildren(...lines);
   table(at("keys"), ["Region", "Key", "Health", "Since", "What to do"],
-    policy.keys.map((key) => [[key.region], [key.keyArn], [key.health, health(key.health)], [when(key.since)], [key.help ?? ""]]));
+    policy.keys.map((key) => [[key.region], [key.keyArn, "long"], [key.health, health(key.health)], [when(key.since)], [key.help ?? "", "long"]]));
   table(at("apps"), ["Site", "App", "Status", "Coverage", "Since"],
     apps.items.map((app) => [[app.site], [app.app], [app.status], [app.coverage], [when(app.since)]]));
   at("tickets").replaceChildren(...tickets.items.map((ticket) => {
