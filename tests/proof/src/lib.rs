@@ -1,7 +1,8 @@
 //! The invariants I1 to I8 (design), checked by machine over the code that runs.
 //!
-//! [`sim`] runs the whole system, seeded and on a virtual clock; [`twin`] breaks it on purpose, to show that the checks
-//! can fail. `docs/ASSURANCE.md` says what each of them shows, and what they do not.
+//! [`sim`] runs the whole system, seeded and on a virtual clock; [`model`] takes every order of every step over the
+//! deciding functions; [`conform`] replays a running system's audit log through them; [`twin`] breaks the system on
+//! purpose, to show that the checks can fail. `docs/ASSURANCE.md` says what each of them shows, and what they do not.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +12,8 @@
     reason = "test support: a failed expectation is what a test says"
 )]
 
+pub mod conform;
+pub mod model;
 pub mod rng;
 pub mod sim;
 pub mod twin;

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use claviger_proof::conform::replay;
+use claviger_proof::model::{Bounds, Production, explore};
 use claviger_proof::sim::{Options, Outcome, run};
 
 /// Checks the invariants of claviger by machine.
@@ -27,10 +29,65 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Explore every state of the model.
+    Model {
+        /// As far as an hour goes, not as far as a test goes.
+        #[arg(long)]
+        deep: bool,
+    },
+    /// Replay an organisation's audit log (one fact a line, as `GET .../audit` prints it) through the deciding functions.
+    Conform {
+        /// The log.
+        file: std::path::PathBuf,
+        /// How long an ambiguous refusal has to persist where the log comes from.
+        #[arg(long, default_value_t = 60)]
+        ambiguity_seconds: i64,
+    },
+}
+
+fn model(deep: bool) -> ExitCode {
+    let (changes, ticks, most) = if deep { (3, 4, 400_000) } else { (2, 2, 6_000) };
+    let mut states = 0;
+    for regions in [1, 2] {
+        let bounds = Bounds { regions, changes, faults: 1, ticks, states: most };
+        let found = explore(&Production, bounds);
+        states += found.states;
+        eprintln!("regions={regions} states={} transitions={} complete={}", found.states, found.transitions, found.complete);
+        if let Some((invariant, what, way)) = found.violation {
+            way.iter().for_each(|step| println!("{step}"));
+            println!("{invariant}: {what}");
+            println!("proof model states={states} violations=1");
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("proof model states={states} violations=0");
+    ExitCode::SUCCESS
+}
+
+fn conform(file: &std::path::Path, ambiguity_seconds: i64) -> ExitCode {
+    let log = match std::fs::read_to_string(file) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("{}: {error}", file.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut rules = claviger_testkit::builders::rules();
+    rules.ambiguity = jiff::SignedDuration::from_secs(ambiguity_seconds);
+    let found = replay(&rules, &log);
+    found.divergences.iter().for_each(|divergence| println!("{divergence}"));
+    println!("proof conformance facts={} divergences={}", found.facts, found.divergences.len());
+    if found.divergences.is_empty() && found.facts > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    match &arguments.command {
+        Some(Command::Model { deep }) => return model(*deep),
+        Some(Command::Conform { file, ambiguity_seconds }) => return conform(file, *ambiguity_seconds),
+        None => {}
+    }
     let started = Instant::now();
     let (first, count) = arguments.seed.map_or((0, arguments.seeds), |seed| (seed, 1));
     let mut all = Outcome::default();

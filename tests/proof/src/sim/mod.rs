@@ -14,5 +14,5 @@ mod script;
 mod work;
 mod world;
 
-pub use run::{Options, Outcome, run};
+pub use run::{Options, Outcome, run, run_with_log};
 pub use world::Violation;

@@ -85,6 +85,11 @@ impl Outcome {
 
 /// Runs one seed.
 pub fn run(options: Options) -> Outcome {
+    run_with_log(options).0
+}
+
+/// Runs one seed, and gives the audit logs of its organisations too: a fact a line, as the API prints them.
+pub fn run_with_log(options: Options) -> (Outcome, String) {
     let mut sim = Sim::new(options);
     sim.enrol_all();
     for number in 0..options.episodes {
@@ -98,7 +103,10 @@ pub fn run(options: Options) -> Outcome {
     if !sim.stopped() {
         sim.come_to_rest();
     }
-    sim.outcome()
+    let names: Vec<_> = sim.world.state().orgs.iter().map(|org| org.name.clone()).collect();
+    let facts = names.iter().flat_map(|name| sim.world.store.all_facts(name));
+    let lines: Vec<String> = facts.map(|fact| serde_json::to_string(&fact).expect("a fact is plain JSON")).collect();
+    (sim.outcome(), lines.join("\n"))
 }
 
 type Ready = Arc<Mutex<VecDeque<u64>>>;

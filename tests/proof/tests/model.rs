@@ -1,0 +1,50 @@
+//! The exhaustive check, bounded; `cargo run -p claviger-proof -- model --deep` goes further.
+
+use claviger_proof::model::{Bounds, Mind, Production, explore, twins};
+
+const ONE: Bounds = Bounds { regions: 1, changes: 2, faults: 1, ticks: 2, states: 6_000 };
+const TWO: Bounds = Bounds { regions: 2, changes: 3, faults: 1, ticks: 1, states: 6_000 };
+
+#[test]
+fn i1_to_i5_hold_in_every_state_and_a_fair_drain_ends_as_the_keys_say() {
+    let mut states = 0;
+    for bounds in [ONE, TWO] {
+        let found = explore(&Production, bounds);
+        assert!(found.violation.is_none(), "{:#?}", found.violation);
+        states += found.states;
+    }
+    println!("proof model states={states} violations=0");
+}
+
+fn caught(invariant: &str, mind: &dyn Mind, bounds: Bounds) {
+    let found = explore(mind, Bounds { states: 200_000, ..bounds });
+    let broken = found.violation.as_ref().map(|(invariant, _, _)| *invariant);
+    println!("proof twin invariant={invariant} caught={}", broken == Some(invariant));
+    assert_eq!(broken, Some(invariant), "{:#?}", found.violation);
+}
+
+#[test]
+fn i1_a_lease_that_counts_from_the_answer_is_found() {
+    let bounds = Bounds { regions: 1, changes: 1, faults: 0, ticks: 6, ..ONE };
+    caught("I1", &twins::LeaseFromAnswer, bounds);
+}
+
+#[test]
+fn i2_a_decision_that_takes_throttling_for_a_refusal_is_found() {
+    caught("I2", &twins::ThrottlingRefuses, Bounds { changes: 0, ..ONE });
+}
+
+#[test]
+fn i3_a_decision_that_is_never_sure_is_found() {
+    caught("I3", &twins::NeverEnough, ONE);
+}
+
+#[test]
+fn i4_an_order_that_is_applied_whatever_its_epoch_is_found() {
+    caught("I4", &twins::AnyEpoch, ONE);
+}
+
+#[test]
+fn i5_a_request_that_anybody_may_make_is_found() {
+    caught("I5", &twins::AnybodyAsks, Bounds { changes: 2, faults: 0, ticks: 1, ..ONE });
+}
