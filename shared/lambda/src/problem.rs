@@ -186,6 +186,36 @@ impl ProblemKind {
         self.entry().status
     }
 
+    /// What it means, in a few words.
+    pub const fn title(self) -> &'static str {
+        self.entry().title
+    }
+
+    /// What to do, unless the answer itself knows better.
+    pub const fn help(self) -> &'static str {
+        self.entry().help
+    }
+
+    /// Who has to do something before the request can succeed.
+    pub const fn who_acts(self) -> &'static str {
+        match self {
+            Self::InvalidRequest
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::Conflict
+            | Self::IllegalState
+            | Self::TooLarge => "the caller",
+            Self::AlreadyEnrolled | Self::TemporarilyUnavailable => "nobody",
+            Self::KeysNotVerified | Self::KeysNotUsable => "who administers the customer's keys",
+            Self::NotEligible => "who buys the customer's plans",
+            Self::Suspended => "an org admin",
+            Self::WindowLapsed => "an org admin, then support",
+            Self::Internal => "the vendor",
+        }
+    }
+
     /// Whether the same request may succeed later without anybody doing anything.
     pub const fn retryable(self) -> bool {
         matches!(self, Self::TemporarilyUnavailable | Self::Internal)
@@ -324,6 +354,44 @@ mod tests {
             assert!(kind.status().is_client_error() || kind.status().is_server_error());
             assert_eq!(kind.retryable(), kind.status().is_server_error());
         }
+    }
+
+    fn list() -> String {
+        let mut text = String::from(
+            "# Problem types\n\n\
+             Every answer to trouble is a problem document (RFC 9457, `application/problem+json`) with `type` \
+             (`/problems/<slug>`), `title`, `status`, `detail`, `instance`, `code` (the slug), `help`, \
+             `retryable` and `errors`, a list of `{field, reason, help}`. This list is closed: there are no \
+             other types, in the HTTP interface and in the key broker. *Retryable*: the same request may \
+             succeed later without anybody acting. Where an answer's own `help` says more, it counts.\n\n\
+             Written by `UPDATE_DOCS=1 cargo test -p claviger-lambda problem`; do not edit it.\n\n\
+             | slug | status | meaning | who must act | remedy | retryable |\n|---|---|---|---|---|---|\n",
+        );
+        for kind in PROBLEM_KINDS {
+            let row = [
+                format!("`{}`", kind.slug()),
+                kind.status().as_u16().to_string(),
+                kind.title().to_owned(),
+                kind.who_acts().to_owned(),
+                kind.help().to_owned(),
+                if kind.retryable() { "yes" } else { "no" }.to_owned(),
+            ];
+            text.push_str(&format!("| {} |\n", row.join(" | ")));
+        }
+        text
+    }
+
+    #[test]
+    fn the_list_of_problem_types_in_the_docs_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/ERRORS.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, list()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            written == list(),
+            "docs/ERRORS.md is stale; help: run `UPDATE_DOCS=1 cargo test -p claviger-lambda problem`"
+        );
     }
 
     #[test]
