@@ -18,8 +18,8 @@ use claviger_lambda::problem::{Problem, ProblemKind};
 pub use state::{Api, Stores};
 
 use resources::{
-    app_instances, audit, catalogue, console, encryption_policy, key_policy, organizations, restorations,
-    support, tickets,
+    app_instances, audit, catalogue, console, encryption_policy, key_policy, openapi, organizations,
+    restorations, support, tickets,
 };
 
 /// The routes. A path that is not here is not found, whoever asks.
@@ -48,6 +48,7 @@ pub fn router(api: Api) -> Router {
         .merge(for_callers)
         .route("/v1/catalogue", get(catalogue::show))
         .route("/v1/health", get(catalogue::health))
+        .route("/v1/openapi.json", get(openapi::show))
         .route("/console", get(console::page))
         .route("/console/app.js", get(console::script))
         .route("/console/style.css", get(console::style))

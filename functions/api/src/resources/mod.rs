@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod console;
 pub mod encryption_policy;
 pub mod key_policy;
+pub mod openapi;
 pub mod organizations;
 pub mod restorations;
 pub mod support;

@@ -13,6 +13,7 @@ mod console;
 mod enrolment;
 mod events;
 mod form;
+mod openapi;
 mod pages;
 mod stage;
 mod way;

@@ -89,12 +89,19 @@ pub async fn stage() -> Stage {
 }
 
 impl Stage {
+    /// Sends a request; its answer has to be as the OpenAPI document says.
     pub async fn send(&self, request: Request<Body>) -> Came {
+        let (parts, body) = request.into_parts();
+        let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
+        let sent = body.collect().await.unwrap().to_bytes();
+        let request = Request::from_parts(parts, Body::from(sent.clone()));
         let response: Response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        Came { status: parts.status, headers: parts.headers, text }
+        let came = Came { status: parts.status, headers: parts.headers, text };
+        crate::openapi::check(&method, &path, &sent, &came);
+        came
     }
 
     /// A call; an empty `who` bears no token.

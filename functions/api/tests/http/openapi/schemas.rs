@@ -1,0 +1,770 @@
+//! What travels, as schemas. The types exist to be described; every answer of every test is held against
+//! them, so they cannot say anything else than the handlers do.
+
+#![expect(dead_code, reason = "the types are described, never made")]
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use claviger_lambda::problem::PROBLEM_KINDS;
+use utoipa::openapi::schema::{
+    Components, ComponentsBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type,
+};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+/// A text with a form of its own.
+macro_rules! text {
+    ($name:ident, $about:literal, $example:literal, $($set:tt)*) => {
+        pub struct $name;
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let text = ObjectBuilder::new().schema_type(Type::String).description(Some($about));
+                text.examples([serde_json::json!($example)])$($set)*.into()
+            }
+        }
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
+    };
+}
+
+fn slug() -> Option<&'static str> {
+    Some("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+}
+
+text!(OrganizationName, "The vendor's name for an organization.", "acme",
+    .pattern(slug()).min_length(Some(1)).max_length(Some(63)));
+text!(SiteName, "A site's name.", "acme-eng", .pattern(slug()).min_length(Some(1)).max_length(Some(63)));
+text!(Realm, "A data-residency location; `GET /v1/catalogue` lists them.", "europe",
+    .pattern(slug()).min_length(Some(1)).max_length(Some(40)));
+text!(App, "An app; `GET /v1/catalogue` lists them.", "jira",
+    .pattern(slug()).min_length(Some(1)).max_length(Some(40)));
+text!(AwsAccountId, "An AWS account: exactly 12 ASCII digits.", "222222222222", .pattern(Some("^[0-9]{12}$")));
+text!(AwsRegion, "An AWS region's code.", "eu-central-1",
+    .pattern(Some("^[a-z]+(-[a-z]+)+-[0-9]$")).max_length(Some(24)));
+text!(KeyArn, "A KMS key's own ARN, never an alias.",
+    "arn:aws:kms:eu-central-1:222222222222:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+    .pattern(Some("^arn:aws:kms:[a-z]+(-[a-z]+)+-[0-9]:[0-9]{12}:key/[0-9A-Fa-fmrk-]+$")).max_length(Some(256)));
+text!(ContextTag, "A label in every encryption context; it cannot be changed later.", "acme1",
+    .pattern(Some("^[A-Za-z0-9]{1,12}$")));
+text!(Subject, "A person or machine: `sub` of its token.", "ada",
+    .pattern(Some("^[!-~]+$")).min_length(Some(1)).max_length(Some(128)));
+text!(Moment, "A moment, RFC 3339, UTC.", "2026-11-22T12:00:00Z",
+    .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))));
+text!(Id, "An identifier; opaque.", "00000000-0000-4000-8000-0000000000aa",
+    .format(Some(SchemaFormat::Custom("uuid".to_owned()))));
+text!(Hash, "A SHA-256, hex; empty where there is nothing before.", "", .pattern(Some("^([0-9a-f]{64})?$")));
+text!(Cursor, "`nextCursor` of the page before; opaque, and bound to its list and organization.", "dGlja2V0cw",
+    .max_length(Some(1024)));
+
+/// How the keys are held.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The service makes the keys in the customer's account.
+    Byok,
+    /// The customer makes the keys and grants them.
+    Cmk,
+}
+
+/// Where an encryption policy stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum Lifecycle {
+    Requested,
+    Verifying,
+    Active,
+    Suspended,
+    Restoring,
+    Lapsed,
+    Closed,
+    Rejected,
+}
+
+/// What is believed about a key.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum KeyHealth {
+    Unknown,
+    Usable,
+    Disabled,
+    PendingDeletion,
+    PendingImport,
+    Deleted,
+    AccessDenied,
+    Unreachable,
+    Throttled,
+}
+
+/// Why a fence is closed.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The customer took its keys away.
+    Key,
+    /// The vendor suspended.
+    Vendor,
+    /// The organization is leaving.
+    Closing,
+}
+
+/// What a restoration can promise now.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum WindowPhase {
+    Assured,
+    BestEffort,
+    NotAssured,
+    Lapsed,
+}
+
+/// What the vendor's customer records say of an organization, whole.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct OrganizationFeed {
+    /// The plan of each app that it has, by app.
+    #[schema(example = json!({ "jira": "enterprise" }))]
+    plans: BTreeMap<String, Plan>,
+    /// Whether it is in the government cloud.
+    government: bool,
+    /// Its registered administrators.
+    #[schema(max_items = 500)]
+    admins: Vec<Subject>,
+    /// Its read-only people.
+    #[schema(max_items = 500)]
+    auditors: Vec<Subject>,
+}
+
+text!(Plan, "A plan's name.", "enterprise", .min_length(Some(1)).max_length(Some(64)));
+
+/// An organization.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Organization {
+    /// Stands in encryption contexts.
+    id: Id,
+    name: OrganizationName,
+    plans: BTreeMap<String, Plan>,
+    government: bool,
+    admins: Vec<Subject>,
+    auditors: Vec<Subject>,
+}
+
+/// A request to enrol: one mode, one account, one realm, one key per region of the realm.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Enrolment {
+    /// `byok` is not served yet.
+    mode: Mode,
+    aws_account_id: AwsAccountId,
+    realm: Realm,
+    /// One entry per region of the realm, none missing, none twice, none besides; needed for `cmk`.
+    #[schema(max_items = 16)]
+    keys: Option<Vec<RegionalKey>>,
+    context_tag: ContextTag,
+    /// The context tag again.
+    context_tag_confirmation: ContextTag,
+}
+
+/// A key and the region that it is for.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct RegionalKey {
+    region: AwsRegion,
+    key_arn: KeyArn,
+}
+
+/// An organization's encryption policy.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct EncryptionPolicy {
+    id: Id,
+    lifecycle: Lifecycle,
+    /// Why it was rejected.
+    #[schema(required)]
+    reason: Option<String>,
+    /// Some regional keys refuse while others work.
+    degraded: bool,
+    /// Data is being moved to new keys.
+    reencrypting: bool,
+    mode: Mode,
+    realm: Realm,
+    aws_account_id: AwsAccountId,
+    context_tag: ContextTag,
+    keys: Vec<RegionalKeyHealth>,
+    fence: Fence,
+    /// The open ticket of a revocation.
+    #[schema(required)]
+    ticket_id: Option<Id>,
+    /// The restoration window; none while nothing is cut off.
+    #[schema(required)]
+    window: Option<Window>,
+    /// When a request is due.
+    #[schema(required)]
+    due_at: Option<Moment>,
+    /// Within how many seconds a definite refusal in every region cuts access off, without any event.
+    #[schema(minimum = 0)]
+    cut_off_bound_seconds: i64,
+}
+
+/// A regional key, and how it is.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct RegionalKeyHealth {
+    region: AwsRegion,
+    key_arn: KeyArn,
+    health: KeyHealth,
+    since: Moment,
+    #[schema(required)]
+    last_probe_at: Option<Moment>,
+    /// What to do, if anything.
+    #[schema(required)]
+    help: Option<String>,
+}
+
+/// What every process reads before it uses a key.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Fence {
+    /// Keys may be used.
+    open: bool,
+    causes: Vec<Cause>,
+    /// Raised by every close and every open.
+    epoch: u64,
+}
+
+/// A restoration window.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Window {
+    phase: WindowPhase,
+    /// None for the last phase.
+    #[schema(required)]
+    ends_at: Option<Moment>,
+}
+
+/// What a dry run found.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Validation {
+    /// The worst of the checks.
+    result: CheckResult,
+    checks: Vec<Check>,
+}
+
+/// How a check ended.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum CheckResult {
+    Pass,
+    /// It works, and should be looked at.
+    Warn,
+    /// Enrolment would be refused.
+    Fail,
+}
+
+/// One check.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Check {
+    /// The check's slug.
+    id: String,
+    /// None for checks of the request itself.
+    #[schema(required)]
+    region: Option<AwsRegion>,
+    result: CheckResult,
+    /// What was seen.
+    observed: String,
+    /// What to do.
+    help: String,
+}
+
+/// What to paste on each key.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct KeyPolicy {
+    /// Version of the template.
+    version: String,
+    principal: Principal,
+    /// What every call under the keys bears; the policy's condition is on it.
+    encryption_context: BTreeMap<String, Id>,
+    /// The document.
+    #[schema(value_type = Object)]
+    policy: serde_json::Value,
+    /// The document for each region's key; empty while no realm is known.
+    regions: Vec<RegionalKeyPolicy>,
+    /// What taking it away does.
+    warning: String,
+}
+
+/// Whom the key policy allows.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Principal {
+    account: AwsAccountId,
+    role_arn: String,
+}
+
+/// The key policy of one region.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct RegionalKeyPolicy {
+    region: AwsRegion,
+    /// Known once the organization has enrolled.
+    #[schema(required)]
+    key_arn: Option<KeyArn>,
+    #[schema(value_type = Object)]
+    policy: serde_json::Value,
+}
+
+/// One app on one site.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Place {
+    site: SiteName,
+    app: App,
+}
+
+/// An app instance.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct AppInstance {
+    id: Id,
+    site: SiteName,
+    app: App,
+    /// None for one that is not encrypted.
+    #[schema(required)]
+    realm: Option<Realm>,
+    status: InstanceStatus,
+    /// Since when it has this status.
+    since: Moment,
+    /// When a request is due.
+    #[schema(required)]
+    due_at: Option<Moment>,
+    /// Why it was rejected.
+    #[schema(required)]
+    reason: Option<String>,
+    coverage: Coverage,
+    /// The unencrypted rest of its family on the site: partly covered, and suspended with it.
+    family: Vec<App>,
+    /// The app's last answer to an order.
+    #[schema(required)]
+    acknowledged: Option<Acknowledged>,
+}
+
+/// Where an app instance stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum InstanceStatus {
+    Requested,
+    Provisioning,
+    Active,
+    Suspended,
+    NotEncrypted,
+    Rejected,
+}
+
+/// How much of an app's data on a site is encrypted.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum Coverage {
+    Covered,
+    Partly,
+    NotCovered,
+}
+
+/// An app's answer to an order, as it was noted.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Acknowledged {
+    epoch: u64,
+    at: Moment,
+    evicted: u64,
+}
+
+/// An app's answer to an order to suspend or restore.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Acknowledgement {
+    /// The order's epoch.
+    epoch: u64,
+    /// How many cached items the app dropped.
+    evicted: u64,
+}
+
+/// A page of app instances.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct AppInstancePage {
+    items: Vec<AppInstance>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
+}
+
+/// A ticket.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Ticket {
+    id: Id,
+    title: String,
+    status: TicketStatus,
+    opened_at: Moment,
+    #[schema(required)]
+    resolved_at: Option<Moment>,
+    /// Oldest first.
+    comments: Vec<TicketComment>,
+}
+
+/// Whether a ticket waits for somebody.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum TicketStatus {
+    Open,
+    Resolved,
+}
+
+/// An entry of a ticket.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct TicketComment {
+    at: Moment,
+    /// `claviger`, or a role; never a name.
+    author: String,
+    body: String,
+}
+
+/// Words for a ticket.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Comment {
+    /// Not only white space.
+    #[schema(min_length = 1, max_length = 4000, pattern = r"\S")]
+    body: String,
+}
+
+/// A page of tickets, newest first.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct TicketPage {
+    items: Vec<Ticket>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
+}
+
+/// A request for restoration.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Restoration {
+    /// The open ticket of the revocation.
+    ticket_id: Id,
+}
+
+/// A restoration that is under way.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct RestorationAccepted {
+    ticket_id: Id,
+    lifecycle: Lifecycle,
+    due_at: Moment,
+}
+
+/// A committed decision: one line of the audit log, chained by hash with those of its stream.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Fact {
+    /// Position in its chain.
+    #[schema(minimum = 1)]
+    seq: u64,
+    /// The policy or instance whose chain it is.
+    stream: Id,
+    organisation: OrganizationName,
+    at: Moment,
+    actor: Actor,
+    correlation_id: Id,
+    /// What happened.
+    slug: String,
+    /// The event, whole.
+    #[schema(value_type = Object)]
+    event: serde_json::Value,
+    /// Where it led.
+    state: String,
+    /// The policy's fence afterwards; absent for instances.
+    #[schema(nullable = false)]
+    fence: Option<FactFence>,
+    /// Hash of the fact before.
+    previous: Hash,
+    /// SHA-256 of the canonical JSON of the fact without it.
+    hash: Hash,
+}
+
+/// A fence as a fact records it.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct FactFence {
+    epoch: u64,
+    causes: Vec<Cause>,
+    min_write_generation: u64,
+    #[schema(required)]
+    changed_at: Option<Moment>,
+}
+
+/// Who caused a fact.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Actor {
+    role: ActorRole,
+    subject: String,
+}
+
+/// As what somebody acted.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum ActorRole {
+    OrgAdmin,
+    Support,
+    System,
+    Claviger,
+}
+
+/// What waits for support.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct SupportRequest {
+    id: Id,
+    kind: SupportRequestKind,
+    organisation: OrganizationName,
+    status: WaitingStatus,
+    requested_at: Moment,
+    due_at: Moment,
+    overdue: bool,
+}
+
+/// Requests that wait have one status.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum WaitingStatus {
+    Requested,
+}
+
+/// What is asked for.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum SupportRequestKind {
+    Enrolment,
+    AppInstance,
+}
+
+/// A page of requests.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct SupportRequestPage {
+    items: Vec<SupportRequest>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
+}
+
+/// Why a request is rejected.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Rejection {
+    /// The org admin reads it. Not only white space.
+    #[schema(min_length = 1, max_length = 1000, pattern = r"\S")]
+    reason: String,
+}
+
+/// A request that was decided.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Decided {
+    id: Id,
+    kind: SupportRequestKind,
+    organisation: OrganizationName,
+    /// Where the policy or the instance stands now.
+    status: String,
+}
+
+/// What can be encrypted where, on which plans, and within which bounds.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Catalogue {
+    realms: Vec<CatalogueRealm>,
+    apps: Vec<CatalogueApp>,
+    modes: Vec<CatalogueMode>,
+    due: CatalogueDue,
+    /// An org admin's own request starts at once.
+    self_service_approval: bool,
+    bounds: CatalogueBounds,
+}
+
+/// A realm and its regions.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct CatalogueRealm {
+    realm: Realm,
+    name: String,
+    regions: Vec<AwsRegion>,
+}
+
+/// An app and the plans that allow its encryption.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct CatalogueApp {
+    app: App,
+    name: String,
+    #[schema(required)]
+    family: Option<String>,
+    plans: Vec<String>,
+    can_be_encrypted: bool,
+}
+
+/// A mode, its label and its windows.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct CatalogueMode {
+    mode: Mode,
+    label: String,
+    console: String,
+    windows: Vec<CatalogueWindow>,
+}
+
+/// A phase and the day after the cut-off on which it ends.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct CatalogueWindow {
+    phase: WindowPhase,
+    /// None for the last phase.
+    #[schema(required)]
+    until_day: Option<u32>,
+}
+
+/// Within how many business days things are due.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct CatalogueDue {
+    provisioning_business_days: u32,
+    restoration_business_days: u32,
+}
+
+/// Within how many seconds access is cut off.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct CatalogueBounds {
+    /// After a definite refusal in every region.
+    #[schema(minimum = 0)]
+    cut_off_seconds: i64,
+    /// After a refusal that may mean something else.
+    #[schema(minimum = 0)]
+    ambiguous_cut_off_seconds: i64,
+    /// After the last proof, while nobody watches.
+    #[schema(minimum = 0)]
+    unwatched_seconds: i64,
+}
+
+/// The function runs.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Health {
+    #[schema(example = "ok")]
+    status: String,
+    version: String,
+}
+
+/// An answer to trouble (RFC 9457).
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Problem {
+    /// `/problems/` and the slug.
+    #[schema(pattern = "^/problems/[a-z-]+$")]
+    r#type: String,
+    title: String,
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What happened this time.
+    detail: String,
+    /// The request that it answers.
+    #[schema(required)]
+    instance: Option<String>,
+    code: ProblemCode,
+    /// What to do.
+    help: String,
+    /// The same request may succeed later without anybody doing anything.
+    retryable: bool,
+    /// What is wrong, by field.
+    errors: Vec<FieldProblem>,
+}
+
+/// What is wrong with one field.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct FieldProblem {
+    /// Its JSON path, or the name of a parameter.
+    #[schema(example = "keys[1].keyArn")]
+    field: String,
+    reason: String,
+    help: String,
+}
+
+/// The slugs of the closed list.
+pub struct ProblemCode;
+
+impl PartialSchema for ProblemCode {
+    fn schema() -> RefOr<Schema> {
+        let slugs = PROBLEM_KINDS.iter().map(|kind| kind.slug());
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("The slug of the problem's type: a closed list."))
+            .enum_values(Some(slugs))
+            .into()
+    }
+}
+
+impl ToSchema for ProblemCode {}
+
+/// Every schema that an operation names, and those that they name.
+pub fn components() -> Components {
+    macro_rules! all {
+        ($($name:ident),+ $(,)?) => {{
+            let mut found: Vec<(String, RefOr<Schema>)> = Vec::new();
+            $(
+                found.push(($name::name().into_owned(), $name::schema()));
+                $name::schemas(&mut found);
+            )+
+            found
+        }};
+    }
+    let found = all![
+        OrganizationFeed,
+        Organization,
+        Enrolment,
+        EncryptionPolicy,
+        Validation,
+        KeyPolicy,
+        Place,
+        AppInstance,
+        AppInstancePage,
+        Acknowledgement,
+        Ticket,
+        TicketPage,
+        Comment,
+        Restoration,
+        RestorationAccepted,
+        Fact,
+        SupportRequestPage,
+        Rejection,
+        Decided,
+        Catalogue,
+        Health,
+        Problem,
+        Cursor,
+        Id,
+        OrganizationName,
+        AwsAccountId,
+        Realm,
+    ];
+    // A name means one schema; a later one of the same name is the same.
+    let found: BTreeMap<String, RefOr<Schema>> = found.into_iter().collect();
+    ComponentsBuilder::new().schemas_from_iter(found).build()
+}
