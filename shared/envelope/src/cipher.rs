@@ -4,12 +4,13 @@
 //! message itself goes through AES-256-GCM of aws-lc.
 
 use crate::error::EnvelopeError;
-use crate::format::{COMMITMENT_LEN, NONCE_LEN, TAG_LEN};
+use crate::format::{COMMITMENT_LEN, NONCE_LEN};
+use crate::gcm::{Gcm, NONCE_LEN as GCM_NONCE_LEN, NotAuthentic};
 use crate::secret::{KEY_LEN, MessageKey};
 use aes::Aes256Enc;
 use aes::cipher::{BlockEncrypt, KeyInit};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use std::ops::Deref;
+use zeroize::{Zeroize, ZeroizeOnDrop, optimization_barrier};
 
 /// A data key ready to derive message keys. No `Debug`, no `Clone`; the schedule wipes itself when dropped.
 #[derive(ZeroizeOnDrop)]
@@ -19,7 +20,7 @@ pub(crate) struct PreparedKey {
     #[zeroize(skip)]
     schedule: Aes256Enc,
     /// The CMAC subkey K1.
-    subkey: [u8; 16],
+    subkey: u128,
 }
 
 impl PreparedKey {
@@ -30,7 +31,7 @@ impl PreparedKey {
         schedule.encrypt_block(&mut block);
         let l = u128::from_be_bytes(block.into());
         // Doubling in GF(2^128), without a branch on the secret's top bit.
-        let subkey = ((l << 1) ^ ((l >> 127) * 0x87)).to_be_bytes();
+        let subkey = (l << 1) ^ ((l >> 127) * 0x87);
         block.zeroize();
         Self { schedule, subkey }
     }
@@ -39,24 +40,28 @@ impl PreparedKey {
     #[inline]
     pub(crate) fn derive(&self, nonce: &[u8; NONCE_LEN]) -> (MessageKey, [u8; COMMITMENT_LEN]) {
         let (u, v) = halves(nonce);
-        let m1 = xor(&join4([0, 1, b'X', 0], u), &self.subkey);
-        let m2 = xor(&join4([0, 2, b'X', 0], u), &self.subkey);
-        let x = join4(*b"XCMT", u);
-        let mut first: [aes::Block; 3] = [m1.into(), m2.into(), x.into()];
+        let block = |number: u128| aes::Block::from(number.to_be_bytes());
+        // Both ready before they are needed: what the processor puts together in small pieces it must wait for
+        // when it reads the whole.
+        let mut second =
+            [block((v << 32 | 0x0001_0001) ^ self.subkey), block((v << 32 | 0x0001_0002) ^ self.subkey)];
+        let m1 = (0x0001_5800 << 96 | u) ^ self.subkey;
+        let m2 = (0x0002_5800 << 96 | u) ^ self.subkey;
+        let x = 0x5843_4D54 << 96 | u;
+        let mut first = [block(m1), block(m2), block(x)];
         self.schedule.encrypt_blocks(&mut first);
         let [k1, k2, x] = &mut first;
+        let key = MessageKey::new(k1, k2);
+        for half in [k1, k2] {
+            half.fill(0);
+            optimization_barrier(half);
+        }
 
-        let mut key = MessageKey::new([0; KEY_LEN]);
-        let (low, high) = key.split_at_mut(16);
-        low.copy_from_slice(k1);
-        high.copy_from_slice(k2);
-        k1.as_mut_slice().zeroize();
-        k2.as_mut_slice().zeroize();
-
-        let chain = xor(&(*x).into(), &self.subkey);
-        let w1 = xor(&join12(v, [0, 1, 0, 1]), &chain);
-        let w2 = xor(&join12(v, [0, 1, 0, 2]), &chain);
-        let mut second: [aes::Block; 2] = [w1.into(), w2.into()];
+        for block in &mut second {
+            for (byte, chain) in block.iter_mut().zip(&*x) {
+                *byte ^= chain;
+            }
+        }
         self.schedule.encrypt_blocks(&mut second);
         let [c1, c2] = second;
         let mut commitment = [0; COMMITMENT_LEN];
@@ -67,90 +72,79 @@ impl PreparedKey {
     }
 }
 
+/// The two halves of the nonce as numbers of 96 bits.
 #[inline]
-fn halves(nonce: &[u8; NONCE_LEN]) -> ([u8; 12], [u8; 12]) {
-    let mut u = [0; 12];
-    let mut v = [0; 12];
-    let (low, high) = nonce.split_at(12);
-    u.copy_from_slice(low);
-    v.copy_from_slice(high);
-    (u, v)
+fn halves(nonce: &[u8; NONCE_LEN]) -> (u128, u128) {
+    let (mut low, mut high) = ([0; 16], [0; 16]);
+    low.copy_from_slice(nonce.split_at(16).0);
+    high.copy_from_slice(nonce.split_at(8).1);
+    (u128::from_be_bytes(low) >> 32, u128::from_be_bytes(high) << 32 >> 32)
 }
 
-#[inline]
-fn join4(a: [u8; 4], b: [u8; 12]) -> [u8; 16] {
-    let mut out = [0; 16];
-    let (low, high) = out.split_at_mut(4);
-    low.copy_from_slice(&a);
-    high.copy_from_slice(&b);
-    out
-}
-
-#[inline]
-fn join12(a: [u8; 12], b: [u8; 4]) -> [u8; 16] {
-    let mut out = [0; 16];
-    let (low, high) = out.split_at_mut(12);
-    low.copy_from_slice(&a);
-    high.copy_from_slice(&b);
-    out
-}
-
-#[inline]
-fn xor(a: &[u8; 16], b: &[u8; 16]) -> [u8; 16] {
-    (u128::from_ne_bytes(*a) ^ u128::from_ne_bytes(*b)).to_ne_bytes()
-}
-
-/// AES-256-GCM under one message key.
+/// AES-256-GCM under one message key after the other.
 pub(crate) struct MessageCipher {
-    key: LessSafeKey,
-    nonce: [u8; 12],
+    gcm: Gcm,
+    nonce: [u8; GCM_NONCE_LEN],
 }
 
 impl MessageCipher {
-    #[inline]
-    pub(crate) fn new(key: &MessageKey, nonce: &[u8; NONCE_LEN]) -> Result<Self, EnvelopeError> {
-        let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).map_err(|_| refused())?;
-        Ok(Self { key: LessSafeKey::new(key), nonce: halves(nonce).1 })
+    /// Without a key: refuses everything.
+    pub(crate) fn empty() -> Self {
+        Self { gcm: Gcm::new(), nonce: [0; GCM_NONCE_LEN] }
     }
 
-    /// Encrypts `plaintext` into `out`, which has room for the tag at its end.
+    pub(crate) fn new(key: &MessageKey, nonce: &[u8; NONCE_LEN]) -> Result<Self, EnvelopeError> {
+        let mut cipher = Self::empty();
+        cipher.set(key, nonce)?;
+        Ok(cipher)
+    }
+
+    /// With the key of one message, which is wiped when the guard goes.
+    #[inline]
+    pub(crate) fn keyed(
+        &mut self,
+        key: &MessageKey,
+        nonce: &[u8; NONCE_LEN],
+    ) -> Result<Keyed<'_>, EnvelopeError> {
+        self.set(key, nonce)?;
+        Ok(Keyed(self))
+    }
+
+    #[inline]
+    fn set(&mut self, key: &MessageKey, nonce: &[u8; NONCE_LEN]) -> Result<(), EnvelopeError> {
+        self.nonce.copy_from_slice(nonce.split_at(NONCE_LEN - GCM_NONCE_LEN).1);
+        self.gcm.set_key(key)
+    }
+
+    /// Appends ciphertext and tag.
     #[inline]
     pub(crate) fn seal(
         &self,
         chunk: Chunk,
         aad: &[u8],
         plaintext: &[u8],
-        out: &mut [u8],
+        out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
-        let (ciphertext, tag) = out.split_at_mut_checked(plaintext.len()).ok_or_else(refused)?;
-        self.key
-            .seal_out_of_place_scatter(self.nonce(chunk), Aad::from(aad), plaintext, ciphertext, &[], tag)
-            .map_err(|_| refused())
+        self.gcm.seal(&self.nonce(chunk), aad, plaintext, out)
     }
 
-    /// Decrypts into `out`. If the tag does not fit, `out` is wiped.
+    /// Appends the plaintext. If the tag does not fit, `out` is as it was and what was written is wiped.
     #[inline]
     pub(crate) fn open(
         &self,
         chunk: Chunk,
         aad: &[u8],
         sealed: &[u8],
-        out: &mut [u8],
+        out: &mut Vec<u8>,
     ) -> Result<(), NotAuthentic> {
-        let (ciphertext, tag) =
-            sealed.split_at_checked(sealed.len().wrapping_sub(TAG_LEN)).ok_or(NotAuthentic)?;
-        let opened = self.key.open_separate_gather(self.nonce(chunk), Aad::from(aad), ciphertext, tag, out);
-        opened.map_err(|_| {
-            out.zeroize();
-            NotAuthentic
-        })
+        self.gcm.open(&self.nonce(chunk), aad, sealed, out)
     }
 
     #[inline]
-    fn nonce(&self, chunk: Chunk) -> Nonce {
+    fn nonce(&self, chunk: Chunk) -> [u8; GCM_NONCE_LEN] {
         let mut nonce = self.nonce;
         if let Chunk::Of { counter, last } = chunk {
-            let mut mask = [0; 12];
+            let mut mask = [0; GCM_NONCE_LEN];
             let (_, end) = mask.split_at_mut(7);
             let (count, flag) = end.split_at_mut(4);
             count.copy_from_slice(&counter.to_be_bytes());
@@ -159,7 +153,24 @@ impl MessageCipher {
                 *byte ^= mask;
             }
         }
-        Nonce::assume_unique_for_key(nonce)
+        nonce
+    }
+}
+
+/// A cipher while it has a key.
+pub(crate) struct Keyed<'a>(&'a mut MessageCipher);
+
+impl Deref for Keyed<'_> {
+    type Target = MessageCipher;
+    fn deref(&self) -> &MessageCipher {
+        self.0
+    }
+}
+
+impl Drop for Keyed<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.gcm.wipe();
     }
 }
 
@@ -170,16 +181,11 @@ pub(crate) enum Chunk {
     Of { counter: u32, last: bool },
 }
 
-pub(crate) struct NotAuthentic;
-
-fn refused() -> EnvelopeError {
-    EnvelopeError::Internal { what: "AES-256-GCM refused its input" }
-}
-
-/// Compares without leaking where the difference is.
+/// Compares without a branch before the end.
 #[inline]
 pub(crate) fn same(a: &[u8; COMMITMENT_LEN], b: &[u8; COMMITMENT_LEN]) -> bool {
-    aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
+    let differing = a.iter().zip(b).fold(0, |differing, (a, b)| differing | (a ^ b));
+    std::hint::black_box(differing) == 0
 }
 
 #[cfg(test)]
@@ -191,7 +197,7 @@ mod tests {
 
     fn seal(key: &[u8; 32], nonce: &[u8; 24], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
         let (message_key, _) = PreparedKey::new(key).derive(nonce);
-        let mut out = vec![0; plaintext.len() + TAG_LEN];
+        let mut out = Vec::new();
         let sealed = MessageCipher::new(&message_key, nonce)
             .and_then(|cipher| cipher.seal(Chunk::Whole, aad, plaintext, &mut out));
         assert!(sealed.is_ok());

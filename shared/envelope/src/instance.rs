@@ -11,11 +11,10 @@ use crate::format::{
     Context, HEADER_LEN, Header, MAX_RECORD, OVERHEAD, TAG_LEN, VERSION_RECORD, VERSION_STREAM, write_aad,
 };
 use crate::metrics::Counters;
-use crate::random::Pool;
 use crate::source::{InstanceName, Wanted};
 use crate::store::{InstanceState, KeyEntry, Unusable};
 use crate::stream::{CHUNK_SIZE, StreamDecryptor, StreamEncryptor};
-use crate::thread::{ThreadCache, ThreadEntry, with_mine};
+use crate::thread::{Parts, ThreadCache, ThreadEntry, with_mine};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use zeroize::{Zeroize, Zeroizing};
@@ -108,8 +107,8 @@ impl Instance {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
-        let result = self.writing(|entry, pool, aad, _, tick| {
-            seal_record(entry, pool, aad, tick, context, plaintext, out)?;
+        let result = self.writing(|parts, tick| {
+            seal_record(parts, tick, context, plaintext, out)?;
             Ok(1)
         });
         result.inspect_err(|_| give_up(out))
@@ -126,11 +125,11 @@ impl Instance {
     ) -> Result<(), EnvelopeError> {
         let before = out.len();
         out.reserve(records.len());
-        let result = self.writing(|entry, pool, aad, _, tick| {
+        let result = self.writing(|parts, tick| {
             let mut used = 0;
             for (context, plaintext) in records {
                 let mut record = Vec::new();
-                seal_record(entry, pool, aad, tick, context, plaintext, &mut record)?;
+                seal_record(parts, tick, context, plaintext, &mut record)?;
                 out.push(record);
                 used += 1;
             }
@@ -195,7 +194,7 @@ impl Instance {
         if length > MAX_RECORD {
             return Err(EnvelopeError::TooLarge { bytes: length, most: MAX_RECORD });
         }
-        self.reading(&header, |entry, aad| {
+        self.reading(&header, |Parts { entry, aad, cipher, .. }| {
             let (key, commitment) = entry.key.derive(&header.nonce);
             if header.generation != entry.entry.generation || !same(&commitment, &header.commitment) {
                 return Err(EnvelopeError::TamperedOrWrongContext);
@@ -209,8 +208,8 @@ impl Instance {
                 &entry.entry.ids.aad,
                 context,
             )?;
-            let cipher = MessageCipher::new(&key, &header.nonce)?;
-            out.resize(length, 0);
+            let cipher = cipher.keyed(&key, &header.nonce)?;
+            out.clear();
             cipher.open(Chunk::Whole, aad, sealed, out).map_err(|_| EnvelopeError::TamperedOrWrongContext)
         })
     }
@@ -225,7 +224,7 @@ impl Instance {
 
     fn begin_stream(&self, context: &Context<'_>) -> Result<StreamEncryptor, EnvelopeError> {
         let mut begun = None;
-        self.writing(|entry, pool, _, _, tick| {
+        self.writing(|Parts { entry, pool, .. }, tick| {
             let nonce = pool.nonce(tick.cast_unsigned())?;
             let (key, commitment) = entry.key.derive(&nonce);
             let header = Header {
@@ -266,7 +265,7 @@ impl Instance {
         }
         self.with_key(Wanted::DataKey(parsed.data_key_id), || {
             let mut begun = None;
-            self.reading(&parsed, |entry, _| {
+            self.reading(&parsed, |Parts { entry, .. }| {
                 let (key, commitment) = entry.key.derive(&parsed.nonce);
                 if parsed.generation != entry.entry.generation || !same(&commitment, &parsed.commitment) {
                     return Err(EnvelopeError::TamperedOrWrongContext);
@@ -322,7 +321,7 @@ impl Instance {
     #[inline]
     fn writing(
         &self,
-        f: impl FnOnce(&mut ThreadEntry, &mut Pool, &mut Vec<u8>, Now, i64) -> Result<u32, EnvelopeError>,
+        f: impl FnOnce(&mut Parts<'_>, i64) -> Result<u32, EnvelopeError>,
     ) -> Result<(), EnvelopeError> {
         let client = &*self.client;
         let mut refresh = None;
@@ -333,9 +332,10 @@ impl Instance {
             }
             let epoch = client.lease.epoch();
             let index = self.writer(cache, epoch, now)?;
-            let (entry, pool, aad) = cache.parts(index).ok_or(EnvelopeError::NotCached)?;
-            entry.entry.policy.may_write(entry.entry.generation)?;
-            let used = f(entry, pool, aad, now, tick)?;
+            let mut parts = cache.parts(index).ok_or(EnvelopeError::NotCached)?;
+            parts.entry.entry.policy.may_write(parts.entry.entry.generation)?;
+            let used = f(&mut parts, tick)?;
+            let entry = parts.entry;
             self.recheck(&entry.entry, epoch, now, tick)?;
             entry.count(used);
             if entry.entry.wants_refresh(now) {
@@ -354,7 +354,7 @@ impl Instance {
     fn reading(
         &self,
         header: &Header,
-        f: impl FnOnce(&mut ThreadEntry, &mut Vec<u8>) -> Result<(), EnvelopeError>,
+        f: impl FnOnce(&mut Parts<'_>) -> Result<(), EnvelopeError>,
     ) -> Result<(), EnvelopeError> {
         let client = &*self.client;
         let mut refresh = None;
@@ -365,8 +365,9 @@ impl Instance {
             }
             let epoch = client.lease.epoch();
             let index = self.reader(cache, header, epoch, now)?;
-            let (entry, _, aad) = cache.parts(index).ok_or(EnvelopeError::NotCached)?;
-            f(entry, aad)?;
+            let mut parts = cache.parts(index).ok_or(EnvelopeError::NotCached)?;
+            f(&mut parts)?;
+            let entry = parts.entry;
             self.recheck(&entry.entry, epoch, now, tick)?;
             entry.count(1);
             if entry.entry.wants_refresh(now) {
@@ -488,9 +489,7 @@ fn client_refresh(instance: &Instance, entry: &Arc<KeyEntry>, writer: bool) {
 
 #[inline]
 fn seal_record(
-    entry: &ThreadEntry,
-    pool: &mut Pool,
-    aad: &mut Vec<u8>,
+    parts: &mut Parts<'_>,
     tick: i64,
     context: &Context<'_>,
     plaintext: &[u8],
@@ -499,6 +498,7 @@ fn seal_record(
     if plaintext.len() > MAX_RECORD {
         return Err(EnvelopeError::TooLarge { bytes: plaintext.len(), most: MAX_RECORD });
     }
+    let Parts { entry, pool, aad, cipher } = parts;
     let nonce = pool.nonce(tick.cast_unsigned())?;
     let (key, commitment) = entry.key.derive(&nonce);
     let header = Header {
@@ -517,18 +517,10 @@ fn seal_record(
         &entry.entry.ids.aad,
         context,
     )?;
-    let cipher = MessageCipher::new(&key, &nonce)?;
-    // A fresh buffer comes zeroed from the allocator; a reused one is overwritten as it is.
-    let length = plaintext.len() + OVERHEAD;
-    if out.capacity() == 0 {
-        *out = vec![0; length];
-    } else {
-        out.resize(length, 0);
-    }
-    let (head, sealed) =
-        out.split_first_chunk_mut::<HEADER_LEN>().ok_or(EnvelopeError::Internal { what: "buffer bounds" })?;
-    *head = header.to_bytes();
-    cipher.seal(Chunk::Whole, aad, plaintext, sealed)
+    out.clear();
+    out.reserve_exact(plaintext.len() + OVERHEAD);
+    out.extend_from_slice(&header.to_bytes());
+    cipher.keyed(&key, &nonce)?.seal(Chunk::Whole, aad, plaintext, out)
 }
 
 fn stream_aad(

@@ -1,4 +1,4 @@
-//! The only place with `unsafe`: telling the kernel what to leave out of core dumps and of forked children.
+//! With `gcm` and `owned` the only place with `unsafe`: telling the kernel what to leave out of core dumps and of forked children.
 //!
 //! Both calls are advice about whole pages that this crate owns. They change no address and no permission, and
 //! if the kernel refuses them nothing but the advice is lost, which is why a failure is only logged.
@@ -58,6 +58,9 @@ unsafe impl WholePages for crate::secret::VaultPage {}
 // SAFETY: as above.
 #[expect(unsafe_code, reason = "see the trait")]
 unsafe impl WholePages for crate::secret::KeyPage {}
+// SAFETY: as above.
+#[expect(unsafe_code, reason = "see the trait")]
+unsafe impl WholePages for crate::gcm::GcmPage {}
 // SAFETY: as above.
 #[expect(unsafe_code, reason = "see the trait")]
 unsafe impl WholePages for crate::thread::EntryPage {}

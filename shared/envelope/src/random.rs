@@ -39,14 +39,12 @@ impl Pool {
         }
         let end = page.left;
         page.left -= NONCE_LEN;
-        let mut nonce = [0; NONCE_LEN];
-        let taken =
-            page.bytes.get_mut(page.left..end).ok_or(EnvelopeError::Internal { what: "pool bounds" })?;
-        nonce.copy_from_slice(taken);
-        taken.fill(0);
+        let taken = page.bytes.get_mut(page.left..end).and_then(|bytes| bytes.first_chunk_mut::<NONCE_LEN>());
+        let taken = taken.ok_or(EnvelopeError::Internal { what: "pool bounds" })?;
+        let mut nonce = std::mem::replace(taken, [0; NONCE_LEN]);
         // Independent of the pool, so the nonce stays uniform.
-        for (byte, time) in nonce.iter_mut().zip(wall_nanos.to_le_bytes()) {
-            *byte ^= time;
+        if let Some(first) = nonce.first_chunk_mut::<8>() {
+            *first = (u64::from_ne_bytes(*first) ^ wall_nanos).to_ne_bytes();
         }
         Ok(nonce)
     }

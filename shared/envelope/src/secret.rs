@@ -3,7 +3,7 @@
 use crate::error::EnvelopeError;
 use crate::memory::keep_out_of_core_dumps;
 use std::sync::{Mutex, PoisonError};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{Zeroize, optimization_barrier};
 
 pub(crate) const KEY_LEN: usize = 32;
 
@@ -127,5 +127,28 @@ impl Drop for Vault {
     }
 }
 
-/// A key that was derived for one message.
-pub(crate) type MessageKey = Zeroizing<[u8; KEY_LEN]>;
+/// A key that was derived for one message. Wiped in one piece when dropped: a volatile write a byte is slow.
+pub(crate) struct MessageKey([u8; KEY_LEN]);
+
+impl MessageKey {
+    #[inline]
+    pub(crate) fn new(low: &aes::Block, high: &aes::Block) -> Self {
+        let mut key = [0; KEY_LEN];
+        let (first, last) = key.split_at_mut(KEY_LEN / 2);
+        first.copy_from_slice(low);
+        last.copy_from_slice(high);
+        Self(key)
+    }
+
+    pub(crate) const fn bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+}
+
+impl Drop for MessageKey {
+    #[inline]
+    fn drop(&mut self) {
+        self.0 = [0; KEY_LEN];
+        optimization_barrier(&self.0);
+    }
+}

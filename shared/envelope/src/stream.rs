@@ -97,11 +97,8 @@ impl StreamEncryptor {
     async fn flush(&mut self, last: bool, out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
         self.permit.check().await?;
         let before = out.len();
-        out.resize(before + self.buffer.len() + TAG_LEN, 0);
-        let sealed = out.get_mut(before..).unwrap_or_default();
         let chunk = Chunk::Of { counter: self.counter, last };
-        let done =
-            self.cipher.seal(chunk, &self.aad, &self.buffer, sealed).and_then(|()| self.permit.recheck());
+        let done = self.cipher.seal(chunk, &self.aad, &self.buffer, out).and_then(|()| self.permit.recheck());
         if let Err(error) = done {
             out.truncate(before);
             return Err(error);
@@ -168,17 +165,14 @@ impl StreamDecryptor {
     async fn open(&mut self, last: bool, out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
         let broken = EnvelopeError::BrokenStream { chunk: self.counter };
         self.permit.check().await?;
-        let length = self.buffer.len().checked_sub(TAG_LEN).ok_or_else(|| broken.clone())?;
         let before = out.len();
-        out.resize(before + length, 0);
-        let plain = out.get_mut(before..).unwrap_or_default();
         let chunk = Chunk::Of { counter: self.counter, last };
-        let done = match self.cipher.open(chunk, &self.aad, &self.buffer, plain) {
+        let done = match self.cipher.open(chunk, &self.aad, &self.buffer, out) {
             Ok(()) => self.permit.recheck(),
             Err(_) => Err(broken.clone()),
         };
         if let Err(error) = done {
-            plain.zeroize();
+            out.get_mut(before..).unwrap_or_default().zeroize();
             out.truncate(before);
             return Err(error);
         }

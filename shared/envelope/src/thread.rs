@@ -1,18 +1,19 @@
 //! Each thread's own copy of what its hot path needs: prepared keys, a pool of randomness, the last clock reading.
 //!
-//! The lock of a slot is the thread's own and never contended, except for the moment in which a wipe walks over
-//! all slots. That walk is what lets a close empty the caches of threads that are asleep.
+//! A wipe walks over the caches of all threads and keeps each of them out meanwhile. That walk is what lets a
+//! close empty the caches of threads that are asleep.
 
-use crate::cipher::PreparedKey;
+use crate::cipher::{MessageCipher, PreparedKey};
 use crate::clock::{Clock, Now};
 use crate::memory::{keep_out_of_core_dumps, scrub_stack};
+use crate::owned::{Owned, Owner};
 use crate::random::Pool;
 use crate::store::KeyEntry;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use uuid::Uuid;
 
 /// The most prepared keys of one thread; beyond it an old one makes room.
@@ -21,10 +22,10 @@ const ENTRIES_PER_PAGE: usize = 14;
 /// Uses are told to the shared counters this often.
 const FLUSH_EVERY: u32 = 1024;
 
-static THREADS: Mutex<Vec<Weak<Mutex<ThreadCache>>>> = Mutex::new(Vec::new());
+static THREADS: Mutex<Vec<Weak<Owned<ThreadCache>>>> = Mutex::new(Vec::new());
 
 thread_local! {
-    static MINE: RefCell<Option<Arc<Mutex<ThreadCache>>>> = const { RefCell::new(None) };
+    static MINE: RefCell<Option<Owner<ThreadCache>>> = const { RefCell::new(None) };
 }
 
 /// A key in one thread.
@@ -113,10 +114,23 @@ pub(crate) struct ThreadCache {
     /// Key that each instance writes with.
     writers: IdMap<u64, usize>,
     readers: IdMap<ReaderKey, usize>,
+    /// The writer and the reader that were found last: threads often stay with one instance for a while.
+    last_writer: Option<(u64, usize)>,
+    last_reader: Option<(ReaderKey, usize)>,
     next_victim: usize,
-    pub(crate) pool: Pool,
-    pub(crate) aad: Vec<u8>,
+    pool: Pool,
+    aad: Vec<u8>,
+    cipher: MessageCipher,
     read: Option<Reading>,
+}
+
+/// What an operation needs at once.
+pub(crate) struct Parts<'a> {
+    pub(crate) entry: &'a mut ThreadEntry,
+    pub(crate) pool: &'a mut Pool,
+    /// For the associated data.
+    pub(crate) aad: &'a mut Vec<u8>,
+    pub(crate) cipher: &'a mut MessageCipher,
 }
 
 #[derive(Clone, Copy)]
@@ -133,9 +147,12 @@ impl ThreadCache {
             free: Vec::new(),
             writers: IdMap::default(),
             readers: IdMap::default(),
+            last_writer: None,
+            last_reader: None,
             next_victim: 0,
             pool: Pool::new(),
             aad: Vec::with_capacity(512),
+            cipher: MessageCipher::empty(),
             read: None,
         }
     }
@@ -157,12 +174,27 @@ impl ThreadCache {
 
     #[inline]
     pub(crate) fn writer(&mut self, instance: u64) -> Option<usize> {
-        self.writers.get(&instance).copied()
+        if let Some((last, index)) = self.last_writer
+            && last == instance
+        {
+            return Some(index);
+        }
+        let index = self.writers.get(&instance).copied()?;
+        self.last_writer = Some((instance, index));
+        Some(index)
     }
 
     #[inline]
     pub(crate) fn reader(&mut self, instance: u64, id: Uuid) -> Option<usize> {
-        self.readers.get(&ReaderKey::new(instance, id)).copied()
+        let key = ReaderKey::new(instance, id);
+        if let Some((last, index)) = self.last_reader
+            && last == key
+        {
+            return Some(index);
+        }
+        let index = self.readers.get(&key).copied()?;
+        self.last_reader = Some((key, index));
+        Some(index)
     }
 
     #[inline]
@@ -170,16 +202,15 @@ impl ThreadCache {
         self.pages.get_mut(index / ENTRIES_PER_PAGE)?.entries.get_mut(index % ENTRIES_PER_PAGE)?.as_mut()
     }
 
-    /// What an operation needs at once: the entry, the pool and the scratch buffer.
     #[inline]
-    pub(crate) fn parts(&mut self, index: usize) -> Option<(&mut ThreadEntry, &mut Pool, &mut Vec<u8>)> {
+    pub(crate) fn parts(&mut self, index: usize) -> Option<Parts<'_>> {
         let entry = self
             .pages
             .get_mut(index / ENTRIES_PER_PAGE)?
             .entries
             .get_mut(index % ENTRIES_PER_PAGE)?
             .as_mut()?;
-        Some((entry, &mut self.pool, &mut self.aad))
+        Some(Parts { entry, pool: &mut self.pool, aad: &mut self.aad, cipher: &mut self.cipher })
     }
 
     fn cell(&mut self, index: usize) -> Option<&mut Option<ThreadEntry>> {
@@ -213,6 +244,7 @@ impl ThreadCache {
             }
         };
         if writer {
+            self.last_writer = None;
             self.writers.insert(entry.instance_number, index);
         }
         Some(index)
@@ -249,6 +281,7 @@ impl ThreadCache {
         let (instance, id) = (old.entry.instance_number, old.entry.data_key_id);
         // Dropped where it lies: taking it out would move the key and leave its bytes behind.
         *cell = None;
+        (self.last_writer, self.last_reader) = (None, None);
         self.readers.remove(&ReaderKey::new(instance, id));
         if self.writers.get(&instance) == Some(&index) {
             self.writers.remove(&instance);
@@ -278,26 +311,19 @@ impl ThreadCache {
 pub(crate) fn with_mine<R>(f: impl FnOnce(&mut ThreadCache) -> R) -> Option<R> {
     MINE.try_with(|mine| {
         let mut mine = mine.try_borrow_mut().ok()?;
-        let slot = mine.get_or_insert_with(register);
-        let mut cache = lock(slot);
-        Some(f(&mut cache))
+        Some(mine.get_or_insert_with(register).with(f))
     })
     .ok()
     .flatten()
 }
 
 #[cold]
-fn register() -> Arc<Mutex<ThreadCache>> {
-    let slot = Arc::new(Mutex::new(ThreadCache::new()));
+fn register() -> Owner<ThreadCache> {
+    let owner = Owner::new(ThreadCache::new());
     let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     threads.retain(|thread| thread.strong_count() > 0);
-    threads.push(Arc::downgrade(&slot));
-    slot
-}
-
-fn lock(slot: &Mutex<ThreadCache>) -> MutexGuard<'_, ThreadCache> {
-    // A panic in the middle leaves at worst an entry that is not found again; keys are wiped all the same.
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
+    threads.push(Arc::downgrade(owner.shared()));
+    owner
 }
 
 fn each(mut f: impl FnMut(&mut ThreadCache)) {
@@ -306,7 +332,9 @@ fn each(mut f: impl FnMut(&mut ThreadCache)) {
         threads.iter().filter_map(Weak::upgrade).collect()
     };
     for thread in threads {
-        f(&mut lock(&thread));
+        // A panic in the middle of an operation leaves at worst an entry that is not found again; it is wiped
+        // here all the same.
+        thread.visit(&mut f);
     }
 }
 

@@ -1,0 +1,193 @@
+//! AES-256-GCM of aws-lc with its key in a place of ours.
+//!
+//! `aws-lc-rs` allocates a key's context on the heap, zeroes it, fills it and wipes it again. That is right for
+//! a key that lives long; with a key a message it costs a quarter of a small record, and it puts message keys
+//! where core dumps find them. Here the context is a page that is used again and kept out of core dumps, and
+//! output goes into buffers that nobody zeroed before.
+
+use crate::error::EnvelopeError;
+use crate::format::TAG_LEN;
+use crate::memory::keep_out_of_core_dumps;
+use crate::secret::{KEY_LEN, MessageKey};
+use aws_lc_sys::{
+    EVP_AEAD_CTX, EVP_AEAD_CTX_cleanup, EVP_AEAD_CTX_init, EVP_AEAD_CTX_open_gather,
+    EVP_AEAD_CTX_seal_scatter, EVP_aead_aes_256_gcm,
+};
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+use zeroize::{Zeroize, optimization_barrier};
+
+pub(crate) const NONCE_LEN: usize = 12;
+
+/// A page for the context of one key.
+#[repr(C, align(4096))]
+pub(crate) struct GcmPage {
+    context: MaybeUninit<EVP_AEAD_CTX>,
+}
+
+/// One key, or none. No `Debug`, no `Clone`.
+pub(crate) struct Gcm {
+    page: Box<GcmPage>,
+    /// INVARIANT: the context is initialised whenever this is true, and all zeros whenever it is not.
+    keyed: bool,
+}
+
+// SAFETY: the context of AES-GCM holds no pointer but one to a static table of functions, and no thread's state.
+#[expect(unsafe_code, reason = "a raw pointer in the C type hides that it may move between threads")]
+unsafe impl Send for Gcm {}
+// SAFETY: as above; sealing and opening take the context as const and keep their state on the stack.
+#[expect(unsafe_code, reason = "see above")]
+unsafe impl Sync for Gcm {}
+
+impl Gcm {
+    pub(crate) fn new() -> Self {
+        let mut page = Box::new(GcmPage { context: MaybeUninit::zeroed() });
+        keep_out_of_core_dumps(&mut *page);
+        Self { page, keyed: false }
+    }
+
+    #[inline]
+    pub(crate) fn set_key(&mut self, key: &MessageKey) -> Result<(), EnvelopeError> {
+        if self.keyed {
+            self.wipe();
+        }
+        let key = key.bytes();
+        // SAFETY: the context is ours and zeroed, as after `EVP_AEAD_CTX_zero`; the key has the length that is
+        // told.
+        #[expect(unsafe_code, reason = "the safe interface has no key in place")]
+        let done = unsafe {
+            EVP_AEAD_CTX_init(
+                self.page.context.as_mut_ptr(),
+                EVP_aead_aes_256_gcm(),
+                key.as_ptr(),
+                KEY_LEN,
+                TAG_LEN,
+                null_mut(),
+            )
+        };
+        if done != 1 {
+            self.wipe();
+            return Err(refused());
+        }
+        self.keyed = true;
+        Ok(())
+    }
+
+    /// Appends ciphertext and tag.
+    #[inline]
+    pub(crate) fn seal(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EnvelopeError> {
+        let total = plaintext.len().checked_add(TAG_LEN).filter(|_| self.keyed).ok_or_else(refused)?;
+        out.reserve_exact(total);
+        let (ciphertext, rest) =
+            out.spare_capacity_mut().split_at_mut_checked(plaintext.len()).ok_or_else(refused)?;
+        let tag = rest.first_chunk_mut::<TAG_LEN>().ok_or_else(refused)?;
+        let mut tag_len = 0;
+        // SAFETY: the context is initialised. `ciphertext` is as long as `plaintext`, `tag` has `TAG_LEN` bytes;
+        // both are only written, and being borrowed mutably they overlap nothing that is read.
+        #[expect(unsafe_code, reason = "the safe interface wants buffers that were zeroed before")]
+        let done = unsafe {
+            EVP_AEAD_CTX_seal_scatter(
+                self.page.context.as_ptr(),
+                ciphertext.as_mut_ptr().cast(),
+                tag.as_mut_ptr().cast(),
+                &raw mut tag_len,
+                TAG_LEN,
+                nonce.as_ptr(),
+                NONCE_LEN,
+                plaintext.as_ptr(),
+                plaintext.len(),
+                std::ptr::null(),
+                0,
+                aad.as_ptr(),
+                aad.len(),
+            )
+        };
+        if done != 1 || tag_len != TAG_LEN {
+            return Err(refused());
+        }
+        let length = out.len() + total;
+        // SAFETY: the call succeeded, so ciphertext and tag are written whole.
+        #[expect(unsafe_code, reason = "see above")]
+        unsafe {
+            out.set_len(length);
+        }
+        Ok(())
+    }
+
+    /// Appends the plaintext. If the tag does not fit, `out` is as it was and what was written is wiped.
+    #[inline]
+    pub(crate) fn open(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        sealed: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), NotAuthentic> {
+        let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(NotAuthentic)?;
+        if !self.keyed {
+            return Err(NotAuthentic);
+        }
+        out.reserve_exact(ciphertext.len());
+        let plaintext = out.spare_capacity_mut().get_mut(..ciphertext.len()).ok_or(NotAuthentic)?;
+        // SAFETY: the context is initialised. `plaintext` is as long as `ciphertext`, is only written, and being
+        // borrowed mutably it overlaps nothing that is read.
+        #[expect(unsafe_code, reason = "the safe interface wants buffers that were zeroed before")]
+        let done = unsafe {
+            EVP_AEAD_CTX_open_gather(
+                self.page.context.as_ptr(),
+                plaintext.as_mut_ptr().cast(),
+                nonce.as_ptr(),
+                NONCE_LEN,
+                ciphertext.as_ptr(),
+                ciphertext.len(),
+                tag.as_ptr(),
+                TAG_LEN,
+                aad.as_ptr(),
+                aad.len(),
+            )
+        };
+        if done != 1 {
+            plaintext.zeroize();
+            return Err(NotAuthentic);
+        }
+        let length = out.len() + ciphertext.len();
+        // SAFETY: the call succeeded, so the plaintext is written whole.
+        #[expect(unsafe_code, reason = "see above")]
+        unsafe {
+            out.set_len(length);
+        }
+        Ok(())
+    }
+
+    /// Forgets the key.
+    #[inline]
+    pub(crate) fn wipe(&mut self) {
+        self.keyed = false;
+        // SAFETY: the context is initialised or all zeros, which the call knows as empty.
+        #[expect(unsafe_code, reason = "the counterpart of the call in `set_key`")]
+        unsafe {
+            EVP_AEAD_CTX_cleanup(self.page.context.as_mut_ptr());
+        }
+        // Whole and at once: byte by byte and volatile it would cost more than setting up the key.
+        self.page.context = MaybeUninit::zeroed();
+        optimization_barrier(&*self.page);
+    }
+}
+
+impl Drop for Gcm {
+    fn drop(&mut self) {
+        self.wipe();
+    }
+}
+
+pub(crate) struct NotAuthentic;
+
+fn refused() -> EnvelopeError {
+    EnvelopeError::Internal { what: "AES-256-GCM refused its input" }
+}
