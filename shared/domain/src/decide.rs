@@ -700,7 +700,9 @@ fn instances_restored(policy: &EncryptionPolicy, epoch: Epoch) -> Result<Change,
 
 fn instances_suspended(policy: &EncryptionPolicy, epoch: Epoch, instances: u64) -> Result<Change, Refusal> {
     newly_told(policy, epoch)?;
-    let Lifecycle::Suspended { .. } = policy.lifecycle else {
+    // A fan-out may end while a restoration is asked for already: the fence is closed in both states, and if the
+    // restoration stops, nobody would say again that every instance was told.
+    let (Lifecycle::Suspended { .. } | Lifecycle::Restoring { .. }) = policy.lifecycle else {
         return illegal(policy);
     };
     let mut next = policy.clone();

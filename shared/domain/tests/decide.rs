@@ -437,6 +437,21 @@ fn s6_losing_a_key_during_restoration_goes_back_to_suspended() {
 }
 
 #[test]
+fn s6_a_fan_out_that_ends_while_restoration_is_asked_for_is_told_once_all_the_same() {
+    let mut world = World::suspended();
+    world.asks_for_restoration(&admin()).unwrap();
+    let told = PolicyEvent::InstancesSuspended { epoch: Epoch(1), instances: 2 };
+    let decision = world.happens(told.clone(), &prober()).unwrap();
+    assert!(matches!(decision.outbox[0].effect, Effect::CommentTicket { .. }));
+    assert!(matches!(world.policy.lifecycle, Lifecycle::Restoring { .. }));
+    world.later(1);
+    world.probed_twice(DISABLED, DISABLED).unwrap();
+    assert!(world.is_suspended());
+    assert_eq!(world.policy.told, world.policy.fence.epoch);
+    assert_eq!(world.happens(told, &prober()).unwrap_err(), Refusal::Redundant);
+}
+
+#[test]
 fn s3_windows_count_from_the_first_cut_off_also_after_a_restoration_that_failed() {
     let mut world = World::suspended();
     let cut_off_at = world.policy.lifecycle.cut_off_at();
