@@ -66,7 +66,9 @@ pub fn replay(rules: &Rules<'_>, log: &str) -> Conformance {
             found.facts += 1;
             let place = format!("{stream} #{} {}", fact.seq, fact.slug);
             if !fact.follows(&head) {
-                found.divergences.push(format!("{place}: it does not follow the fact before, or was altered"));
+                found
+                    .divergences
+                    .push(format!("{place}: it does not follow the fact before, or was altered"));
                 break;
             }
             head = AuditHead { seq: fact.seq, hash: fact.hash.clone() };

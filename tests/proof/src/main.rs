@@ -53,7 +53,10 @@ fn model(deep: bool) -> ExitCode {
         let bounds = Bounds { regions, changes, faults: 1, ticks, states: most };
         let found = explore(&Production, bounds);
         states += found.states;
-        eprintln!("regions={regions} states={} transitions={} complete={}", found.states, found.transitions, found.complete);
+        eprintln!(
+            "regions={regions} states={} transitions={} complete={}",
+            found.states, found.transitions, found.complete
+        );
         if let Some((invariant, what, way)) = found.violation {
             way.iter().for_each(|step| println!("{step}"));
             println!("{invariant}: {what}");
@@ -92,7 +95,8 @@ fn main() -> ExitCode {
     let (first, count) = arguments.seed.map_or((0, arguments.seeds), |seed| (seed, 1));
     let mut all = Outcome::default();
     for seed in first..first + count {
-        let options = Options { seed, episodes: arguments.depth, twin: None, traced: arguments.seed.is_some() };
+        let options =
+            Options { seed, episodes: arguments.depth, twin: None, traced: arguments.seed.is_some() };
         let outcome = run(options);
         if arguments.trace || (arguments.seed.is_some() && !outcome.violations.is_empty()) {
             for line in &outcome.trace {

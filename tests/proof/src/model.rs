@@ -175,8 +175,9 @@ fn start(bounds: Bounds) -> State {
     let begun = builders::instant("2026-11-23T09:00:00Z");
     let policy = builders::an_active_policy(&builders::an_organisation("acme"), &enrolment, begun);
     let now = begun.as_millisecond() + 60 * SECOND;
-    let instances =
-        ["jira", "confluence"].map(|app| builders::an_active_instance(&policy, "acme-eng", app, begun)).into();
+    let instances = ["jira", "confluence"]
+        .map(|app| builders::an_active_instance(&policy, "acme-eng", app, begun))
+        .into();
     let truth = policy
         .keys
         .keys()
@@ -240,7 +241,8 @@ impl State {
             (truth.now, truth.before, refused, age(truth.usable_at, 46)).hash(&mut hasher);
         }
         for row in &self.outbox {
-            (format!("{:?}", row.effect).len(), row.epoch.0, std::mem::discriminant(&row.effect)).hash(&mut hasher);
+            (format!("{:?}", row.effect).len(), row.epoch.0, std::mem::discriminant(&row.effect))
+                .hash(&mut hasher);
         }
         for mail in self.mail.iter().chain(&self.aside) {
             format!("{mail:?}").hash(&mut hasher);
@@ -285,7 +287,8 @@ impl State {
     }
 
     fn commit(&mut self, decision: Decision) {
-        let follows = decision.fact.follows(&self.policy.audit) && decision.next.version == self.policy.version + 1;
+        let follows =
+            decision.fact.follows(&self.policy.audit) && decision.next.version == self.policy.version + 1;
         if !follows {
             self.wrong("I4", "a decision has not one fact that follows".to_owned());
         }
@@ -575,7 +578,8 @@ impl State {
             }
         }
         if matches!(self.policy.lifecycle, Lifecycle::Suspended { .. }) {
-            for (origin, who) in [(builders::by_admin(), "an org admin"), (builders::by_support(), "support")] {
+            for (origin, who) in [(builders::by_admin(), "an org admin"), (builders::by_support(), "support")]
+            {
                 for (round, faults) in rounds.iter().filter(|(_, faults)| *faults == 0) {
                     step(format!("{who} asks for restoration"), &|next| {
                         next.faults -= faults;
@@ -623,13 +627,15 @@ impl State {
                 let fence = &next.policy.fence;
                 next.plane.reading = Some((next.now, !fence.is_open(), fence.epoch.0));
             }),
-            Some((sent, closed, epoch)) if self.now < sent + LEASE => step("the read is answered".to_owned(), &|next| {
-                let from = mind.lease_from(sent, next.now);
-                next.plane.reading = None;
-                next.plane.closed = closed;
-                next.plane.epoch = next.plane.epoch.max(epoch);
-                next.plane.lease_from = Some(from);
-            }),
+            Some((sent, closed, epoch)) if self.now < sent + LEASE => {
+                step("the read is answered".to_owned(), &|next| {
+                    let from = mind.lease_from(sent, next.now);
+                    next.plane.reading = None;
+                    next.plane.closed = closed;
+                    next.plane.epoch = next.plane.epoch.max(epoch);
+                    next.plane.lease_from = Some(from);
+                })
+            }
             Some(_) => step("the read fails".to_owned(), &|next| next.plane.reading = None),
         }
         let open = self.policy.fence.is_open() && matches!(self.policy.lifecycle, Lifecycle::Active { .. });
@@ -676,7 +682,10 @@ pub fn explore(mind: &dyn Mind, bounds: Bounds) -> Found {
             Some(wrong) => Some(wrong),
             None if !rest.is_as_wanted() => {
                 let keys: Vec<Key> = rest.truth.iter().map(|truth| truth.now).collect();
-                let what = format!("a fair drain ends in {} while the keys are {keys:?}", rest.policy.lifecycle.slug());
+                let what = format!(
+                    "a fair drain ends in {} while the keys are {keys:?}",
+                    rest.policy.lifecycle.slug()
+                );
                 Some(("I3", what))
             }
             None => None,

@@ -58,8 +58,8 @@ fn inner(value: &Value, found: &mut Vec<String>) {
 /// A sample with some of its bytes altered, doubled, cut or taken from another.
 fn nearly(corpus: &'static [String]) -> impl Strategy<Value = String> {
     let change = (any::<prop::sample::Index>(), 0_u8..5, any::<char>(), any::<prop::sample::Index>());
-    (any::<prop::sample::Index>(), prop::collection::vec(change, 0..6), any::<prop::sample::Index>()).prop_map(
-        move |(sample, changes, other)| {
+    (any::<prop::sample::Index>(), prop::collection::vec(change, 0..6), any::<prop::sample::Index>())
+        .prop_map(move |(sample, changes, other)| {
             let mut text: Vec<char> = sample.get(corpus).chars().collect();
             let other: Vec<char> = other.get(corpus).chars().collect();
             for (place, kind, letter, end) in changes {
@@ -78,8 +78,7 @@ fn nearly(corpus: &'static [String]) -> impl Strategy<Value = String> {
                 }
             }
             text.into_iter().collect()
-        },
-    )
+        })
 }
 
 /// What can be read comes back as itself.

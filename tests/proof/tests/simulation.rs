@@ -23,7 +23,10 @@ fn i1_to_i8_hold_for_a_hundred_organisation_years_of_faults() {
                     }
                     let outcome = run(Options { seed, episodes: EPISODES, twin: None, traced: false });
                     for violation in &outcome.violations {
-                        println!("seed {seed}: {} at {}: {}", violation.invariant, violation.at, violation.what);
+                        println!(
+                            "seed {seed}: {} at {}: {}",
+                            violation.invariant, violation.at, violation.what
+                        );
                     }
                     all.lock().unwrap_or_else(PoisonError::into_inner).add(&outcome);
                 }
@@ -33,7 +36,10 @@ fn i1_to_i8_hold_for_a_hundred_organisation_years_of_faults() {
     let all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{}", claviger_proof::summary(SEEDS, &all));
     assert!(all.violations.is_empty());
-    assert!(all.organisation_millis >= 100 * 366 * 24 * 3_600_000, "it ran for less than 100 organisation-years");
+    assert!(
+        all.organisation_millis >= 100 * 366 * 24 * 3_600_000,
+        "it ran for less than 100 organisation-years"
+    );
     assert!(all.faults > 1_000 && all.cut_offs > 50, "it did not hurt enough");
 }
 

@@ -37,11 +37,18 @@ impl World {
         self.note(|| {
             let health: Vec<String> =
                 next.keys.iter().map(|(region, key)| format!("{region} {}", key.health.slug())).collect();
-            format!("{} {} -> {} ({})", next.organisation_name, decision.fact.slug, decision.fact.state, health.join(", "))
+            format!(
+                "{} {} -> {} ({})",
+                next.organisation_name,
+                decision.fact.slug,
+                decision.fact.state,
+                health.join(", ")
+            )
         });
         let head = previous.map(|policy| policy.audit.clone()).unwrap_or_default();
         let version = previous.map_or(0, |policy| policy.version);
-        let one = decision.fact.follows(&head) && next.version == version + 1 && next.audit.seq == next.version;
+        let one =
+            decision.fact.follows(&head) && next.version == version + 1 && next.audit.seq == next.version;
         self.checked("I4", one, || format!("decision {} has not one fact that follows", decision.fact.slug));
         {
             let mut state = self.state();
@@ -86,13 +93,17 @@ impl World {
         for arn in &org.keys {
             let Some(key) = self.kms.key(arn) else { continue };
             let since = now - PROBE_AGE;
-            self.checked("I2", key.refused_since(since), || format!("{} was cut off; {arn} never refused", org.name));
+            self.checked("I2", key.refused_since(since), || {
+                format!("{} was cut off; {arn} never refused", org.name)
+            });
             if key.definite_since(since) {
                 continue;
             }
             // A sample a minute: what was denied at both ends counts as denied between.
             let long = key.denied_between(now - ambiguity - 260_000, now - ambiguity + 1_000);
-            self.checked("I2", long, || format!("{} was cut off; {arn} was denied for less than a minute", org.name));
+            self.checked("I2", long, || {
+                format!("{} was cut off; {arn} was denied for less than a minute", org.name)
+            });
             let ill = self.kms.was_ill_throughout(arn.region(), now - ambiguity, now);
             self.checked("I2", !ill, || format!("{} was cut off while the control probe was ill", org.name));
         }
@@ -120,8 +131,11 @@ impl World {
         }
         if matches!(decision.fact.slug.as_str(), "suspension-ordered" | "restoration-ordered") {
             let newer = previous.is_some_and(|known| known.epoch < next.epoch);
-            self.checked("I4", newer, || format!("an order of epoch {} changed {}/{}", next.epoch.0, next.site, next.app));
-            let ours = now_or_never(claviger_app::ports::Policies::policy(&self.store, &next.organisation_name));
+            self.checked("I4", newer, || {
+                format!("an order of epoch {} changed {}/{}", next.epoch.0, next.site, next.app)
+            });
+            let ours =
+                now_or_never(claviger_app::ports::Policies::policy(&self.store, &next.organisation_name));
             let epoch = ours.and_then(Result::ok).flatten().map(|policy| policy.fence.epoch);
             let known = epoch.is_some_and(|epoch| next.epoch <= epoch);
             self.checked("I4", known, || format!("an order of epoch {} that nobody gave", next.epoch.0));
@@ -134,7 +148,9 @@ impl World {
         let count = effects.len();
         effects.sort();
         effects.dedup();
-        self.checked("I4", effects.len() == count, || format!("an effect wrote twice on ticket {}", ticket.id));
+        self.checked("I4", effects.len() == count, || {
+            format!("an effect wrote twice on ticket {}", ticket.id)
+        });
     }
 
     /// A sweep said that its shard is watched.
@@ -160,7 +176,9 @@ impl World {
         if !canary {
             let bound = millis(settings().lease);
             let within = org.closed_at.is_none_or(|closed| now <= closed + bound);
-            self.checked("I1", within, || format!("a data key of {} was unwrapped after its fence closed", org.name));
+            self.checked("I1", within, || {
+                format!("a data key of {} was unwrapped after its fence closed", org.name)
+            });
         }
         if let Some(org) = self.state().orgs.get_mut(index) {
             org.last_proof = org.last_proof.max(now);
@@ -223,7 +241,9 @@ impl World {
         self.checked("I7", own, || format!("{} got a data key of somebody else", org.name));
         let lease = millis(settings().lease);
         let within = org.closed_at.is_none_or(|closed| now <= closed + lease);
-        self.checked("I1", within, || format!("the broker gave a key of {} after its fence closed", org.name));
+        self.checked("I1", within, || {
+            format!("the broker gave a key of {} after its fence closed", org.name)
+        });
     }
 
     /// Every chain of facts, from its first to its last.
@@ -240,7 +260,9 @@ impl World {
             let policy = now_or_never(claviger_app::ports::Policies::policy(&self.store, &name));
             if let Some(Ok(Some(policy))) = policy {
                 let whole = heads.get(&policy.id.as_uuid()) == Some(&policy.audit);
-                self.checked("I4", whole, || format!("the chain of {name} does not end where its policy says"));
+                self.checked("I4", whole, || {
+                    format!("the chain of {name} does not end where its policy says")
+                });
             }
         }
     }

@@ -36,7 +36,7 @@ impl Process {
         clock.step_wall(world.now() - clock.now().wall);
         world.state().clocks.insert(number, (Arc::clone(&clock), 0));
         let (role, app) = ROLES[number % ROLES.len()];
-        let fence = Fence { world: Arc::clone(world), early: Early::default() };
+        let fence = Fence { world: Arc::clone(world), early: Early::default(), turn: Arc::default() };
         let broker = Broker { world: Arc::clone(world), role, number: number % 2 };
         // A fixed window for gathering proofs: the library draws its length at random.
         let config = Config { proof_window: std::time::Duration::ZERO, ..Config::default() };
@@ -54,8 +54,11 @@ impl Process {
     /// Reads the fence. The twin's library is told of the read only when it is over.
     pub async fn poll(library: Envelope, fence: Fence) {
         if fence.world.is(Twin::LeaseFromAfterTheRead) {
+            let _turn = fence.turn.lock().await;
             let early = fence.snapshot().await;
             *fence.early.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(early);
+            let _ = library.poll().await;
+            return;
         }
         let _ = library.poll().await;
     }
@@ -71,6 +74,7 @@ impl Process {
 pub struct Fence {
     world: Arc<World>,
     early: Early,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 type Early = Arc<std::sync::Mutex<Option<Result<FenceSnapshot, FenceError>>>>;

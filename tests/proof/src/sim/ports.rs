@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::messages::{AppOrder, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{
-    Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, FanOutQueue, Ids,
-    Instances, KeyDescription, KeyError, Outbox, Page, Policies, ProbeQueue, Prober, Proofs, StoreError,
+    Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, FanOutQueue,
+    Ids, Instances, KeyDescription, KeyError, Outbox, Page, Policies, ProbeQueue, Prober, Proofs, StoreError,
     SupportRequest, SupportRequests, Tickets, WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;

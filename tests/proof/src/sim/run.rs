@@ -7,7 +7,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use claviger_app::enrol::Enrol;
 use claviger_app::hand_out_data_key::KeyRequest;
-use claviger_app::ports::{Clock, DataKeyChoice, Instances, Organisations, Policies, SupportRequests, Tickets};
+use claviger_app::ports::{
+    Clock, DataKeyChoice, Instances, Organisations, Policies, SupportRequests, Tickets,
+};
 use claviger_app::request_error::RequestError;
 use claviger_app::request_instance::RequestInstance;
 use claviger_app::request_restoration::RequestRestoration;
@@ -105,7 +107,8 @@ pub fn run_with_log(options: Options) -> (Outcome, String) {
     }
     let names: Vec<_> = sim.world.state().orgs.iter().map(|org| org.name.clone()).collect();
     let facts = names.iter().flat_map(|name| sim.world.store.all_facts(name));
-    let lines: Vec<String> = facts.map(|fact| serde_json::to_string(&fact).expect("a fact is plain JSON")).collect();
+    let lines: Vec<String> =
+        facts.map(|fact| serde_json::to_string(&fact).expect("a fact is plain JSON")).collect();
     (sim.outcome(), lines.join("\n"))
 }
 
@@ -375,8 +378,12 @@ impl Sim {
             let mut state = world.state();
             let count = i64::try_from(state.orgs.len()).unwrap_or(1);
             let org = usize::try_from(state.rng.between(0, count - 1)).unwrap_or(0);
-            let known: Vec<Record> =
-                state.records.iter().filter(|one| one.place.0 == org && one.place.2 == app).cloned().collect();
+            let known: Vec<Record> = state
+                .records
+                .iter()
+                .filter(|one| one.place.0 == org && one.place.2 == app)
+                .cloned()
+                .collect();
             let write = known.len() < 4 || (known.len() < 12 && state.rng.per_mille(300));
             let record = if write { None } else { state.rng.one_of(&known).cloned() };
             (org, format!("{}-site", state.orgs[org].name), record)
@@ -853,7 +860,10 @@ impl Sim {
             wrong(format!("revoked is {gone} and the policy is {}", policy.lifecycle.slug()));
         }
         if policy.fence.epoch.0 > 0 && policy.told != policy.fence.epoch {
-            wrong(format!("instances were told of {:?}, the fence is at {:?}", policy.told, policy.fence.epoch));
+            wrong(format!(
+                "instances were told of {:?}, the fence is at {:?}",
+                policy.told, policy.fence.epoch
+            ));
         }
         let mut cursor = None;
         let mut instances: Vec<AppInstance> = Vec::new();

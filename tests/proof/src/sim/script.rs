@@ -69,7 +69,8 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
     let count = draw(1, 5);
     for _ in 0..count {
         let when = draw(1_000, length);
-        let (org, keys, regions, closed) = &orgs[usize_of(draw(0, i64::try_from(orgs.len()).unwrap_or(1) - 1))];
+        let (org, keys, regions, closed) =
+            &orgs[usize_of(draw(0, i64::try_from(orgs.len()).unwrap_or(1) - 1))];
         let org = *org;
         let region = regions[usize_of(draw(0, i64::try_from(regions.len()).unwrap_or(1) - 1))].clone();
         let standing = match draw(0, 4) {

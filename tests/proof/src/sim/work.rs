@@ -101,7 +101,8 @@ async fn carry(ports: &Ports, order: Order, page: &FanOut) -> Result<(), WorkErr
     let carry = CarryOrder { policies: ports, instances: ports, queue: ports, clock, settings };
     let mut page = page.clone();
     if ports.world.is(Twin::EpochIgnored)
-        && let Some(policy) = claviger_app::ports::Policies::policy(&ports.world.store, &page.organisation).await?
+        && let Some(policy) =
+            claviger_app::ports::Policies::policy(&ports.world.store, &page.organisation).await?
     {
         page.epoch = page.epoch.max(policy.fence.epoch.next());
     }

@@ -39,10 +39,7 @@ pub const ROLES: [(&str, &str); 2] = [
 
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
     shards: 2,
-    app_roles: ROLES
-        .iter()
-        .map(|(role, app)| ((*role).to_owned(), vec![builders::parsed(app)]))
-        .collect(),
+    app_roles: ROLES.iter().map(|(role, app)| ((*role).to_owned(), vec![builders::parsed(app)])).collect(),
     ..builders::settings().clone()
 });
 
@@ -318,7 +315,11 @@ impl World {
                 chaos,
                 state.rng.per_mille(chaos / 2),
                 state.rng.per_mille(chaos),
-                if state.rng.per_mille(chaos) { state.rng.between(1_000, 45_000) } else { state.rng.between(5, 400) },
+                if state.rng.per_mille(chaos) {
+                    state.rng.between(1_000, 45_000)
+                } else {
+                    state.rng.between(5, 400)
+                },
             )
         };
         if chaos > 0 && roll && message.may_be_lost() {
@@ -401,7 +402,10 @@ impl World {
     pub fn is_quiet(&self) -> bool {
         let state = self.state();
         state.timers.wakers.is_empty()
-            && state.events.values().all(|event| matches!(event, Event::Tick | Event::Poll(_) | Event::Use(_)))
+            && state
+                .events
+                .values()
+                .all(|event| matches!(event, Event::Tick | Event::Poll(_) | Event::Use(_)))
     }
 
     /// Throws away what repeats by itself, to be set up anew.
