@@ -115,7 +115,8 @@ impl Fence {
             }
         }
         // Some answers are under way for most of a lease.
-        let back = if world.chance(20) {
+        let slow = world.state().fence_slow_until > world.now();
+        let back = if slow || world.chance(20) {
             world.fault(|| "a read of the fence takes long".to_owned());
             world.between(5_000, 28_000)
         } else {

@@ -466,6 +466,11 @@ impl Sim {
                 let until = world.now() + millis;
                 world.state().fence_down_until = until;
             }
+            Act::FenceSlow { millis } => {
+                world.fault(|| "every read of the fence takes long".to_owned());
+                let until = world.now() + millis;
+                world.state().fence_slow_until = until;
+            }
             Act::Chaos { per_mille } => world.state().chaos = per_mille,
             Act::Forge { org } => {
                 let account = world.state().orgs[org].account.clone();
@@ -808,6 +813,7 @@ impl Sim {
             state.chaos = 0;
             state.watcher_dead = false;
             state.fence_down_until = 0;
+            state.fence_slow_until = 0;
         }
         self.frozen_until = vec![0; PROCESSES];
         self.world.troubled(MINUTE);

@@ -25,6 +25,8 @@ pub enum Act {
     WatcherLives,
     /// The fence's table cannot be read.
     FenceDown { millis: i64 },
+    /// Every read of the fence's table takes long.
+    FenceSlow { millis: i64 },
     /// How often calls and messages go wrong from now on.
     Chaos { per_mille: u32 },
     /// Somebody sends an event about an account in which nothing happened.
@@ -87,6 +89,9 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
                     acts.push((when + 15_000, Act::Ask { org, left: 20 }));
                     continue;
                 }
+                if draw(0, 5) == 0 {
+                    acts.push((when, Act::FenceSlow { millis: draw(30_000, 4 * MINUTE) }));
+                }
                 for key in 0..*keys {
                     acts.push((when + draw(0, 40_000), Act::Change { org, key: Some(key), to: standing }));
                 }
@@ -125,7 +130,11 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
                 acts.push((when, Act::WatcherDies { millis }));
                 acts.push((when + millis, Act::WatcherLives));
             }
-            14 => acts.push((when, Act::FenceDown { millis: draw(5_000, 3 * MINUTE) })),
+            14 => {
+                let millis = draw(5_000, 3 * MINUTE);
+                let down = draw(0, 1) == 0;
+                acts.push((when, if down { Act::FenceDown { millis } } else { Act::FenceSlow { millis } }));
+            }
             15 => acts.push((when, Act::SupportAsks { org })),
             16 => {
                 acts.push((when, Act::Forge { org }));

@@ -177,6 +177,8 @@ pub struct State {
     pub watcher_dead: bool,
     /// Until when processes cannot read the fence.
     pub fence_down_until: i64,
+    /// Until when reads of the fence take long.
+    pub fence_slow_until: i64,
     /// Faults in a thousand calls' worth of work.
     pub chaos: u32,
     /// Messages that were given up.
@@ -226,6 +228,7 @@ impl World {
             trouble: 0,
             watcher_dead: false,
             fence_down_until: 0,
+            fence_slow_until: 0,
             chaos: 0,
             dead_letters: Vec::new(),
             old_mail: Vec::new(),
