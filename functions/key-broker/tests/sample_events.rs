@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use claviger_key_broker::role_of;
-use lambda_http::request::RequestContext;
 use lambda_http::RequestExt;
+use lambda_http::request::RequestContext;
 
 #[test]
 fn every_sample_event_names_a_role_and_a_path_of_the_broker() {

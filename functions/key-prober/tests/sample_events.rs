@@ -17,7 +17,8 @@ fn every_sample_event_is_understood() {
             (Input::Request(_), "probe-now" | "check-enrolment") => {}
             (Input::Queue(event), "sweep" | "hinted-probe" | "refusal-met-by-broker") => {
                 for record in &event.records {
-                    let message: Result<ProbeMessage, _> = serde_json::from_str(record.body.as_ref().unwrap());
+                    let message: Result<ProbeMessage, _> =
+                        serde_json::from_str(record.body.as_ref().unwrap());
                     assert!(message.is_ok(), "{name}: {message:?}");
                 }
             }

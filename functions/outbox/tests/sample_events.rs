@@ -17,7 +17,8 @@ fn every_sample_event_is_understood() {
             (Input::Stream(event), _) => {
                 for record in &event.records {
                     let image = record.change.new_image.clone();
-                    let stored: std::collections::BTreeMap<String, String> = serde_dynamo::from_item(image).unwrap();
+                    let stored: std::collections::BTreeMap<String, String> =
+                        serde_dynamo::from_item(image).unwrap();
                     let row: Result<OutboxRow, _> = serde_json::from_str(&stored["doc"]);
                     assert!(row.is_ok(), "{name}: {row:?}");
                 }

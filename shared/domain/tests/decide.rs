@@ -289,7 +289,9 @@ fn r5_the_cut_off_after_a_degraded_realm_goes_on_the_same_ticket() {
     let ticket = world.policy.ticket.unwrap();
     world.later(60);
     let decision = world.probed_twice(DISABLED, DISABLED).unwrap();
-    assert!(matches!(&decision.outbox[0].effect, Effect::CommentTicket { ticket: same, .. } if *same == ticket));
+    assert!(
+        matches!(&decision.outbox[0].effect, Effect::CommentTicket { ticket: same, .. } if *same == ticket)
+    );
     assert!(world.is_suspended());
 }
 
