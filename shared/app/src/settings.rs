@@ -59,9 +59,11 @@ impl Settings {
         self.probe_phase + SignedDuration::from_secs(5) + SignedDuration::from_secs(5) + self.lease
     }
 
-    /// The published bound of a cut-off by an ambiguous refusal.
+    /// The published bound of a cut-off by an ambiguous refusal. One phase more than the sum of its parts:
+    /// sweeps a phase apart may start a little less than the persistence apart, and then the refusal stands
+    /// only at the third.
     pub fn ambiguous_cut_off_bound(&self) -> SignedDuration {
-        self.cut_off_bound() + self.ambiguity
+        self.cut_off_bound() + self.ambiguity + self.probe_phase
     }
 
     /// The published bound while the watcher is dead: phase, slack, proof reuse, lease.

@@ -218,9 +218,7 @@ impl World {
         if !definite && ill {
             return;
         }
-        // One phase more than `ambiguous_cut_off_bound` says: two sweeps a phase apart may start a little less than
-        // `ambiguity` apart, and then it takes a third one (docs/ASSURANCE.md, findings).
-        let ambiguous = settings.ambiguous_cut_off_bound() + settings.probe_phase;
+        let ambiguous = settings.ambiguous_cut_off_bound();
         let bound = millis(if definite { settings.cut_off_bound() } else { ambiguous });
         let since = keys.iter().map(|key| key.visible_at).max().unwrap_or(now).max(trouble);
         self.checked("I3", now <= since + bound, || {
