@@ -26,8 +26,9 @@ test: setup tools build
 bench: | needed
 	cd bench && cargo run --release --locked
 
-# The long checks. For now: the story, twice in a row, on a cloud of its own each time.
+# The long checks: more seeds of the simulation, and the story, twice in a row, on a cloud of its own each time.
 prove: setup build
+	cargo run --locked -p claviger-proof -- --seeds 100
 	$(VENV)/python tools/local run --stay 0
 	$(VENV)/python tools/local run --stay 0
 
