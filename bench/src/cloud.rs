@@ -16,7 +16,6 @@ impl FenceReader for OpenFence {
     }
 }
 
-#[derive(Default)]
 pub struct Synthetic;
 
 #[async_trait]

@@ -26,7 +26,8 @@ impl Peer {
             .wrapping_alg(AesWrappingAlg::AlgAes256GcmIv12Tag16)
             .send()
             .await?;
-        let context = [("organisation", "acme"), ("instance", "acme-eng"), ("type", "note"), ("record", "note-42")];
+        let context =
+            [("organisation", "acme"), ("instance", "acme-eng"), ("type", "note"), ("record", "note-42")];
         Ok(Self {
             client: Client::from_conf(AwsEncryptionSdkConfig::builder().build()?)?,
             keyring,
@@ -57,8 +58,13 @@ impl Peer {
             let sealed = last.ok_or("the peer gave no ciphertext")?;
             let began = Instant::now();
             for _ in 0..rounds {
-                let answer =
-                    self.client.decrypt().ciphertext(sealed.clone()).keyring(self.keyring.clone()).send().await?;
+                let answer = self
+                    .client
+                    .decrypt()
+                    .ciphertext(sealed.clone())
+                    .keyring(self.keyring.clone())
+                    .send()
+                    .await?;
                 if answer.plaintext.is_none() {
                     return Err("the peer gave no plaintext".into());
                 }

@@ -1,8 +1,5 @@
 //! The broker's answer to an app that needs a data key: gate, entitlement, unwrap, with an end.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use claviger_domain::fence::Epoch;
@@ -12,8 +9,6 @@ use claviger_domain::observation::Observation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_DATA_KEY};
 use claviger_domain::values::{App, OrganisationName, Region, ShardId, SiteName};
 use jiff::{SignedDuration, Timestamp};
-use std::sync::Arc;
-use zeroize::Zeroizing;
 
 use crate::messages::ProbeMessage;
 use crate::ports::{
@@ -22,6 +17,8 @@ use crate::ports::{
 };
 use crate::provision_instance::PURPOSE_RECORDS;
 use crate::settings::Settings;
+use crate::unwrapped_keys::RawKey;
+pub use crate::unwrapped_keys::UnwrappedKeys;
 
 /// How long an app may use a data key before it asks again, at most.
 pub const NOT_AFTER: SignedDuration = SignedDuration::from_mins(5);
@@ -85,49 +82,13 @@ pub struct HandedOut {
     /// Whether it is the newest.
     pub current: bool,
     /// The key.
-    pub key: Arc<Zeroizing<Vec<u8>>>,
+    pub key: RawKey,
     /// The app may not use it afterwards.
     pub not_after: Timestamp,
     /// Until when the unwrap counts as a proof that the customer allows it.
     pub proven_until: Timestamp,
     /// KMS calls that this answer cost.
     pub kms_calls: u32,
-}
-
-struct Unwrapped {
-    key: Arc<Zeroizing<Vec<u8>>>,
-    epoch: Epoch,
-    at: Timestamp,
-}
-
-type Slot = Arc<tokio::sync::Mutex<Option<Unwrapped>>>;
-
-/// Unwrapped keys of this process. The gate is asked on every answer all the same. Requests for one key
-/// wait for one another, so that many of them make one unwrap.
-#[derive(Default)]
-pub struct UnwrappedKeys {
-    slots: Mutex<HashMap<DataKeyId, Slot>>,
-}
-
-impl UnwrappedKeys {
-    /// Nothing yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn slot(&self, id: DataKeyId) -> Slot {
-        let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Arc::clone(slots.entry(id).or_default())
-    }
-
-    /// Forgets every key of a lower epoch or past its lifetime; keys are wiped when nobody holds them.
-    fn forget(&self, keep: impl Fn(&Unwrapped) -> bool) {
-        let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        slots.retain(|_, slot| match slot.try_lock() {
-            Ok(held) => held.as_ref().is_some_and(&keep),
-            Err(_) => true,
-        });
-    }
 }
 
 /// Hands data keys out.
@@ -225,40 +186,33 @@ impl HandOutDataKey<'_> {
         instance: &AppInstance,
         wrapped: &WrappedDataKey,
         now: Timestamp,
-    ) -> Result<(Arc<Zeroizing<Vec<u8>>>, Timestamp, u32), HandOutError> {
-        let valid = |held: &Unwrapped| now.duration_since(held.at) < self.lifetime;
-        self.cache.forget(valid);
-        let slot = self.cache.slot(wrapped.id);
-        let mut held = slot.lock().await;
-        if let Some(held) = held.as_ref().filter(|held| valid(held) && held.epoch == policy.fence.epoch) {
-            return Ok((Arc::clone(&held.key), held.at, 0));
-        }
-        *held = None;
+    ) -> Result<(RawKey, Timestamp, u32), HandOutError> {
         let context = policy.encryption_context(PURPOSE_DATA_KEY, &instance.id.to_string());
         let mut calls = 0_u32;
-        let mut failed: Option<KeyError> = None;
-        for (_, wrap) in self.nearest_first(wrapped) {
-            let Ok(sealed) = BASE64_STANDARD.decode(&wrap.ciphertext) else {
-                return Err(HandOutError::Unavailable { reason: "a wrap cannot be read".to_owned() });
-            };
-            calls = calls.saturating_add(1);
-            let at = self.clock.now();
-            match self.keys.decrypt(&wrap.key, &sealed, &context).await {
-                Ok(plain) => {
-                    let key = Arc::new(plain);
-                    *held = Some(Unwrapped { key: Arc::clone(&key), epoch: policy.fence.epoch, at });
-                    return Ok((key, at, calls));
-                }
-                Err(error) => {
-                    if matches!(error.observation, Observation::Refused(_)) {
-                        self.hint(&policy.organisation_name, instance.id, wrapped.id).await;
+        let unwrap = async || {
+            let mut failed: Option<KeyError> = None;
+            for (_, wrap) in self.nearest_first(wrapped) {
+                let Ok(sealed) = BASE64_STANDARD.decode(&wrap.ciphertext) else {
+                    return Err(HandOutError::Unavailable { reason: "a wrap cannot be read".to_owned() });
+                };
+                calls = calls.saturating_add(1);
+                let at = self.clock.now();
+                match self.keys.decrypt(&wrap.key, &sealed, &context).await {
+                    Ok(plain) => return Ok((plain, at)),
+                    Err(error) => {
+                        if matches!(error.observation, Observation::Refused(_)) {
+                            self.hint(&policy.organisation_name, instance.id, wrapped.id).await;
+                        }
+                        failed = Some(error);
                     }
-                    failed = Some(error);
                 }
             }
-        }
-        let reason = failed.map_or_else(|| "the data key has no wrap".to_owned(), |error| error.code);
-        Err(HandOutError::Unavailable { reason })
+            let reason = failed.map_or_else(|| "the data key has no wrap".to_owned(), |error| error.code);
+            Err(HandOutError::Unavailable { reason })
+        };
+        let epoch = policy.fence.epoch;
+        let (key, at) = self.cache.get_or_unwrap(wrapped.id, epoch, now, self.lifetime, unwrap).await?;
+        Ok((key, at, calls))
     }
 
     fn nearest_first<'w>(

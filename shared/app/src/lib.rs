@@ -32,5 +32,6 @@ pub mod show_policy;
 pub mod support_requests;
 pub mod sweep;
 pub mod tickets;
+pub mod unwrapped_keys;
 pub mod validate_enrolment;
 pub mod verify_policy;

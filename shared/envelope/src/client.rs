@@ -8,7 +8,8 @@ use crate::lease::Lease;
 use crate::metrics::{Counters, Metrics};
 use crate::secret::Vault;
 use crate::source::{DataKey, InstanceName, KeySource, ProofResult, SourceError, Wanted};
-use crate::store::{InstanceIds, InstanceState, KeyEntry, Lifetime, Store, Unusable};
+use crate::store::{InstanceIds, InstanceState, KeyEntry, Store, Unusable};
+use crate::times::{Lifetime, REFRESH};
 use crate::{format, random, thread};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -419,7 +420,7 @@ impl Inner {
     fn drop_expired(&self) {
         let now = self.clock.now();
         let epoch = self.lease.epoch();
-        self.wipe(|entry| entry.expired(now) || entry.lease_epoch != epoch);
+        self.wipe(|entry| entry.times.expired(now) || entry.lease_epoch != epoch);
         self.negatives
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -618,7 +619,7 @@ impl Inner {
             && known.generation == key.generation
             && !known.gone()
         {
-            known.extend(lifetime);
+            known.times.extend(lifetime);
             if current {
                 self.store.set_writer(&known);
             }
@@ -667,12 +668,7 @@ impl Inner {
 
     fn lifetime(&self, key: &DataKey, began: Now) -> Lifetime {
         let most = millis(self.config.key_lifetime);
-        let life = key.not_after.saturating_sub(began.wall).clamp(0, most);
-        Lifetime {
-            wall: began.wall.saturating_add(life),
-            boot: began.boot.saturating_add(life),
-            refresh_boot: began.boot.saturating_add(scale(life, jitter(0.7, 0.85))),
-        }
+        Lifetime::new(began, key.not_after, most, jitter(REFRESH.0, REFRESH.1))
     }
 
     /// Asks for a newer key in the background; the old one serves meanwhile.
@@ -696,7 +692,7 @@ impl Inner {
             if let Err(error) = inner.fetch_once(&instance, wanted).await {
                 tracing::debug!(error = %error, "a key could not be refreshed yet");
                 let pause = millis(inner.config.key_lifetime) / 30;
-                entry.refresh_later(inner.clock.now().boot.saturating_add(pause));
+                entry.times.refresh_later(inner.clock.now().boot.saturating_add(pause));
             }
         });
     }
@@ -767,15 +763,6 @@ impl Inner {
 
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    reason = "a few minutes in milliseconds, times a factor below one"
-)]
-fn scale(millis: i64, factor: f64) -> i64 {
-    (millis as f64 * factor) as i64
 }
 
 /// A random factor; not secret.

@@ -338,7 +338,7 @@ impl Instance {
             let entry = parts.entry;
             self.recheck(&entry.entry, epoch, now, tick)?;
             entry.count(used);
-            if entry.entry.wants_refresh(now) {
+            if entry.entry.times.wants_refresh(now) {
                 refresh = Some(entry.entry.clone());
             }
             Ok(())
@@ -370,7 +370,7 @@ impl Instance {
             let entry = parts.entry;
             self.recheck(&entry.entry, epoch, now, tick)?;
             entry.count(1);
-            if entry.entry.wants_refresh(now) {
+            if entry.entry.times.wants_refresh(now) {
                 refresh = Some(entry.entry.clone());
             }
             Ok(())

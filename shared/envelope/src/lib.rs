@@ -24,6 +24,7 @@ pub mod source;
 mod store;
 pub mod stream;
 mod thread;
+mod times;
 pub mod transport;
 
 #[cfg(feature = "aws")]

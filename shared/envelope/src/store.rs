@@ -6,8 +6,9 @@ use crate::fence::PolicyState;
 use crate::metrics::Counters;
 use crate::secret::{KEY_LEN, Vault, VaultSlot};
 use crate::source::InstanceName;
+use crate::times::{Lifetime, Times};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 
@@ -25,10 +26,7 @@ pub(crate) struct KeyEntry {
     pub(crate) ids: Arc<InstanceIds>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) uses: AtomicU64,
-    not_after_wall: AtomicI64,
-    not_after_boot: AtomicI64,
-    refresh_at_boot: AtomicI64,
-    refreshing: AtomicBool,
+    pub(crate) times: Times,
     gone: AtomicBool,
     /// No longer to be written with: a newer version is current, or the use limit was reached.
     superseded: AtomicBool,
@@ -41,14 +39,6 @@ pub(crate) struct InstanceIds {
     pub(crate) policy: Arc<PolicyState>,
     pub(crate) organisation_id: Box<str>,
     pub(crate) aad: Box<[u8]>,
-}
-
-/// When a key may be used at the latest, on both clocks, and when to ask for it anew.
-#[derive(Clone, Copy)]
-pub(crate) struct Lifetime {
-    pub(crate) wall: i64,
-    pub(crate) boot: i64,
-    pub(crate) refresh_boot: i64,
 }
 
 impl KeyEntry {
@@ -79,10 +69,7 @@ impl KeyEntry {
             ids,
             counters,
             uses: AtomicU64::new(0),
-            not_after_wall: AtomicI64::new(lifetime.wall),
-            not_after_boot: AtomicI64::new(lifetime.boot),
-            refresh_at_boot: AtomicI64::new(lifetime.refresh_boot),
-            refreshing: AtomicBool::new(false),
+            times: Times::new(lifetime),
             gone: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
             vault,
@@ -93,16 +80,10 @@ impl KeyEntry {
     /// Everything but the lease: alive, of this epoch, not past its time, its policy open and watched or proven.
     #[inline]
     pub(crate) fn usable(&self, lease_epoch: u64, now: Now) -> Result<(), Unusable> {
-        if self.gone.load(Ordering::Acquire) || self.lease_epoch != lease_epoch || self.expired(now) {
+        if self.gone.load(Ordering::Acquire) || self.lease_epoch != lease_epoch || self.times.expired(now) {
             return Err(Unusable::Gone);
         }
         self.policy.usable(self.policy_epoch, now).map_err(Unusable::Refused)
-    }
-
-    #[inline]
-    pub(crate) fn expired(&self, now: Now) -> bool {
-        now.wall >= self.not_after_wall.load(Ordering::Acquire)
-            || now.boot >= self.not_after_boot.load(Ordering::Acquire)
     }
 
     pub(crate) fn gone(&self) -> bool {
@@ -121,27 +102,6 @@ impl KeyEntry {
     /// Closed, or of an epoch before the policy's: never usable again.
     pub(crate) fn cut_off(&self) -> bool {
         self.policy.closed() || self.policy_epoch < self.policy.epoch()
-    }
-
-    pub(crate) fn extend(&self, lifetime: Lifetime) {
-        self.not_after_wall.store(lifetime.wall, Ordering::Release);
-        self.not_after_boot.store(lifetime.boot, Ordering::Release);
-        self.refresh_at_boot.store(lifetime.refresh_boot, Ordering::Release);
-        self.refreshing.store(false, Ordering::Release);
-    }
-
-    /// True for one caller once the key should be asked for anew.
-    #[inline]
-    pub(crate) fn wants_refresh(&self, now: Now) -> bool {
-        now.boot >= self.refresh_at_boot.load(Ordering::Relaxed)
-            && !self.refreshing.load(Ordering::Relaxed)
-            && !self.refreshing.swap(true, Ordering::AcqRel)
-    }
-
-    /// A refresh failed: the next one is due at `boot`.
-    pub(crate) fn refresh_later(&self, boot: i64) {
-        self.refresh_at_boot.store(boot, Ordering::Release);
-        self.refreshing.store(false, Ordering::Release);
     }
 
     pub(crate) fn with_key<R>(&self, f: impl FnOnce(&[u8; KEY_LEN]) -> R) -> Option<R> {

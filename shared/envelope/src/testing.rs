@@ -1,9 +1,10 @@
 //! A fence and a source of keys in memory, moved by hand. For the tests of this crate and of apps.
 
-pub use crate::clock::FakeClock;
+pub use crate::clock::{FakeClock, Now};
 use crate::fence::{FenceError, FenceReader, FenceSnapshot, FencedPolicy, WatchedShard};
 use crate::secret::KeyBytes;
 use crate::source::{DataKey, InstanceName, KeySource, Proof, ProofResult, SourceError, Wanted};
+pub use crate::times::{Lifetime, REFRESH, Times};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -1,0 +1,83 @@
+//! What a broker process keeps of the keys that it has unwrapped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use claviger_domain::fence::Epoch;
+use claviger_domain::ids::DataKeyId;
+use jiff::{SignedDuration, Timestamp};
+use zeroize::Zeroizing;
+
+/// How often keys past their lifetime are looked for. Between two looks nobody is given one, it only stays longer.
+const SWEEP_EVERY: SignedDuration = SignedDuration::from_secs(1);
+
+/// A data key in the clear, wiped when the last holder lets go.
+pub type RawKey = Arc<Zeroizing<Vec<u8>>>;
+
+struct Unwrapped {
+    key: RawKey,
+    epoch: Epoch,
+    at: Timestamp,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Unwrapped>>>;
+
+/// Unwrapped keys of this process. The gate is asked on every answer all the same. Requests for one key
+/// wait for one another, so that many of them make one unwrap.
+#[derive(Default)]
+pub struct UnwrappedKeys {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    slots: HashMap<DataKeyId, Slot>,
+    swept_at: Option<Timestamp>,
+}
+
+impl UnwrappedKeys {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The key and when its unwrap began: what is there, if it is of `epoch` and not older than `lifetime`, else
+    /// what `unwrap` brings.
+    ///
+    /// # Errors
+    /// What `unwrap` returns; nothing is kept then.
+    pub async fn get_or_unwrap<E>(
+        &self,
+        id: DataKeyId,
+        epoch: Epoch,
+        now: Timestamp,
+        lifetime: SignedDuration,
+        unwrap: impl AsyncFnOnce() -> Result<(Zeroizing<Vec<u8>>, Timestamp), E>,
+    ) -> Result<(RawKey, Timestamp), E> {
+        let valid = |held: &Unwrapped| now.duration_since(held.at) < lifetime;
+        let slot = self.slot(id, now, valid);
+        let mut held = slot.lock().await;
+        if let Some(held) = held.as_ref().filter(|held| valid(held) && held.epoch == epoch) {
+            return Ok((Arc::clone(&held.key), held.at));
+        }
+        *held = None;
+        let (key, at) = unwrap().await?;
+        let key = Arc::new(key);
+        *held = Some(Unwrapped { key: Arc::clone(&key), epoch, at });
+        Ok((key, at))
+    }
+
+    fn slot(&self, id: DataKeyId, now: Timestamp, valid: impl Fn(&Unwrapped) -> bool) -> Slot {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = |swept: Timestamp| now.duration_since(swept).abs() >= SWEEP_EVERY;
+        if inner.swept_at.is_none_or(due) {
+            inner.swept_at = Some(now);
+            // A slot that somebody has in hand stays, or the next request for it would make a second unwrap.
+            inner.slots.retain(|_, slot| {
+                Arc::strong_count(slot) > 1
+                    || slot.try_lock().is_ok_and(|held| held.as_ref().is_some_and(&valid))
+            });
+        }
+        Arc::clone(inner.slots.entry(id).or_default())
+    }
+}
