@@ -1,0 +1,160 @@
+//! From an accepted enrolment to an active policy.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::calendar::business_days_after;
+use crate::effect::Effect;
+use crate::enrolment::Enrolment;
+use crate::event::{Actor, Origin};
+use crate::fact::AuditHead;
+use crate::fence::{Epoch, Fence};
+use crate::ids::PolicyId;
+use crate::observation::ProbeRound;
+use crate::organisation::Organisation;
+use crate::policy::{EncryptionPolicy, KeyHealth, Lifecycle, RegionalKey};
+use crate::values::{Region, ShardId};
+
+use super::health::{all_usable, believe, observed};
+use super::{Change, Decision, Refusal, Rules, committed, illegal};
+
+/// Creates a policy from an accepted enrolment (spec E4: the store makes sure that it is the only one).
+pub fn enrol(
+    rules: &Rules<'_>,
+    organisation: &Organisation,
+    enrolment: &Enrolment,
+    id: PolicyId,
+    shard: ShardId,
+    origin: &Origin,
+    now: Timestamp,
+) -> Result<Decision, Refusal> {
+    let Actor::OrgAdmin(by) = &origin.actor else {
+        return Err(Refusal::Forbidden { who: "an org admin" });
+    };
+    let due_at = due(rules, now);
+    let self_service = rules.catalogue.self_service_approval;
+    let lifecycle = if self_service {
+        Lifecycle::Verifying { since: now, due_at }
+    } else {
+        Lifecycle::Requested { at: now, by: by.clone(), due_at }
+    };
+    let keys = enrolment.keys.iter().map(|(region, arn)| {
+        let key = RegionalKey { arn: arn.clone(), canary: None, health: KeyHealth::Unknown, since: now };
+        (region.clone(), key)
+    });
+    let next = EncryptionPolicy {
+        id,
+        organisation: organisation.id,
+        organisation_name: organisation.name.clone(),
+        mode: enrolment.mode,
+        realm: enrolment.realm.clone(),
+        account: enrolment.account.clone(),
+        context_tag: enrolment.context_tag.clone(),
+        shard,
+        keys: keys.collect(),
+        lifecycle,
+        fence: Fence::default(),
+        generation: 1,
+        ticket: None,
+        told: Epoch::default(),
+        probed_at: None,
+        audit: AuditHead::default(),
+        version: 0,
+    };
+    let effects = if self_service { vec![Effect::VerifyPolicy] } else { Vec::new() };
+    let event = serde_json::json!({ "event": "enrolment-requested", "enrolment": enrolment });
+    Ok(committed(Change { next, effects }, "enrolment-requested", event, origin, now))
+}
+
+pub(super) fn due(rules: &Rules<'_>, now: Timestamp) -> Timestamp {
+    let rules = &rules.catalogue.due;
+    business_days_after(rules, now, rules.provisioning_business_days)
+}
+
+pub(super) fn enrolment_approved(
+    policy: &EncryptionPolicy,
+    origin: &Origin,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    let Actor::Support(_) = origin.actor else {
+        return Err(Refusal::Forbidden { who: "a support agent" });
+    };
+    match policy.lifecycle {
+        Lifecycle::Requested { due_at, .. } => {
+            let mut next = policy.clone();
+            next.lifecycle = Lifecycle::Verifying { since: now, due_at };
+            Ok(Change { next, effects: vec![Effect::VerifyPolicy] })
+        }
+        Lifecycle::Verifying { .. } => Err(Refusal::Redundant),
+        Lifecycle::Active { .. }
+        | Lifecycle::Suspended { .. }
+        | Lifecycle::Restoring { .. }
+        | Lifecycle::Lapsed { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => illegal(policy),
+    }
+}
+
+pub(super) fn enrolment_rejected(
+    policy: &EncryptionPolicy,
+    reason: &str,
+    origin: &Origin,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    let Actor::Support(_) = origin.actor else {
+        return Err(Refusal::Forbidden { who: "a support agent" });
+    };
+    let Lifecycle::Requested { .. } = policy.lifecycle else {
+        return illegal(policy);
+    };
+    Ok(rejected(policy, reason.to_owned(), now))
+}
+
+pub(super) fn rejected(policy: &EncryptionPolicy, reason: String, now: Timestamp) -> Change {
+    let mut next = policy.clone();
+    next.lifecycle = Lifecycle::Rejected { at: now, reason };
+    Change { next, effects: Vec::new() }
+}
+
+pub(super) fn keys_verified(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    canaries: &BTreeMap<Region, String>,
+    round: &ProbeRound,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    match policy.lifecycle {
+        Lifecycle::Verifying { .. } => {}
+        Lifecycle::Active { .. } => return Err(Refusal::Redundant),
+        Lifecycle::Requested { .. }
+        | Lifecycle::Suspended { .. }
+        | Lifecycle::Restoring { .. }
+        | Lifecycle::Lapsed { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => return illegal(policy),
+    }
+    all_usable(rules, policy, round, now)?;
+    if !policy.keys.keys().all(|region| canaries.contains_key(region)) {
+        return Err(Refusal::KeysNotUsable { faults: BTreeMap::new() });
+    }
+    let mut next = policy.clone();
+    for (region, key) in &mut next.keys {
+        key.canary = canaries.get(region).cloned();
+    }
+    believe(&mut next, &observed(rules, policy, round), round.started_at);
+    next.lifecycle = Lifecycle::Active { since: now };
+    Ok(Change { next, effects: Vec::new() })
+}
+
+pub(super) fn verification_failed(
+    policy: &EncryptionPolicy,
+    faults: &BTreeMap<Region, String>,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    let Lifecycle::Verifying { .. } = policy.lifecycle else {
+        return illegal(policy);
+    };
+    let list: Vec<String> = faults.iter().map(|(region, fault)| format!("{region}: {fault}")).collect();
+    Ok(rejected(policy, format!("the keys did not stand the verification ({})", list.join("; ")), now))
+}

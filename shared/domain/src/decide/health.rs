@@ -1,0 +1,159 @@
+//! What probes say: from rounds of observations to the health of keys, and whether that is a revocation.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::observation::{Observation, ProbeRound, RefusalKind};
+use crate::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
+use crate::values::Region;
+
+use super::{Refusal, Rules};
+
+/// Whether a round has to be confirmed by a second one before it can suspend (or be dropped). Asked
+/// by the prober between its two rounds; the same test that [`decide`] applies.
+pub fn wants_confirmation(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &ProbeRound) -> bool {
+    let open = match policy.lifecycle {
+        Lifecycle::Active { .. } | Lifecycle::Restoring { .. } => true,
+        Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Suspended { .. }
+        | Lifecycle::Lapsed { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => false,
+    };
+    let seen = observed(rules, policy, round);
+    open && revoked(rules, &seen)
+}
+
+/// What a round makes of each key's health.
+pub(super) fn observed(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    round: &ProbeRound,
+) -> BTreeMap<Region, KeyHealth> {
+    let seen = policy.keys.iter().map(|(region, key)| {
+        let health = match round.observations.get(region) {
+            None => key.health,
+            Some(Observation::Usable) => KeyHealth::Usable,
+            Some(Observation::NoAnswer(kind)) => {
+                KeyHealth::NoAnswer { kind: *kind, refused_since: ambiguous_since(key.health) }
+            }
+            Some(Observation::Refused(kind)) => {
+                refusal(rules, key.health, *kind, round.controls_healthy, round.started_at)
+            }
+        };
+        (region.clone(), health)
+    });
+    seen.collect()
+}
+
+/// The start of an ambiguous refusal that is under way.
+pub(super) const fn ambiguous_since(health: KeyHealth) -> Option<Timestamp> {
+    match health {
+        KeyHealth::Refused { kind, refused_since, .. } if !kind.is_definite() => refused_since,
+        KeyHealth::NoAnswer { refused_since, .. } => refused_since,
+        KeyHealth::Refused { .. } | KeyHealth::Unknown | KeyHealth::Usable => None,
+    }
+}
+
+pub(super) fn refusal(
+    rules: &Rules<'_>,
+    before: KeyHealth,
+    kind: RefusalKind,
+    controls_healthy: Option<bool>,
+    at: Timestamp,
+) -> KeyHealth {
+    if kind.is_definite() {
+        let refused_since = match before {
+            KeyHealth::Refused { kind: known, refused_since, .. } if known == kind => refused_since,
+            KeyHealth::Refused { .. }
+            | KeyHealth::Unknown
+            | KeyHealth::Usable
+            | KeyHealth::NoAnswer { .. } => Some(at),
+        };
+        return KeyHealth::Refused { kind, refused_since, stands: true };
+    }
+    // INVARIANT (I2, R4): an ambiguous refusal counts only when it persisted while the control probes
+    // were healthy. Its clock starts at a round with healthy controls, and one without stops it.
+    if controls_healthy != Some(true) {
+        return KeyHealth::Refused { kind, refused_since: None, stands: false };
+    }
+    let since = ambiguous_since(before).unwrap_or(at);
+    let stands = at.duration_since(since) >= rules.ambiguity;
+    KeyHealth::Refused { kind, refused_since: Some(since), stands }
+}
+
+/// Whether what was seen amounts to a revocation: every region refuses, or any, as the catalogue says.
+pub(super) fn revoked(rules: &Rules<'_>, seen: &BTreeMap<Region, KeyHealth>) -> bool {
+    let mut refused = seen.values().map(|health| health.stands_refused());
+    if rules.catalogue.any_region_is_enough {
+        refused.any(|stands| stands)
+    } else {
+        !seen.is_empty() && refused.all(|stands| stands)
+    }
+}
+
+/// Whether two rounds prove the same thing together: the second started after the first, and soon.
+pub(super) fn within_window(rules: &Rules<'_>, first: &ProbeRound, second: &ProbeRound) -> bool {
+    let apart = second.started_at.duration_since(first.started_at);
+    apart >= SignedDuration::ZERO && apart <= rules.window
+}
+
+/// Drops rounds that say nothing any more (design, point 7).
+pub(super) fn fresh(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    round: &ProbeRound,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let too_old = now.duration_since(round.started_at) > rules.freshness;
+    let overtaken = policy.probed_at.is_some_and(|known| round.started_at <= known);
+    if too_old || overtaken {
+        return Err(Refusal::Stale);
+    }
+    Ok(())
+}
+
+pub(super) fn all_usable(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    round: &ProbeRound,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    if now.duration_since(round.started_at) > rules.freshness {
+        return Err(Refusal::Stale);
+    }
+    let faults: BTreeMap<Region, Observation> = policy
+        .keys
+        .keys()
+        .filter_map(|region| match round.observations.get(region) {
+            Some(Observation::Usable) => None,
+            Some(other) => Some((region.clone(), *other)),
+            None => Some((region.clone(), Observation::NoAnswer(crate::observation::NoAnswerKind::OurFault))),
+        })
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(Refusal::KeysNotUsable { faults }) }
+}
+
+/// Writes what was seen into the policy; says whether anything changed.
+pub(super) fn believe(
+    next: &mut EncryptionPolicy,
+    seen: &BTreeMap<Region, KeyHealth>,
+    started_at: Timestamp,
+) -> bool {
+    let mut changed = false;
+    for (region, key) in &mut next.keys {
+        if let Some(health) = seen.get(region).filter(|health| **health != key.health) {
+            if health.slug() != key.health.slug() {
+                key.since = started_at;
+            }
+            key.health = *health;
+            changed = true;
+        }
+    }
+    if changed {
+        next.probed_at = Some(started_at);
+    }
+    changed
+}

@@ -1,0 +1,166 @@
+//! The deciding function: `(policy, event, now) -> next policy, one fact, effects`, or a refusal.
+//!
+//! It is pure and total. The store commits state, fact, outbox rows and fence in one conditional
+//! transaction, so the cut-off is one write whatever the number of instances (design, point 8).
+
+mod enrolment;
+mod health;
+mod restoration;
+mod revocation;
+mod telling;
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::catalogue::Catalogue;
+use crate::effect::{Effect, OutboxRow};
+use crate::event::{Origin, PolicyEvent};
+use crate::fact::{Fact, FactBody};
+use crate::ids::TicketId;
+use crate::observation::Observation;
+use crate::policy::EncryptionPolicy;
+use crate::values::Region;
+
+pub use self::enrolment::enrol;
+use self::enrolment::{enrolment_approved, enrolment_rejected, keys_verified, verification_failed};
+pub use self::health::wants_confirmation;
+use self::restoration::{instances_restored, restoration_probed, restoration_requested};
+use self::revocation::{instances_suspended, probes_reported};
+
+/// What the deciding function needs to know besides state and event.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// The vendor's catalogue.
+    pub catalogue: &'a Catalogue,
+    /// How long an ambiguous refusal has to persist (spec R4).
+    pub ambiguity: SignedDuration,
+    /// How far apart the two rounds that prove a revocation, or a restoration, may start.
+    pub window: SignedDuration,
+    /// A probe that started longer ago than this says nothing any more.
+    pub freshness: SignedDuration,
+}
+
+/// What was decided. All of it is committed, or none.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The policy as it is from now on.
+    pub next: EncryptionPolicy,
+    /// The one fact.
+    pub fact: Fact,
+    /// What is to be done elsewhere.
+    pub outbox: Vec<OutboxRow>,
+}
+
+/// Why nothing was decided.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The event is older than what is known: a late or reordered message.
+    #[error("the event is older than what is already known")]
+    Stale,
+    /// The event changes nothing: a doubled message, or a probe that saw nothing new.
+    #[error("the event changes nothing")]
+    Redundant,
+    /// The policy is not in a state in which this can happen.
+    #[error("this cannot happen while the policy is {lifecycle}")]
+    IllegalForState {
+        /// The policy's lifecycle.
+        lifecycle: &'static str,
+    },
+    /// The actor has no authority over this.
+    #[error("only {who} may do this")]
+    Forbidden {
+        /// Who may.
+        who: &'static str,
+    },
+    /// Some regions still refuse or do not answer.
+    #[error("not every regional key is usable")]
+    KeysNotUsable {
+        /// What each of them answered.
+        faults: BTreeMap<Region, Observation>,
+    },
+    /// The request names another ticket than the policy's.
+    #[error("the ticket is not the open ticket of this revocation")]
+    WrongTicket {
+        /// The right one.
+        expected: Option<TicketId>,
+    },
+    /// The window for self-service is over (spec S3).
+    #[error("the restoration window is over")]
+    WindowLapsed,
+}
+
+/// What an arm of the decision changes; the fact and the outbox rows are made from it.
+struct Change {
+    next: EncryptionPolicy,
+    effects: Vec<Effect>,
+}
+
+/// Decides what an event does to a policy.
+///
+/// # Errors
+/// A typed refusal: the policy stays as it is and nothing is recorded.
+pub fn decide(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    event: &PolicyEvent,
+    origin: &Origin,
+    now: Timestamp,
+) -> Result<Decision, Refusal> {
+    let change = match event {
+        PolicyEvent::EnrolmentApproved => enrolment_approved(policy, origin, now),
+        PolicyEvent::EnrolmentRejected { reason } => enrolment_rejected(policy, reason, origin, now),
+        PolicyEvent::KeysVerified { canaries, round } => keys_verified(rules, policy, canaries, round, now),
+        PolicyEvent::VerificationFailed { faults } => verification_failed(policy, faults, now),
+        PolicyEvent::ProbesReported { rounds } => probes_reported(rules, policy, rounds, now),
+        PolicyEvent::RestorationRequested { ticket, round } => {
+            restoration_requested(rules, policy, *ticket, round, origin, now)
+        }
+        PolicyEvent::RestorationProbed { rounds } => restoration_probed(rules, policy, rounds, now),
+        PolicyEvent::InstancesRestored { epoch } => instances_restored(policy, *epoch),
+        PolicyEvent::InstancesSuspended { epoch, instances } => {
+            instances_suspended(policy, *epoch, *instances)
+        }
+    }?;
+    let json = serde_json::to_value(event).unwrap_or_default();
+    Ok(committed(change, event.slug(), json, origin, now))
+}
+
+fn committed(
+    change: Change,
+    slug: &'static str,
+    event: serde_json::Value,
+    origin: &Origin,
+    now: Timestamp,
+) -> Decision {
+    let Change { mut next, effects } = change;
+    let body = FactBody {
+        stream: next.id.as_uuid(),
+        organisation: next.organisation_name.clone(),
+        slug,
+        event,
+        state: next.lifecycle.slug(),
+        fence: Some(next.fence.clone()),
+    };
+    let (head, fact) = next.audit.append(body, origin, now);
+    next.audit = head;
+    next.version = next.version.saturating_add(1);
+    let outbox = effects
+        .into_iter()
+        .enumerate()
+        .map(|(index, effect)| OutboxRow {
+            id: fact.effect_id(index),
+            organisation: next.organisation_name.clone(),
+            policy: next.id,
+            epoch: next.fence.epoch,
+            effect,
+            correlation: origin.correlation,
+            created_at: now,
+        })
+        .collect();
+    Decision { next, fact, outbox }
+}
+
+fn illegal<T>(policy: &EncryptionPolicy) -> Result<T, Refusal> {
+    Err(Refusal::IllegalForState { lifecycle: policy.lifecycle.slug() })
+}

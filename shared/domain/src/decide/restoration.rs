@@ -1,0 +1,121 @@
+//! An org admin asks for the data back; the fence opens on fresh proofs.
+
+use jiff::Timestamp;
+
+use crate::calendar::window_phase;
+use crate::catalogue::WindowPhase;
+use crate::effect::Effect;
+use crate::event::{Actor, Origin};
+use crate::fence::{Cause, Epoch};
+use crate::ids::TicketId;
+use crate::observation::ProbeRound;
+use crate::policy::{EncryptionPolicy, Lifecycle};
+
+use super::health::{all_usable, believe, fresh, observed, within_window};
+use super::revocation::back_to_suspended;
+use super::{Change, Refusal, Rules, illegal};
+
+pub(super) fn restoration_requested(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    ticket: TicketId,
+    round: &ProbeRound,
+    origin: &Origin,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    // INVARIANT (I5, S1): nobody but an org admin asks.
+    let Actor::OrgAdmin(by) = &origin.actor else {
+        return Err(Refusal::Forbidden { who: "an org admin" });
+    };
+    let cut_off_at = match policy.lifecycle {
+        Lifecycle::Suspended { cut_off_at } => cut_off_at,
+        Lifecycle::Restoring { .. } => return Err(Refusal::Redundant),
+        Lifecycle::Lapsed { .. } => return Err(Refusal::WindowLapsed),
+        Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Active { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => return illegal(policy),
+    };
+    if policy.ticket != Some(ticket) {
+        return Err(Refusal::WrongTicket { expected: policy.ticket });
+    }
+    let (phase, _) = window_phase(rules.catalogue, policy.mode, cut_off_at, now);
+    if phase == WindowPhase::Lapsed {
+        return Err(Refusal::WindowLapsed);
+    }
+    all_usable(rules, policy, round, now)?;
+    let mut next = policy.clone();
+    believe(&mut next, &observed(rules, policy, round), round.started_at);
+    next.lifecycle = Lifecycle::Restoring { since: now, cut_off_at, by: by.clone() };
+    let body = "Restoration was asked for; every regional key answered and is being proven again.".to_owned();
+    let effects = vec![Effect::CommentTicket { ticket, body }, Effect::ProveRestoration];
+    Ok(Change { next, effects })
+}
+
+pub(super) fn restoration_probed(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    rounds: &[ProbeRound],
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    let cut_off_at = match policy.lifecycle {
+        Lifecycle::Restoring { cut_off_at, .. } => cut_off_at,
+        Lifecycle::Active { .. } => return Err(Refusal::Redundant),
+        Lifecycle::Suspended { .. } => return Err(Refusal::Stale),
+        Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Lapsed { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => return illegal(policy),
+    };
+    let [.., first, last] = rounds else {
+        return Err(Refusal::Redundant);
+    };
+    fresh(rules, policy, last, now)?;
+    let seen = observed(rules, policy, last);
+    let mut next = policy.clone();
+    believe(&mut next, &seen, last.started_at);
+    // Spec S6: one region that refuses in both rounds is enough to stop a restoration, as all are needed.
+    let before = observed(rules, policy, first);
+    let refused_twice = seen.iter().any(|(region, health)| {
+        health.stands_refused() && before.get(region).is_some_and(|health| health.stands_refused())
+    });
+    if refused_twice && within_window(rules, first, last) {
+        return Ok(back_to_suspended(next, cut_off_at));
+    }
+    // INVARIANT (I5): the key cause is lifted only on fresh, consistent probes of all regions.
+    all_usable(rules, policy, first, now)?;
+    all_usable(rules, policy, last, now)?;
+    if !within_window(rules, first, last) {
+        return Err(Refusal::Stale);
+    }
+    next.fence = next.fence.lifted(Cause::Key, now);
+    next.lifecycle = Lifecycle::Active { since: now };
+    let epoch = next.fence.epoch;
+    let effects = vec![Effect::RestoreInstances { epoch }];
+    Ok(Change { next, effects })
+}
+
+pub(super) fn instances_restored(policy: &EncryptionPolicy, epoch: Epoch) -> Result<Change, Refusal> {
+    newly_told(policy, epoch)?;
+    let Lifecycle::Active { .. } = policy.lifecycle else {
+        return illegal(policy);
+    };
+    let mut next = policy.clone();
+    next.told = epoch;
+    let body = "Access is restored for every app instance. No acknowledged write was lost.".to_owned();
+    let effects = next.ticket.take().map(|ticket| Effect::ResolveTicket { ticket, body });
+    Ok(Change { next, effects: effects.into_iter().collect() })
+}
+
+/// Whether a finished fan-out is news: of the fence's own epoch, and for the first time.
+pub(super) fn newly_told(policy: &EncryptionPolicy, epoch: Epoch) -> Result<(), Refusal> {
+    if epoch < policy.fence.epoch {
+        return Err(Refusal::Stale);
+    }
+    if epoch == policy.told {
+        return Err(Refusal::Redundant);
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! What the organisation's admins are told on the ticket.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::effect::Effect;
+use crate::fact::derived_ticket_id;
+use crate::policy::{EncryptionPolicy, KeyHealth};
+use crate::values::Region;
+
+use super::Rules;
+
+pub(super) fn key_lines(policy: &EncryptionPolicy) -> String {
+    let lines: Vec<String> = policy
+        .keys
+        .iter()
+        .map(|(region, key)| {
+            let help = key.help().map(|help| format!(": {help}")).unwrap_or_default();
+            format!("- {region}: {} is {}{help}", key.arn, key.health.slug())
+        })
+        .collect();
+    lines.join("\n")
+}
+
+/// Opens the ticket of the revocation, or adds to it.
+pub(super) fn tell(
+    rules: &Rules<'_>,
+    next: &mut EncryptionPolicy,
+    body: String,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
+    if let Some(ticket) = next.ticket {
+        effects.push(Effect::CommentTicket { ticket, body });
+        return;
+    }
+    let seq = next.audit.seq.saturating_add(1);
+    let ticket = derived_ticket_id(next.id.as_uuid(), seq, now);
+    let title = rules
+        .catalogue
+        .modes
+        .get(&next.mode)
+        .map(|mode| mode.revocation_title.replace("{account}", next.account.as_str()))
+        .unwrap_or_default();
+    next.ticket = Some(ticket);
+    effects.push(Effect::OpenTicket { ticket, title, body });
+}
+
+/// Warns when regions newly stand refused while others work, and says when all is well again
+/// (spec R5: one region alone is *degraded*, warned of at once).
+pub(super) fn tell_of_regions(
+    rules: &Rules<'_>,
+    before: &EncryptionPolicy,
+    next: &mut EncryptionPolicy,
+    now: Timestamp,
+) -> Vec<Effect> {
+    let standing = |policy: &EncryptionPolicy| -> BTreeSet<Region> {
+        let refused = policy.keys.iter().filter(|(_, key)| key.health.stands_refused());
+        refused.map(|(region, _)| region.clone()).collect()
+    };
+    let (was, is) = (standing(before), standing(next));
+    let mut effects = Vec::new();
+    if is.difference(&was).next().is_some() {
+        let still: Vec<String> = next
+            .keys
+            .keys()
+            .filter(|region| !is.contains(*region))
+            .map(|region| format!("the key in {region} still works"))
+            .collect();
+        let body = format!(
+            "Revocation is incomplete: {}. Data stays readable.\n{}\nTo cut access off, take the other \
+             keys away too; to end this, give every key back.",
+            still.join(", "),
+            key_lines(next)
+        );
+        tell(rules, next, body, now, &mut effects);
+    } else if is.is_empty()
+        && next.keys.values().all(|key| key.health == KeyHealth::Usable)
+        && let Some(ticket) = next.ticket.take()
+    {
+        let body = "Every regional key works again; access was never cut off.".to_owned();
+        effects.push(Effect::ResolveTicket { ticket, body });
+    }
+    effects
+}
