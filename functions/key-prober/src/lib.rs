@@ -79,6 +79,9 @@ impl KeyProber<'_> {
             ProbeMessage::Probe { organisation, attempt, data_key, correlation } => {
                 self.follow.run(&organisation, attempt, data_key, correlation).await
             }
+            ProbeMessage::FollowUp { organisation, due_at, correlation } => {
+                self.follow.when_due(&organisation, due_at, correlation).await
+            }
         }
     }
 

@@ -18,7 +18,7 @@ async fn main() -> Result<(), Error> {
     let (keys, queue) = (adapters.keys()?, adapters.queues()?);
     let Adapters { settings, store, clock, ids, .. } = &adapters;
     let probe = ProbeKeys { keys: &keys, controls: &keys, clock };
-    let report = ReportProbes { probe, policies: store, clock, settings };
+    let report = ReportProbes { probe, policies: store, queue: &queue, clock, settings };
     let prober = KeyProber {
         plan: PlanSweeps { queue: &queue, clock, settings },
         sweep: Sweep { report, watch: store, ids, clock, settings },

@@ -15,7 +15,7 @@ fn every_sample_event_is_understood() {
         match (&input, name.as_str()) {
             (Input::Tick(_), "tick") => {}
             (Input::Request(_), "probe-now" | "check-enrolment") => {}
-            (Input::Queue(event), "sweep" | "hinted-probe" | "refusal-met-by-broker") => {
+            (Input::Queue(event), "sweep" | "hinted-probe" | "follow-up" | "refusal-met-by-broker") => {
                 for record in &event.records {
                     let message: Result<ProbeMessage, _> =
                         serde_json::from_str(record.body.as_ref().unwrap());

@@ -3,7 +3,7 @@
 
 use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId};
 use claviger_domain::values::OrganisationName;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::WorkError;
 use crate::messages::ProbeMessage;
@@ -23,6 +23,26 @@ pub struct FollowHint<'a> {
 }
 
 impl FollowHint<'_> {
+    /// Probes an organisation's keys at the moment at which an ambiguous refusal becomes due. A message that
+    /// comes early, by clocks that differ, waits on.
+    ///
+    /// # Errors
+    /// When the store or the queue fails; the message is delivered again.
+    pub async fn when_due(
+        &self,
+        organisation: &OrganisationName,
+        due_at: Timestamp,
+        correlation: CorrelationId,
+    ) -> Result<(), WorkError> {
+        let early = due_at.duration_since(self.report.clock.now());
+        if early > SignedDuration::ZERO {
+            let organisation = organisation.clone();
+            let message = ProbeMessage::FollowUp { organisation, due_at, correlation };
+            return Ok(self.queue.queue_probes(&[(message, early)]).await?);
+        }
+        self.report.of_organisation(organisation, correlation).await.map(drop)
+    }
+
     /// Probes one organisation's keys.
     ///
     /// # Errors

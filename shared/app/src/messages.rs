@@ -37,6 +37,15 @@ pub enum ProbeMessage {
         /// What it belongs to.
         correlation: CorrelationId,
     },
+    /// Probe the keys of one organisation when an ambiguous refusal becomes due (spec R4).
+    FollowUp {
+        /// Whose.
+        organisation: OrganisationName,
+        /// When the refusal stands, if it still persists.
+        due_at: Timestamp,
+        /// What it belongs to.
+        correlation: CorrelationId,
+    },
 }
 
 /// A synchronous request to the prober.

@@ -1,6 +1,6 @@
 //! Probes a policy and commits what that changes: the only way key health ever changes (design, 7).
 
-use claviger_domain::decide::{Decision, Refusal, decide, wants_confirmation};
+use claviger_domain::decide::{Decision, Refusal, becomes_due, decide, wants_confirmation};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::ids::CorrelationId;
 use claviger_domain::observation::{Observation, ProbeRound};
@@ -8,7 +8,8 @@ use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::values::OrganisationName;
 
 use crate::error::{ATTEMPTS, WorkError};
-use crate::ports::{Clock, Policies, StoreError};
+use crate::messages::ProbeMessage;
+use crate::ports::{Clock, Policies, ProbeQueue, StoreError};
 use crate::probe_keys::ProbeKeys;
 use crate::settings::Settings;
 
@@ -47,6 +48,8 @@ pub struct ReportProbes<'a> {
     pub probe: ProbeKeys<'a>,
     /// Where policies are.
     pub policies: &'a dyn Policies,
+    /// Where the probe of an ambiguous refusal waits until it is due.
+    pub queue: &'a dyn ProbeQueue,
     /// The time.
     pub clock: &'a dyn Clock,
     /// Deploy parameters.
@@ -96,7 +99,18 @@ impl ReportProbes<'_> {
             return Ok(unchanged);
         };
         let mut policy = known.clone();
+        let mut asked_again = false;
         for _ in 0..ATTEMPTS {
+            // Queued before the commit that starts the clock: a refusal whose clock runs has its probe on the
+            // way, and because the start is committed once, it has one.
+            let due_at = becomes_due(&rules, &policy, &decision.next).filter(|_| !asked_again);
+            if let Some(due_at) = due_at {
+                let organisation = known.organisation_name.clone();
+                let message = ProbeMessage::FollowUp { organisation, due_at, correlation };
+                let wait = due_at.duration_since(self.clock.now());
+                self.queue.queue_probes(&[(message, wait)]).await?;
+                asked_again = true;
+            }
             match self.policies.commit_policy(Some(&policy), &decision).await {
                 Ok(()) => {
                     log_change(&policy, &decision.next);

@@ -8,6 +8,11 @@ use claviger_domain::key_policy::VendorPrincipal;
 use claviger_domain::values::{App, ShardId};
 use jiff::SignedDuration;
 
+/// Allowance for a queue's delivery, and for KMS to spread a change.
+pub const QUEUE: SignedDuration = SignedDuration::from_secs(5);
+/// Allowance for the second look at every region; also the window in which both must lie.
+pub const CONFIRMATION: SignedDuration = SignedDuration::from_secs(5);
+
 /// Deploy parameters, parsed at start.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -37,7 +42,7 @@ impl Settings {
         Rules {
             catalogue: &self.catalogue,
             ambiguity: self.ambiguity,
-            window: SignedDuration::from_secs(5),
+            window: CONFIRMATION,
             freshness: SignedDuration::from_secs(30),
         }
     }
@@ -56,14 +61,13 @@ impl Settings {
     /// The published bound of a cut-off by a definite refusal, by probe alone (design, promises): phase,
     /// queue and propagation, confirmation, lease.
     pub fn cut_off_bound(&self) -> SignedDuration {
-        self.probe_phase + SignedDuration::from_secs(5) + SignedDuration::from_secs(5) + self.lease
+        self.probe_phase + QUEUE + CONFIRMATION + self.lease
     }
 
-    /// The published bound of a cut-off by an ambiguous refusal. One phase more than the sum of its parts:
-    /// sweeps a phase apart may start a little less than the persistence apart, and then the refusal stands
-    /// only at the third.
+    /// The published bound of a cut-off by an ambiguous refusal: also its persistence, and the delivery of the
+    /// probe that waits for its end.
     pub fn ambiguous_cut_off_bound(&self) -> SignedDuration {
-        self.cut_off_bound() + self.ambiguity + self.probe_phase
+        self.cut_off_bound() + self.ambiguity + QUEUE
     }
 
     /// The published bound while the watcher is dead: phase, slack, proof reuse, lease.

@@ -1,7 +1,7 @@
 //! From a lost key to cut off, told and restored.
 
 use claviger_app::messages::{FanOut, ProbeMessage};
-use claviger_app::ports::{Instances, StoreError, WatchList};
+use claviger_app::ports::{CallError, Instances, StoreError, WatchList};
 use claviger_app::sweep::Swept;
 use claviger_domain::effect::{Effect, Order};
 use claviger_domain::fence::Epoch;
@@ -87,6 +87,44 @@ async fn r4_access_denied_suspends_when_it_persists_and_the_controls_are_healthy
     world.later(30);
     world.sweep().await.unwrap();
     assert!(!world.policy().await.fence.is_open());
+}
+
+#[tokio::test]
+async fn r6_an_ambiguous_refusal_is_probed_once_more_at_the_moment_it_becomes_due() {
+    let world = World::with_acme().await;
+    world.store.take_queued_probes();
+    world.keys_answer(DENIED);
+    for _ in 0..3 {
+        world.sweep().await.unwrap();
+        world.later(7);
+    }
+    let queued = world.store.take_queued_probes();
+    let [(ProbeMessage::FollowUp { due_at, .. }, delay)] = &queued[..] else {
+        panic!("one for the start of the refusal, whatever the number of probes: {queued:?}");
+    };
+    assert_eq!(*delay, world.settings().ambiguity);
+    // Clocks differ: what comes early waits on.
+    world.follow_up(*due_at).await.unwrap();
+    let early = world.store.take_queued_probes();
+    assert_eq!(early[0].1, SignedDuration::from_secs(60 - 21));
+    assert!(world.policy().await.fence.is_open());
+    world.later(60 - 21);
+    world.follow_up(*due_at).await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+    assert!(world.store.take_queued_probes().is_empty());
+}
+
+#[tokio::test]
+async fn r6_a_refusal_whose_follow_up_cannot_be_queued_does_not_start_its_clock() {
+    let world = World::with_acme().await;
+    world.store.take_queued_probes();
+    world.keys_answer(DENIED);
+    world.store.fail_calls([CallError { what: "the probe queue", reason: "test".to_owned() }]);
+    assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 1 });
+    assert!(world.policy().await.keys.values().all(|key| key.health.slug() == "usable"));
+    world.later(60);
+    world.sweep().await.unwrap();
+    assert_eq!(world.store.take_queued_probes().len(), 1);
 }
 
 #[tokio::test]

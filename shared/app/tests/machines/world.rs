@@ -143,7 +143,13 @@ impl World {
 
     pub fn report(&self) -> ReportProbes<'_> {
         let settings = self.settings();
-        ReportProbes { probe: self.probe(), policies: &self.store, clock: &self.clock, settings }
+        ReportProbes {
+            probe: self.probe(),
+            policies: &self.store,
+            queue: &self.store,
+            clock: &self.clock,
+            settings,
+        }
     }
 
     pub async fn sweep(&self) -> Result<Swept, WorkError> {
@@ -160,6 +166,11 @@ impl World {
     pub async fn hinted(&self) -> Result<(), WorkError> {
         let follow = FollowHint { report: self.report(), queue: &self.store };
         follow.run(&self.name(), 0, None, correlation()).await
+    }
+
+    pub async fn follow_up(&self, due_at: jiff::Timestamp) -> Result<(), WorkError> {
+        let follow = FollowHint { report: self.report(), queue: &self.store };
+        follow.when_due(&self.name(), due_at, correlation()).await
     }
 
     pub fn carry(&self) -> CarryOrder<'_> {

@@ -13,7 +13,34 @@ use super::{Refusal, Rules};
 /// Whether a round has to be confirmed by a second one before it can suspend (or be dropped). Asked
 /// by the prober between its two rounds; the same test that [`decide`] applies.
 pub fn wants_confirmation(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &ProbeRound) -> bool {
-    let open = match policy.lifecycle {
+    is_open(&policy.lifecycle) && revoked(rules, &observed(rules, policy, round))
+}
+
+/// When ambiguous refusals that began with this change become due: from then on they stand, if they still
+/// persist. The prober asks again at that moment, so that nobody has to wait for the sweep after next.
+pub fn becomes_due(
+    rules: &Rules<'_>,
+    before: &EncryptionPolicy,
+    after: &EncryptionPolicy,
+) -> Option<Timestamp> {
+    if !is_open(&after.lifecycle) {
+        return None;
+    }
+    let began = after.keys.iter().filter_map(|(region, key)| match key.health {
+        KeyHealth::Refused { kind, refused_since, stands: false } if !kind.is_definite() => {
+            let known = before.keys.get(region).and_then(|key| ambiguous_since(key.health));
+            refused_since.filter(|since| known != Some(*since))
+        }
+        KeyHealth::Refused { .. } | KeyHealth::Unknown | KeyHealth::Usable | KeyHealth::NoAnswer { .. } => {
+            None
+        }
+    });
+    began.max().map(|since| since + rules.ambiguity)
+}
+
+/// Whether a refusal could still close the fence.
+const fn is_open(lifecycle: &Lifecycle) -> bool {
+    match lifecycle {
         Lifecycle::Active { .. } | Lifecycle::Restoring { .. } => true,
         Lifecycle::Requested { .. }
         | Lifecycle::Verifying { .. }
@@ -21,9 +48,7 @@ pub fn wants_confirmation(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &
         | Lifecycle::Lapsed { .. }
         | Lifecycle::Closed { .. }
         | Lifecycle::Rejected { .. } => false,
-    };
-    let seen = observed(rules, policy, round);
-    open && revoked(rules, &seen)
+    }
 }
 
 /// What a round makes of each key's health.

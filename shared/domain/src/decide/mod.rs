@@ -24,7 +24,7 @@ use crate::values::Region;
 
 pub use self::enrolment::enrol;
 use self::enrolment::{enrolment_approved, enrolment_rejected, keys_verified, verification_failed};
-pub use self::health::wants_confirmation;
+pub use self::health::{becomes_due, wants_confirmation};
 use self::restoration::{instances_restored, restoration_probed, restoration_requested};
 use self::revocation::{instances_suspended, probes_reported};
 

@@ -22,7 +22,8 @@ use super::world::{Message, settings};
 use crate::twin::Twin;
 
 fn report(ports: &Ports) -> ReportProbes<'_> {
-    ReportProbes { probe: ports.probe_keys(), policies: ports, clock: ports, settings: settings() }
+    let (probe, settings) = (ports.probe_keys(), settings());
+    ReportProbes { probe, policies: ports, queue: ports, clock: ports, settings }
 }
 
 fn deliver(ports: &Ports) -> DeliverEffect<'_> {
@@ -50,6 +51,10 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
         Message::Probe(ProbeMessage::Probe { organisation, attempt, data_key, correlation }) => {
             let follow = FollowHint { report: report(ports), queue: ports };
             follow.run(organisation, *attempt, *data_key, *correlation).await
+        }
+        Message::Probe(ProbeMessage::FollowUp { organisation, due_at, correlation }) => {
+            let follow = FollowHint { report: report(ports), queue: ports };
+            follow.when_due(organisation, *due_at, *correlation).await
         }
         Message::Stream(row) => deliver(ports).run(row).await,
         Message::Effect(row) => effect(ports, row).await,

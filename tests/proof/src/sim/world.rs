@@ -327,12 +327,12 @@ impl World {
         };
         if chaos > 0 && roll && message.may_be_lost() {
             self.fault(|| format!("lost: {message:?}"));
-            self.trouble_if_sweep(&message, 0);
+            self.trouble_if_regular(&message, delay);
             return;
         }
         if late > 1_000 {
             self.fault(|| format!("late by {late} ms: {message:?}"));
-            self.trouble_if_sweep(&message, late);
+            self.trouble_if_regular(&message, delay + late);
         }
         if chaos > 0 && twice {
             let again = self.between(5, 90_000);
@@ -342,9 +342,10 @@ impl World {
         self.later(delay + late, Event::Arrive(message, attempt));
     }
 
-    fn trouble_if_sweep(&self, message: &Message, late: i64) {
-        if matches!(message, Message::Probe(ProbeMessage::Sweep { .. })) {
-            self.troubled(late);
+    /// The bounds rest on sweeps and follow-ups; hints only make it faster.
+    fn trouble_if_regular(&self, message: &Message, until: i64) {
+        if matches!(message, Message::Probe(ProbeMessage::Sweep { .. } | ProbeMessage::FollowUp { .. })) {
+            self.troubled(until);
         }
     }
 
