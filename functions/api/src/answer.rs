@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use claviger_app::ports::Page;
-use http::header::{CACHE_CONTROL, LOCATION};
+use http::header::{CACHE_CONTROL, ETAG, LOCATION};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -29,8 +29,16 @@ pub fn located(status: StatusCode, location: &str, value: &impl Serialize) -> Re
     response
 }
 
+/// An answer that says which version of a thing it shows.
+pub fn tagged(mut response: Response, tag: &str) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
 /// A page of a list.
-pub fn page<T: Serialize>(list: &List<'_>, page: &Page<T>) -> Response {
+pub fn page<T: Serialize>(list: &List, page: &Page<T>) -> Response {
     let next = page.next.as_deref().map(|cursor| list.sealed(cursor));
     document(StatusCode::OK, &json!({ "items": page.items, "nextCursor": next }))
 }

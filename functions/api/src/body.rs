@@ -1,6 +1,6 @@
 //! Reads what callers send, after they were let in.
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use claviger_domain::invalid::{Invalid, InvalidField};
 use claviger_lambda::problem::{Problem, ProblemKind};
 use serde_json::Value;
@@ -8,11 +8,15 @@ use serde_json::Value;
 /// What a body may measure.
 pub const LIMIT: usize = 256 * 1024;
 
+/// A body's bytes.
+pub async fn bytes(body: Body) -> Result<Bytes, Problem> {
+    let too_large = |_| Problem::new(ProblemKind::TooLarge, "the body is larger than 256 KiB");
+    to_bytes(body, LIMIT).await.map_err(too_large)
+}
+
 /// A body as JSON.
 pub async fn json(body: Body) -> Result<Value, Problem> {
-    let bytes = to_bytes(body, LIMIT)
-        .await
-        .map_err(|_| Problem::new(ProblemKind::TooLarge, "the body is larger than 256 KiB"))?;
+    let bytes = bytes(body).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         let reason = if bytes.is_empty() { "the body is empty".to_owned() } else { error.to_string() };
         Problem::invalid(vec![Invalid::new(reason, "send a JSON object").at("(body)")])

@@ -6,9 +6,11 @@ use axum::extract::FromRequestParts;
 use axum::extract::Query;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use claviger_domain::ids::OrganisationId;
 use claviger_domain::invalid::{Invalid, InvalidField};
 use claviger_lambda::problem::Problem;
 use http::request::Parts;
+use sha2::{Digest, Sha256};
 
 /// Entries of a page without a limit.
 const USUAL: u16 = 50;
@@ -61,45 +63,60 @@ impl Asked {
     }
 
     /// Where a page of this list starts, and how long it is.
-    pub fn page(&self, list: &List<'_>) -> Result<(Option<String>, u16), Problem> {
+    pub fn page(&self, list: &List) -> Result<(Option<String>, u16), Problem> {
         Ok((self.cursor(list)?, self.limit()?.unwrap_or(USUAL)))
     }
 
     /// Where a page of this list starts.
-    pub fn cursor(&self, list: &List<'_>) -> Result<Option<String>, Problem> {
+    pub fn cursor(&self, list: &List) -> Result<Option<String>, Problem> {
         let opened = self.text("cursor").map(|text| list.opened(text)).transpose();
         opened.map_err(|fault| Problem::invalid(vec![fault]))
     }
 }
 
-/// A list of an organisation's, or of the vendor's where `owner` is empty.
+/// A list of an organisation's, or of the vendor's.
 #[derive(Debug, Clone, Copy)]
-pub struct List<'a> {
+pub struct List {
     /// Which list.
-    pub name: &'a str,
-    /// Whose.
-    pub owner: &'a str,
+    pub name: &'static str,
+    /// Whose; none for the vendor's.
+    pub owner: Option<OrganisationId>,
 }
 
-impl List<'_> {
-    fn prefix(&self) -> String {
-        format!("{}\n{}\n", self.name, self.owner)
+/// Bytes of the seal.
+const SEAL: usize = 16;
+
+impl List {
+    /// What makes a cursor one of this list and organisation: a hash over all three. No secret is in it and
+    /// none is needed: docs/adr/0006-cursors-without-a-secret.md.
+    fn seal(&self, cursor: &str) -> Vec<u8> {
+        let owner = self.owner.map(|owner| owner.to_string()).unwrap_or_default();
+        let mut hash = Sha256::new();
+        hash.update(b"claviger cursor 1");
+        for part in [self.name, &owner, cursor] {
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(part);
+        }
+        hash.finalize().iter().take(SEAL).copied().collect()
     }
 
     /// A cursor as it is shown.
     pub fn sealed(&self, cursor: &str) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(format!("{}{cursor}", self.prefix()))
+        let mut bytes = self.seal(cursor);
+        bytes.extend_from_slice(cursor.as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// A cursor as the store knows it. One of another list or organisation is refused; one that somebody
-    /// made up can lead nowhere but into this list, because the store adds the rest of the key.
+    /// A cursor as the store knows it. One of another list or organisation is refused.
     fn opened(&self, text: &str) -> Result<String, InvalidField> {
         let bytes = if text.len() <= 1024 { BASE64_URL_SAFE_NO_PAD.decode(text).ok() } else { None };
-        let opened = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "#-_:.".contains(letter);
-        opened
+        bytes
             .as_deref()
-            .and_then(|text| text.strip_prefix(&self.prefix()))
+            .and_then(|bytes| bytes.split_at_checked(SEAL))
+            .and_then(|(seal, cursor)| Some((seal, std::str::from_utf8(cursor).ok()?)))
+            .filter(|(seal, cursor)| self.seal(cursor) == *seal)
+            .map(|(_, cursor)| cursor)
             .filter(|cursor| !cursor.is_empty() && cursor.chars().all(plain))
             .map(str::to_owned)
             .ok_or_else(|| {
@@ -113,16 +130,30 @@ impl List<'_> {
 mod tests {
     use super::*;
 
+    fn owner(number: u128) -> Option<OrganisationId> {
+        Some(OrganisationId::from_uuid(uuid::Uuid::from_u128(number)))
+    }
+
     #[test]
     fn i7_a_cursor_opens_only_the_list_and_organisation_that_gave_it() {
-        let ours = List { name: "tickets", owner: "acme" };
+        let ours = List { name: "tickets", owner: owner(1) };
         let sealed = ours.sealed("0192#x");
         assert_eq!(ours.opened(&sealed).unwrap(), "0192#x");
-        for other in [List { name: "tickets", owner: "globex" }, List { name: "audit", owner: "acme" }] {
+        for other in [
+            List { name: "tickets", owner: owner(2) },
+            List { name: "tickets", owner: None },
+            List { name: "audit", owner: owner(1) },
+        ] {
             assert!(other.opened(&sealed).is_err());
         }
         for wrong in ["", "x", "=", &ours.sealed(""), &ours.sealed("a\nb"), &"A".repeat(2000)] {
             assert!(ours.opened(wrong).is_err(), "{wrong}");
+        }
+        let mut changed = BASE64_URL_SAFE_NO_PAD.decode(&sealed).unwrap();
+        for at in 0..changed.len() {
+            changed[at] ^= 1;
+            assert!(ours.opened(&BASE64_URL_SAFE_NO_PAD.encode(&changed)).is_err(), "byte {at}");
+            changed[at] ^= 1;
         }
     }
 }

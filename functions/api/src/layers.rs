@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use claviger_domain::ids::CorrelationId;
@@ -56,6 +57,40 @@ pub async fn log(request: Request, next: Next) -> Response {
         "a call was answered"
     );
     response
+}
+
+/// The longest path with its query, in bytes.
+const LONGEST_URI: usize = 4 * 1024;
+/// Headers at most.
+const MOST_HEADERS: usize = 64;
+/// All headers together, in bytes.
+const LARGEST_HEADERS: usize = 32 * 1024;
+
+/// Turns away what no handler should have to bear.
+pub async fn limit(
+    params: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    // A name that is no UTF-8 names nothing here.
+    if let Err(RawPathParamsRejection::InvalidUtf8InPathParam(_)) = params {
+        return Err(Problem::not_found());
+    }
+    let headers = request.headers();
+    let size: usize =
+        headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len())).sum();
+    let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+    for (what, is, most) in [
+        ("the path with its query measures", uri, LONGEST_URI),
+        ("the number of headers is", headers.len(), MOST_HEADERS),
+        ("the headers measure", size, LARGEST_HEADERS),
+    ] {
+        if is > most {
+            let detail = format!("{what} {is}; the most is {most}");
+            return Err(Problem::new(ProblemKind::HeadersTooLarge, detail));
+        }
+    }
+    Ok(next.run(request).await)
 }
 
 /// Lets only bearers of a valid token pass.

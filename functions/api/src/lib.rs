@@ -5,6 +5,8 @@ mod access;
 mod answer;
 mod body;
 mod cursor;
+mod idempotency;
+mod if_match;
 mod layers;
 mod resources;
 mod state;
@@ -43,6 +45,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/support/requests/{id}/approve", post(support::approve))
         .route("/v1/support/requests/{id}/reject", post(support::reject))
         .method_not_allowed_fallback(wrong_method)
+        .route_layer(from_fn_with_state(api.clone(), idempotency::once))
         .route_layer(from_fn_with_state(api.clone(), layers::authenticate));
     Router::new()
         .merge(for_callers)
@@ -54,6 +57,7 @@ pub fn router(api: Api) -> Router {
         .route("/console/style.css", get(console::style))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn(layers::limit))
         .layer(from_fn(layers::log))
         .layer(from_fn_with_state(api.clone(), layers::correlate))
         .with_state(api)

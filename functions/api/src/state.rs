@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use claviger_app::ports::{
-    Audit, Clock, Ids, Instances, Organisations, Policies, Prober, SupportRequests, Tickets, WatchList,
+    Audit, Clock, Idempotency, Ids, Instances, Organisations, Policies, Prober, SupportRequests, Tickets,
+    WatchList,
 };
 use claviger_app::settings::Settings;
 use claviger_lambda::auth::Authenticator;
 
 /// Every store that the interface needs, as one.
 pub trait Stores:
-    Organisations + Policies + Instances + SupportRequests + Tickets + Audit + WatchList
+    Organisations + Policies + Instances + SupportRequests + Tickets + Audit + WatchList + Idempotency
 {
 }
 
 impl<T> Stores for T where
-    T: Organisations + Policies + Instances + SupportRequests + Tickets + Audit + WatchList
+    T: Organisations + Policies + Instances + SupportRequests + Tickets + Audit + WatchList + Idempotency
 {
 }
 

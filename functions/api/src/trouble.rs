@@ -24,6 +24,11 @@ pub fn trouble(error: RequestError) -> Problem {
             Problem::new(ProblemKind::NotEligible, reason).with_help(help)
         }
         RequestError::AlreadyEnrolled { reason } => Problem::new(ProblemKind::AlreadyEnrolled, reason),
+        RequestError::RealmIsFixed { reason } => Problem::new(ProblemKind::RealmIsFixed, reason),
+        RequestError::NoWayBack => Problem::new(
+            ProblemKind::NoWayBack,
+            "what is encrypted under the organisation's own keys stays under them",
+        ),
         RequestError::NotVerified(checks) => not_verified(&checks),
         RequestError::Taken(field) => {
             Problem::new(ProblemKind::Conflict, field.to_string()).with_errors(vec![field])
@@ -48,6 +53,9 @@ pub fn store_trouble(error: &StoreError) -> Problem {
     match error {
         StoreError::Conflict => {
             Problem::new(ProblemKind::Conflict, "somebody else changed it at the same time")
+        }
+        StoreError::Changed => {
+            Problem::new(ProblemKind::PreconditionFailed, "it is not what `If-Match` names any more")
         }
         StoreError::Taken { what } => Problem::new(ProblemKind::Conflict, format!("{what} is taken")),
         StoreError::Unavailable { .. } => {

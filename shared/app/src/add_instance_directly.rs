@@ -1,20 +1,23 @@
 //! Takes note of an app that was added without a request: it is not encrypted (spec A5).
 
-use claviger_domain::event::Origin;
+use claviger_domain::event::{InstanceEvent, Origin};
 use claviger_domain::fact::AuditHead;
 use claviger_domain::fence::Epoch;
 use claviger_domain::ids::InstanceId;
-use claviger_domain::instance::{AppInstance, InstanceStatus, create};
+use claviger_domain::instance::{AppInstance, InstanceStatus, create, decide_instance};
 use claviger_domain::invalid::Invalid;
 use claviger_domain::organisation::Organisation;
 use claviger_domain::values::{App, SiteName};
 
-use crate::ports::{Clock, Ids, Instances};
+use crate::fan_out::has_encrypted_family;
+use crate::ports::{Clock, Ids, Instances, Policies, StoreError};
 use crate::request_error::{RequestError, taken};
 use crate::settings::Settings;
 
 /// Takes note of an app.
 pub struct AddInstanceDirectly<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
     /// Where instances are.
     pub instances: &'a dyn Instances,
     /// Identifiers.
@@ -59,7 +62,7 @@ impl AddInstanceDirectly<'_> {
             site: site.clone(),
             app: app.clone(),
             realm: None,
-            status: InstanceStatus::NotEncrypted { since: now },
+            status: InstanceStatus::NotEncrypted { since: now, suspended_since: None },
             epoch: Epoch::default(),
             acknowledged: None,
             audit: AuditHead::default(),
@@ -67,6 +70,27 @@ impl AddInstanceDirectly<'_> {
         };
         let decision = create(instance, origin, now);
         self.instances.commit_instance(None, &decision).await?;
-        Ok((decision.next, true))
+        Ok((self.catch_up(decision.next, origin).await?, true))
+    }
+
+    /// The fan-out of a cut-off has passed by already: one that joins a suspended family is told here (spec A6).
+    async fn catch_up(&self, instance: AppInstance, origin: &Origin) -> Result<AppInstance, RequestError> {
+        let policy = self.policies.policy(&instance.organisation_name).await?;
+        let Some(policy) = policy.filter(|policy| !policy.fence.is_open()) else {
+            return Ok(instance);
+        };
+        if !has_encrypted_family(self.instances, self.settings, &instance).await? {
+            return Ok(instance);
+        }
+        let event = InstanceEvent::FamilySuspensionOrdered { epoch: policy.fence.epoch, policy: policy.id };
+        let Ok(decision) = decide_instance(&instance, &event, origin, self.clock.now()) else {
+            return Ok(instance);
+        };
+        match self.instances.commit_instance(Some(&instance), &decision).await {
+            Ok(()) => Ok(decision.next),
+            // The fan-out was not by yet, and has told it.
+            Err(StoreError::Conflict) => Ok(instance),
+            Err(other) => Err(other.into()),
+        }
     }
 }

@@ -14,6 +14,9 @@ use crate::ports::{CallError, Clock, Ids, Policies, Prober, StoreError};
 use crate::request_error::{ATTEMPTS, RequestError};
 use crate::settings::Settings;
 
+/// What a request names that wants to give the customer's keys up.
+const VENDOR_MANAGED: &str = "vendor-managed";
+
 /// Enrols an organisation.
 pub struct Enrol<'a> {
     /// Where policies are.
@@ -39,12 +42,25 @@ impl Enrol<'_> {
         body: &Value,
         origin: &Origin,
     ) -> Result<EncryptionPolicy, RequestError> {
+        // Spec E11, before anything else: no field of such a request could make it right.
+        if body.get("mode").and_then(Value::as_str) == Some(VENDOR_MANAGED)
+            && let Some(policy) = self.policies.policy(&organisation.name).await?
+            && !matches!(policy.lifecycle, Lifecycle::Rejected { .. })
+        {
+            return Err(RequestError::NoWayBack);
+        }
         let enrolment = parse(body, self.settings).map_err(RequestError::Invalid)?;
         if let Some(reason) = ineligible(organisation, self.settings).into_iter().next() {
             return Err(RequestError::NotEligible { reason: reason.observed, help: reason.help });
         }
-        if let Some(reason) = enrolled(self.policies.policy(&organisation.name).await?.as_ref(), &enrolment) {
-            return Err(RequestError::AlreadyEnrolled { reason });
+        if let Some(policy) = self.policies.policy(&organisation.name).await?
+            && let Some(reason) = enrolled(Some(&policy), &enrolment)
+        {
+            return Err(if policy.realm == enrolment.realm {
+                RequestError::AlreadyEnrolled { reason }
+            } else {
+                RequestError::RealmIsFixed { reason }
+            });
         }
         let checks = check_keys(self.prober, organisation, &enrolment).await?;
         if checks.iter().any(|check| check.result == CheckResult::Fail) {

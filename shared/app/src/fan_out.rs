@@ -68,21 +68,32 @@ impl CarryOrder<'_> {
 
     /// Tells one instance; says whether it is one that can be told.
     async fn tell(&self, order: Order, instance: &AppInstance, page: &FanOut) -> Result<bool, WorkError> {
-        let event = match order {
-            Order::Suspend => InstanceEvent::SuspensionOrdered { epoch: page.epoch },
-            Order::Restore => InstanceEvent::RestorationOrdered { epoch: page.epoch },
-        };
+        let (epoch, policy) = (page.epoch, page.policy);
         let origin = Origin { actor: carrier(order), correlation: page.correlation };
         let mut instance = instance.clone();
         for _ in 0..ATTEMPTS {
-            match instance.status {
-                InstanceStatus::Active { .. } | InstanceStatus::Suspended { .. } => {}
+            let event = match instance.status {
+                InstanceStatus::Active { .. } | InstanceStatus::Suspended { .. } => match order {
+                    Order::Suspend => InstanceEvent::SuspensionOrdered { epoch },
+                    Order::Restore => InstanceEvent::RestorationOrdered { epoch },
+                },
+                // Spec A6: the rest of an encrypted family goes with it.
+                InstanceStatus::NotEncrypted { suspended_since, .. } => match order {
+                    Order::Suspend
+                        if has_encrypted_family(self.instances, self.settings, &instance).await? =>
+                    {
+                        InstanceEvent::FamilySuspensionOrdered { epoch, policy }
+                    }
+                    Order::Restore if suspended_since.is_some() => {
+                        InstanceEvent::FamilyRestorationOrdered { epoch, policy }
+                    }
+                    Order::Suspend | Order::Restore => return Ok(false),
+                },
                 // Activating an instance looks at the policy's epoch itself.
                 InstanceStatus::Requested { .. }
                 | InstanceStatus::Provisioning { .. }
-                | InstanceStatus::NotEncrypted { .. }
                 | InstanceStatus::Rejected { .. } => return Ok(false),
-            }
+            };
             let decision = match decide_instance(&instance, &event, &origin, self.clock.now()) {
                 Ok(decision) => decision,
                 Err(_) => return Ok(true),
@@ -128,6 +139,24 @@ impl CarryOrder<'_> {
         }
         Err(StoreError::Conflict.into())
     }
+}
+
+/// Whether another member of the instance's family on its site is encrypted (spec A6).
+pub(crate) async fn has_encrypted_family(
+    instances: &dyn Instances,
+    settings: &Settings,
+    instance: &AppInstance,
+) -> Result<bool, StoreError> {
+    for sibling in settings.catalogue.siblings(&instance.app) {
+        let known = instances.instance_at(&instance.site, sibling).await?;
+        let encrypted = known.is_some_and(|known| {
+            known.organisation_name == instance.organisation_name && known.status.is_encrypted()
+        });
+        if encrypted {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn carrier(order: Order) -> Actor {

@@ -4,6 +4,7 @@
 
 pub mod acknowledge_order;
 pub mod add_instance_directly;
+pub mod as_of;
 pub mod check_enrolment;
 pub mod deliver_effect;
 pub mod enrol;

@@ -1,5 +1,6 @@
 //! Lists an organisation's app instances with what of them is covered (spec A5, A6, A8).
 
+use claviger_domain::catalogue::{DataCoverage, DataRules};
 use claviger_domain::ids::InstanceId;
 use claviger_domain::instance::{Acknowledgement, AppInstance, InstanceStatus};
 use claviger_domain::values::{App, OrganisationName, Realm, SiteName};
@@ -45,11 +46,29 @@ pub struct InstanceView {
     pub reason: Option<String>,
     /// What of it is covered.
     pub coverage: Coverage,
+    /// The same by type of data (spec A9).
+    pub data: Vec<DataView>,
+    /// What to do for fuller coverage, where there is something.
+    pub fuller_coverage: Option<String>,
     /// The rest of its family on the site, as far as it is not encrypted itself: partly covered, and
     /// suspended with it.
     pub family: Vec<App>,
     /// The app's last answer to an order.
     pub acknowledged: Option<Acknowledgement>,
+    /// Which version of it this is.
+    pub etag: String,
+}
+
+/// What of one type of an app's data is covered (spec A9).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataView {
+    /// Which data.
+    pub data: String,
+    /// How far it is covered.
+    pub coverage: DataCoverage,
+    /// For what is cached or in transit: for how many days at most it lies outside.
+    pub up_to_days: Option<u16>,
 }
 
 /// Lists instances.
@@ -89,22 +108,30 @@ impl ListInstances<'_> {
         let mut encrypted_sibling = false;
         for sibling in self.settings.catalogue.siblings(&instance.app) {
             let known = self.instances.instance_at(&instance.site, sibling).await?;
-            if known.as_ref().is_some_and(is_encrypted) {
+            if known.as_ref().is_some_and(|known| known.status.is_encrypted()) {
                 encrypted_sibling = true;
             } else {
                 family.push(sibling.clone());
             }
         }
-        let encrypted = is_encrypted(&instance);
+        let encrypted = instance.status.is_encrypted();
         let (since, due_at) = match instance.status {
             InstanceStatus::Requested { at, due_at, .. } => (at, Some(due_at)),
             InstanceStatus::Provisioning { since, due_at } => (since, Some(due_at)),
             InstanceStatus::Active { since }
             | InstanceStatus::Suspended { since }
-            | InstanceStatus::NotEncrypted { since } => (since, None),
+            | InstanceStatus::NotEncrypted { suspended_since: Some(since), .. }
+            | InstanceStatus::NotEncrypted { since, suspended_since: None } => (since, None),
             InstanceStatus::Rejected { at, .. } => (at, None),
         };
         let status = instance.status.slug();
+        let coverage = match (encrypted, encrypted_sibling) {
+            (true, _) => Coverage::Covered,
+            (false, true) => Coverage::Partly,
+            (false, false) => Coverage::NotCovered,
+        };
+        let data = self.data(&instance.app, coverage);
+        let fuller_coverage = self.fuller(&instance.app, coverage);
         Ok(InstanceView {
             id: instance.id,
             site: instance.site,
@@ -113,28 +140,51 @@ impl ListInstances<'_> {
             status,
             since,
             due_at,
-            coverage: match (encrypted, encrypted_sibling) {
-                (true, _) => Coverage::Covered,
-                (false, true) => Coverage::Partly,
-                (false, false) => Coverage::NotCovered,
-            },
+            coverage,
+            data,
+            fuller_coverage,
             reason: match instance.status {
                 InstanceStatus::Rejected { reason, .. } => Some(reason),
                 _ => None,
             },
             family: if encrypted { family } else { Vec::new() },
             acknowledged: instance.acknowledged,
+            etag: crate::as_of::tag(instance.id.as_uuid(), instance.version),
         })
     }
-}
 
-/// Whether its data is under the customer's keys: it has been active.
-const fn is_encrypted(instance: &AppInstance) -> bool {
-    match instance.status {
-        InstanceStatus::Active { .. } | InstanceStatus::Suspended { .. } => true,
-        InstanceStatus::Requested { .. }
-        | InstanceStatus::Provisioning { .. }
-        | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. } => false,
+    /// Each type of the app's data, as far as this coverage of the app reaches.
+    fn data(&self, app: &App, coverage: Coverage) -> Vec<DataView> {
+        let catalogue = &self.settings.catalogue;
+        let types = catalogue.apps.get(app).map(|rules| rules.data.as_slice()).unwrap_or_default();
+        let view = |kind: &DataRules| {
+            let reaches = match coverage {
+                Coverage::Covered => kind.coverage,
+                Coverage::Partly if kind.with_family => kind.coverage,
+                Coverage::Partly | Coverage::NotCovered => DataCoverage::NotCovered,
+            };
+            let outside = reaches == DataCoverage::CachedOrInTransit;
+            DataView {
+                data: kind.name.clone(),
+                coverage: reaches,
+                up_to_days: outside.then_some(catalogue.cached_or_in_transit_days),
+            }
+        };
+        types.iter().map(view).collect()
+    }
+
+    fn fuller(&self, app: &App, coverage: Coverage) -> Option<String> {
+        let catalogue = &self.settings.catalogue;
+        match coverage {
+            Coverage::Partly if catalogue.can_be_encrypted(app) => {
+                let plans: Vec<&str> = catalogue.apps.get(app)?.plans.iter().map(String::as_str).collect();
+                Some(format!(
+                    "it needs its own plan ({}) and its own request, on a new site: what exists without \
+                     encryption stays so",
+                    plans.join(" or ")
+                ))
+            }
+            Coverage::Partly | Coverage::Covered | Coverage::NotCovered => None,
+        }
     }
 }

@@ -24,6 +24,9 @@ pub enum StoreError {
     /// Somebody else changed the same thing first: load again and decide again.
     #[error("somebody else changed it first")]
     Conflict,
+    /// It is not any more what the caller has seen of it (`If-Match`): the caller has to look again.
+    #[error("it has changed since the caller saw it")]
+    Changed,
     /// Something that must be unique is taken.
     #[error("{what} is taken")]
     Taken {
@@ -411,4 +414,66 @@ pub trait Clock: Send + Sync {
 pub trait Ids: Send + Sync {
     /// A random UUID (version 4).
     fn random(&self) -> uuid::Uuid;
+}
+
+/// An answer that is given again to the same request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Where to look later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// What of it was shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// The document; empty for none.
+    pub body: String,
+}
+
+/// Who may carry out a request that bears an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reservation {
+    /// Who asked: nobody has carried it out.
+    Granted,
+    /// It was carried out.
+    Answered(KeptAnswer),
+    /// Somebody is at it.
+    InProgress,
+    /// The key stands for another request.
+    OtherRequest,
+}
+
+/// What is kept of requests that bear an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserve<'a> {
+    /// Whose key for which call, as one text.
+    pub place: &'a str,
+    /// A hash of what is asked for.
+    pub request: &'a str,
+    /// Who asks: told apart from others that ask the same.
+    pub holder: uuid::Uuid,
+    /// Now.
+    pub now: Timestamp,
+    /// Until when the holder is waited for.
+    pub until: Timestamp,
+    /// When all of it is forgotten.
+    pub forgotten_at: Timestamp,
+}
+
+/// Requests that bear an idempotency key.
+#[async_trait]
+pub trait Idempotency: Send + Sync {
+    /// Reserves the key, if it is free, forgotten, or its holder was waited for in vain.
+    async fn reserve(&self, reserve: &Reserve<'_>) -> Result<Reservation, StoreError>;
+    /// Keeps the holder's answer; `Conflict` if somebody else holds the key by now.
+    async fn keep_answer(
+        &self,
+        place: &str,
+        holder: uuid::Uuid,
+        answer: &KeptAnswer,
+    ) -> Result<(), StoreError>;
+    /// Gives the holder's reservation back: nothing came of the request. One that is gone is no error.
+    async fn give_back(&self, place: &str, holder: uuid::Uuid) -> Result<(), StoreError>;
 }

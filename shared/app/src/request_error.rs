@@ -33,6 +33,15 @@ pub enum RequestError {
         /// In which words: another realm and another mode have their own.
         reason: String,
     },
+    /// Data cannot move between realms (spec E11).
+    #[error("{reason}")]
+    RealmIsFixed {
+        /// From which to which.
+        reason: String,
+    },
+    /// There is no way back to keys of the vendor's (spec E11).
+    #[error("there is no way back to vendor-managed keys")]
+    NoWayBack,
     /// Keys did not stand their checks (spec E12); all of them are listed.
     #[error("the keys did not stand their checks")]
     NotVerified(Vec<Check>),
@@ -68,9 +77,10 @@ impl From<StoreError> for RequestError {
                 Self::AlreadyEnrolled { reason: "the organisation has its encryption policy".to_owned() }
             }
             StoreError::Taken { what } => Self::Taken(taken(what)),
-            other @ (StoreError::Conflict | StoreError::Unavailable { .. } | StoreError::Corrupt { .. }) => {
-                Self::Store(other)
-            }
+            other @ (StoreError::Conflict
+            | StoreError::Changed
+            | StoreError::Unavailable { .. }
+            | StoreError::Corrupt { .. }) => Self::Store(other),
         }
     }
 }

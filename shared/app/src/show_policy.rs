@@ -47,6 +47,8 @@ pub struct PolicyView {
     pub due_at: Option<Timestamp>,
     /// Within how many seconds a definite refusal in every region cuts access off, without any event.
     pub cut_off_bound_seconds: i64,
+    /// Which version of it this is; `lastProbeAt` and the window's phase move on within one.
+    pub etag: String,
 }
 
 /// A regional key as it is shown.
@@ -158,6 +160,7 @@ impl ShowPolicy<'_> {
                 _ => None,
             },
             cut_off_bound_seconds: whole_seconds(self.settings.cut_off_bound()),
+            etag: crate::as_of::tag(policy.id.as_uuid(), policy.version),
         }
     }
 }

@@ -8,7 +8,7 @@ use claviger_domain::values::OrganisationName;
 use crate::ports::{Clock, Page, StoreError, Tickets};
 use crate::request_error::{ATTEMPTS, RequestError};
 
-/// All words on a ticket together, in bytes: it is one item of the store.
+/// All comments of a ticket together as JSON, in bytes: it is one item of the store, and one answer.
 const FULL: usize = 200_000;
 
 /// Tickets and people.
@@ -47,8 +47,7 @@ impl PeoplesTickets<'_> {
         let missing = || RequestError::NotFound { what: "the ticket" };
         for _ in 0..ATTEMPTS {
             let ticket = self.tickets.ticket(organisation, id).await?.ok_or_else(missing)?;
-            let words: usize = ticket.comments.iter().map(|comment| comment.body.len()).sum();
-            if words.saturating_add(body.len()) > FULL {
+            if json_length(&ticket.comments).saturating_add(json_length(&body)) > FULL {
                 return Err(RequestError::NotNow {
                     reason: "the ticket is full".to_owned(),
                     help: "reach support another way".to_owned(),
@@ -69,6 +68,10 @@ impl PeoplesTickets<'_> {
         }
         Err(StoreError::Conflict.into())
     }
+}
+
+fn json_length(value: &impl serde::Serialize) -> usize {
+    serde_json::to_string(value).map_or(FULL, |text| text.len())
 }
 
 const fn author(role: Role) -> &'static str {

@@ -80,6 +80,31 @@ pub struct RealmRules {
     pub regions: Vec<Region>,
 }
 
+/// How far a type of data is covered where its app is (spec A9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataCoverage {
+    /// Encrypted under the customer's keys.
+    Covered,
+    /// Encrypted under the vendor's own keys only.
+    NotCovered,
+    /// Lies in caches or is on its way, outside the customer's keys, for a limited time.
+    CachedOrInTransit,
+}
+
+/// One type of an app's data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRules {
+    /// Its name for people.
+    pub name: String,
+    /// How far it is covered.
+    pub coverage: DataCoverage,
+    /// Whether it is covered too when only another member of the app's family is encrypted (spec A6).
+    #[serde(default)]
+    pub with_family: bool,
+}
+
 /// An app of the vendor's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +116,8 @@ pub struct AppRules {
     pub family: Option<String>,
     /// The plans on which it can be encrypted; none = it cannot be encrypted itself.
     pub plans: BTreeSet<String>,
+    /// Its types of data and how far each is covered (spec A9).
+    pub data: Vec<DataRules>,
 }
 
 /// Due dates in business days.
@@ -115,6 +142,8 @@ pub struct Catalogue {
     pub any_region_is_enough: bool,
     /// Whether government-cloud organisations may enrol (spec E2).
     pub government_may_enrol: bool,
+    /// For how many days at most data lies in caches or is on its way (spec A9).
+    pub cached_or_in_transit_days: u16,
     /// Due dates.
     pub due: DueRules,
     /// What differs between the modes.
@@ -168,6 +197,15 @@ impl Catalogue {
             let distinct: BTreeSet<_> = rules.regions.iter().collect();
             if rules.regions.is_empty() || distinct.len() != rules.regions.len() {
                 return wrong(format!("realms.{realm}"), "list one or more different regions");
+            }
+        }
+        for (app, rules) in &self.apps {
+            let names: BTreeSet<&str> = rules.data.iter().map(|data| data.name.as_str()).collect();
+            if names.len() != rules.data.len() || names.contains("") {
+                return wrong(format!("apps.{app}.data"), "name each type of data once");
+            }
+            if rules.data.iter().any(|data| data.with_family) && rules.family.is_none() {
+                return wrong(format!("apps.{app}.data"), "`with_family` is for members of a family");
             }
         }
         for mode in [Mode::Byok, Mode::Cmk] {
@@ -257,6 +295,21 @@ mod tests {
         let text = include_str!("../catalogue.toml").replace("until_day = 10", "until_day = 30");
         let error = Catalogue::parse(&text).unwrap_err().to_string();
         assert!(error.contains("modes.cmk"), "{error}");
+    }
+
+    #[test]
+    fn a9_every_app_says_what_of_its_data_is_covered_not_covered_or_outside_for_a_while() {
+        let catalogue = Catalogue::shipped().unwrap();
+        assert_eq!(catalogue.cached_or_in_transit_days, 30);
+        for (app, rules) in &catalogue.apps {
+            let has = |coverage| rules.data.iter().any(|data| data.coverage == coverage);
+            assert!(has(DataCoverage::Covered), "{app}");
+            assert!(has(DataCoverage::NotCovered), "{app}");
+            assert!(has(DataCoverage::CachedOrInTransit), "{app}");
+        }
+        let twice = include_str!("../catalogue.toml").replace("\"Page content\"", "\"Attachments\"");
+        let error = Catalogue::parse(&twice).unwrap_err().to_string();
+        assert!(error.contains("apps.confluence.data"), "{error}");
     }
 
     #[test]

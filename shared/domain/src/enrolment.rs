@@ -58,6 +58,10 @@ impl std::str::FromStr for Mode {
         match text {
             "byok" => Ok(Self::Byok),
             "cmk" => Ok(Self::Cmk),
+            "vendor-managed" => Err(Invalid::new(
+                "`vendor-managed` is what an organisation has that does not enrol",
+                "use `cmk` or `byok`; once enrolled there is no way back to vendor-managed keys",
+            )),
             _ => Err(Invalid::new(
                 format!("`{}` is not a mode", shown(text)),
                 "use `cmk` (you create the keys) or `byok` (we create them in your account)",

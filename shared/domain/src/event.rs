@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::fence::Epoch;
-use crate::ids::{CorrelationId, TicketId};
+use crate::ids::{CorrelationId, PolicyId, TicketId};
 use crate::observation::ProbeRound;
 use crate::values::{Region, Subject};
 
@@ -129,6 +129,20 @@ pub enum InstanceEvent {
         /// The epoch of the opening.
         epoch: Epoch,
     },
+    /// The encrypted family on its site was cut off; it is not encrypted itself (spec A6).
+    FamilySuspensionOrdered {
+        /// The epoch of the cut-off.
+        epoch: Epoch,
+        /// The policy of the family.
+        policy: PolicyId,
+    },
+    /// The access of the encrypted family on its site is back.
+    FamilyRestorationOrdered {
+        /// The epoch of the opening.
+        epoch: Epoch,
+        /// The policy of the family.
+        policy: PolicyId,
+    },
     /// The app answered an order.
     OrderAcknowledged {
         /// The epoch of the order it answers.
@@ -147,6 +161,8 @@ impl InstanceEvent {
             Self::InstanceProvisioned { .. } => "instance-provisioned",
             Self::SuspensionOrdered { .. } => "suspension-ordered",
             Self::RestorationOrdered { .. } => "restoration-ordered",
+            Self::FamilySuspensionOrdered { .. } => "family-suspension-ordered",
+            Self::FamilyRestorationOrdered { .. } => "family-restoration-ordered",
             Self::OrderAcknowledged { .. } => "order-acknowledged",
         }
     }

@@ -47,6 +47,10 @@ pub enum InstanceStatus {
     NotEncrypted {
         /// Since when it is known.
         since: Timestamp,
+        /// Told to stop with the encrypted family on its site (spec A6), since then. No key cuts it off, so its
+        /// acknowledgement is the boundary.
+        #[serde(rename = "suspendedSince", default, skip_serializing_if = "Option::is_none")]
+        suspended_since: Option<Timestamp>,
     },
     /// Support refused the request.
     Rejected {
@@ -58,6 +62,17 @@ pub enum InstanceStatus {
 }
 
 impl InstanceStatus {
+    /// Whether its data is under the customer's keys: it has been active.
+    pub const fn is_encrypted(&self) -> bool {
+        match self {
+            Self::Active { .. } | Self::Suspended { .. } => true,
+            Self::Requested { .. }
+            | Self::Provisioning { .. }
+            | Self::NotEncrypted { .. }
+            | Self::Rejected { .. } => false,
+        }
+    }
+
     /// The word that is shown.
     pub const fn slug(&self) -> &'static str {
         match self {
@@ -65,7 +80,8 @@ impl InstanceStatus {
             Self::Provisioning { .. } => "provisioning",
             Self::Active { .. } => "active",
             Self::Suspended { .. } => "suspended",
-            Self::NotEncrypted { .. } => "not-encrypted",
+            Self::NotEncrypted { suspended_since: None, .. } => "not-encrypted",
+            Self::NotEncrypted { suspended_since: Some(_), .. } => "suspended",
             Self::Rejected { .. } => "rejected",
         }
     }
@@ -126,6 +142,7 @@ pub struct InstanceDecision {
 
 fn committed(
     mut next: AppInstance,
+    policy: Option<PolicyId>,
     effects: Vec<Effect>,
     slug: &'static str,
     event: serde_json::Value,
@@ -147,7 +164,7 @@ fn committed(
         Some(OutboxRow {
             id: fact.effect_id(index),
             organisation: next.organisation_name.clone(),
-            policy: next.policy?,
+            policy: policy?,
             epoch: next.epoch,
             effect,
             correlation: origin.correlation,
@@ -172,7 +189,8 @@ pub fn create(instance: AppInstance, origin: &Origin, now: Timestamp) -> Instanc
     let event = serde_json::json!({
         "event": "instance-requested", "site": instance.site, "app": instance.app,
     });
-    committed(instance, effects, "instance-requested", event, origin, now)
+    let policy = instance.policy;
+    committed(instance, policy, effects, "instance-requested", event, origin, now)
 }
 
 /// Decides what an event does to an instance.
@@ -186,6 +204,7 @@ pub fn decide_instance(
     now: Timestamp,
 ) -> Result<InstanceDecision, Refusal> {
     let mut next = instance.clone();
+    let mut policy = instance.policy;
     let effects = match event {
         InstanceEvent::InstanceApproved => approved(&mut next, origin, now)?,
         InstanceEvent::InstanceRejected { reason } => {
@@ -215,6 +234,14 @@ pub fn decide_instance(
         InstanceEvent::RestorationOrdered { epoch } => {
             ordered(&mut next, Order::Restore, *epoch, InstanceStatus::Active { since: now })?
         }
+        InstanceEvent::FamilySuspensionOrdered { epoch, policy: family } => {
+            policy = Some(*family);
+            sibling_ordered(&mut next, Order::Suspend, *epoch, now)?
+        }
+        InstanceEvent::FamilyRestorationOrdered { epoch, policy: family } => {
+            policy = Some(*family);
+            sibling_ordered(&mut next, Order::Restore, *epoch, now)?
+        }
         InstanceEvent::OrderAcknowledged { epoch, evicted } => {
             if *epoch < instance.epoch {
                 return Err(Refusal::Stale);
@@ -230,7 +257,7 @@ pub fn decide_instance(
         }
     };
     let json = serde_json::to_value(event).unwrap_or_default();
-    Ok(committed(next, effects, event.slug(), json, origin, now))
+    Ok(committed(next, policy, effects, event.slug(), json, origin, now))
 }
 
 fn illegal<T>(instance: &AppInstance) -> Result<T, Refusal> {
@@ -254,6 +281,37 @@ fn approved(next: &mut AppInstance, origin: &Origin, now: Timestamp) -> Result<V
     }
 }
 
+/// An unencrypted member of the family is told too (spec A6). It stays unencrypted (spec A3).
+fn sibling_ordered(
+    next: &mut AppInstance,
+    order: Order,
+    epoch: Epoch,
+    now: Timestamp,
+) -> Result<Vec<Effect>, Refusal> {
+    let InstanceStatus::NotEncrypted { since, suspended_since } = next.status else {
+        return illegal(next);
+    };
+    newer(next, epoch)?;
+    let suspended_since = match (order, suspended_since) {
+        (Order::Suspend, _) => Some(now),
+        (Order::Restore, Some(_)) => None,
+        (Order::Restore, None) => return Err(Refusal::Redundant),
+    };
+    next.status = InstanceStatus::NotEncrypted { since, suspended_since };
+    next.epoch = epoch;
+    Ok(vec![Effect::TellApp { instance: next.id, order, epoch }])
+}
+
+fn newer(instance: &AppInstance, epoch: Epoch) -> Result<(), Refusal> {
+    if epoch < instance.epoch {
+        return Err(Refusal::Stale);
+    }
+    if epoch == instance.epoch {
+        return Err(Refusal::Redundant);
+    }
+    Ok(())
+}
+
 /// INVARIANT (R9): an order of an epoch that is not newer than the last one changes nothing, so a
 /// suspension that arrives after a restoration stops nobody.
 fn ordered(
@@ -262,12 +320,7 @@ fn ordered(
     epoch: Epoch,
     status: InstanceStatus,
 ) -> Result<Vec<Effect>, Refusal> {
-    if epoch < next.epoch {
-        return Err(Refusal::Stale);
-    }
-    if epoch == next.epoch {
-        return Err(Refusal::Redundant);
-    }
+    newer(next, epoch)?;
     match next.status {
         InstanceStatus::Active { .. } | InstanceStatus::Suspended { .. } => {}
         InstanceStatus::Requested { .. }

@@ -28,6 +28,10 @@ pub enum ProblemKind {
     Conflict,
     /// The organisation has its one encryption policy already (spec E4).
     AlreadyEnrolled,
+    /// Data cannot move between realms (spec E11).
+    RealmIsFixed,
+    /// There is no way back to keys of the vendor's (spec E11).
+    NoWayBack,
     /// The thing is in a state in which this cannot happen.
     IllegalState,
     /// A key of an enrolment did not stand its checks (spec E12).
@@ -42,6 +46,14 @@ pub enum ProblemKind {
     WindowLapsed,
     /// The body is too large.
     TooLarge,
+    /// The request line or the headers are too large.
+    HeadersTooLarge,
+    /// It is not any more what the caller has seen of it.
+    PreconditionFailed,
+    /// The idempotency key stands for another request.
+    IdempotencyKeyReused,
+    /// The same request is being carried out.
+    RequestInProgress,
     /// It heals by itself.
     TemporarilyUnavailable,
     /// A fault of ours.
@@ -49,7 +61,7 @@ pub enum ProblemKind {
 }
 
 /// Every kind, for tests and documents.
-pub const PROBLEM_KINDS: [ProblemKind; 16] = [
+pub const PROBLEM_KINDS: [ProblemKind; 22] = [
     ProblemKind::InvalidRequest,
     ProblemKind::Unauthenticated,
     ProblemKind::Forbidden,
@@ -57,6 +69,8 @@ pub const PROBLEM_KINDS: [ProblemKind; 16] = [
     ProblemKind::MethodNotAllowed,
     ProblemKind::Conflict,
     ProblemKind::AlreadyEnrolled,
+    ProblemKind::RealmIsFixed,
+    ProblemKind::NoWayBack,
     ProblemKind::IllegalState,
     ProblemKind::KeysNotVerified,
     ProblemKind::NotEligible,
@@ -64,6 +78,10 @@ pub const PROBLEM_KINDS: [ProblemKind; 16] = [
     ProblemKind::KeysNotUsable,
     ProblemKind::WindowLapsed,
     ProblemKind::TooLarge,
+    ProblemKind::HeadersTooLarge,
+    ProblemKind::PreconditionFailed,
+    ProblemKind::IdempotencyKeyReused,
+    ProblemKind::RequestInProgress,
     ProblemKind::TemporarilyUnavailable,
     ProblemKind::Internal,
 ];
@@ -121,6 +139,18 @@ impl ProblemKind {
                 "The organisation has its encryption policy",
                 "an organisation has one; `GET .../encryption-policy` shows it",
             ),
+            Self::RealmIsFixed => (
+                "realm-is-fixed",
+                StatusCode::CONFLICT,
+                "Data cannot move between realms",
+                "stay in the realm that `GET .../encryption-policy` shows; another realm takes another organisation",
+            ),
+            Self::NoWayBack => (
+                "no-way-back",
+                StatusCode::CONFLICT,
+                "There is no way back to vendor-managed keys",
+                "keep the keys, or leave: `POST .../encryption-policy/close` exports the data and erases the rest",
+            ),
             Self::IllegalState => (
                 "illegal-state",
                 StatusCode::CONFLICT,
@@ -160,6 +190,30 @@ impl ProblemKind {
             Self::TooLarge => {
                 ("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large", "send at most 256 KiB")
             }
+            Self::HeadersTooLarge => (
+                "headers-too-large",
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "The request line or the headers are too large",
+                "send a path and query of at most 4 KiB and at most 64 headers of 32 KiB together",
+            ),
+            Self::PreconditionFailed => (
+                "precondition-failed",
+                StatusCode::PRECONDITION_FAILED,
+                "It has changed since you saw it",
+                "look at it again, decide anew, and send the new `ETag` in `If-Match`",
+            ),
+            Self::IdempotencyKeyReused => (
+                "idempotency-key-reused",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The idempotency key stands for another request",
+                "make a new key for each new request; repeat a key with the same body only",
+            ),
+            Self::RequestInProgress => (
+                "request-in-progress",
+                StatusCode::CONFLICT,
+                "The same request is being carried out",
+                "try again after the time in `Retry-After`; the answer will be the first one's",
+            ),
             Self::TemporarilyUnavailable => (
                 "temporarily-unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -206,8 +260,15 @@ impl ProblemKind {
             | Self::MethodNotAllowed
             | Self::Conflict
             | Self::IllegalState
-            | Self::TooLarge => "the caller",
-            Self::AlreadyEnrolled | Self::TemporarilyUnavailable => "nobody",
+            | Self::TooLarge
+            | Self::HeadersTooLarge
+            | Self::PreconditionFailed
+            | Self::IdempotencyKeyReused => "the caller",
+            Self::AlreadyEnrolled
+            | Self::RealmIsFixed
+            | Self::NoWayBack
+            | Self::RequestInProgress
+            | Self::TemporarilyUnavailable => "nobody",
             Self::KeysNotVerified | Self::KeysNotUsable => "who administers the customer's keys",
             Self::NotEligible => "who buys the customer's plans",
             Self::Suspended => "an org admin",
@@ -218,7 +279,7 @@ impl ProblemKind {
 
     /// Whether the same request may succeed later without anybody doing anything.
     pub const fn retryable(self) -> bool {
-        matches!(self, Self::TemporarilyUnavailable | Self::Internal)
+        matches!(self, Self::RequestInProgress | Self::TemporarilyUnavailable | Self::Internal)
     }
 }
 
@@ -242,7 +303,8 @@ pub struct Problem {
 impl Problem {
     /// A problem of this kind.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        let retry_after = matches!(kind, ProblemKind::TemporarilyUnavailable).then_some(2);
+        let waits = matches!(kind, ProblemKind::TemporarilyUnavailable | ProblemKind::RequestInProgress);
+        let retry_after = waits.then_some(2);
         Self { kind, detail: detail.into(), help: None, errors: Vec::new(), instance: None, retry_after }
     }
 
@@ -352,7 +414,8 @@ mod tests {
         assert_eq!(slugs.len(), PROBLEM_KINDS.len());
         for kind in PROBLEM_KINDS {
             assert!(kind.status().is_client_error() || kind.status().is_server_error());
-            assert_eq!(kind.retryable(), kind.status().is_server_error());
+            let waits = kind.status().is_server_error() || kind == ProblemKind::RequestInProgress;
+            assert_eq!(kind.retryable(), waits);
         }
     }
 

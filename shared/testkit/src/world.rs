@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{
-    Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, Instances, Organisations,
-    Outbox, Page, Policies, ProbeQueue, Prober, Proofs, StoreError, SupportRequest, SupportRequestKind,
-    SupportRequests, Tickets, WatchList, WatchRow, WrappedDataKey,
+    Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, Idempotency, Instances,
+    KeptAnswer, Organisations, Outbox, Page, Policies, ProbeQueue, Prober, Proofs, Reservation, Reserve,
+    StoreError, SupportRequest, SupportRequestKind, SupportRequests, Tickets, WatchList, WatchRow,
+    WrappedDataKey,
 };
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
@@ -39,6 +40,15 @@ struct Account {
     users: BTreeSet<OrganisationName>,
 }
 
+#[derive(Debug, Clone)]
+struct Reserved {
+    request: String,
+    holder: Uuid,
+    until: Timestamp,
+    forgotten_at: Timestamp,
+    answer: Option<KeptAnswer>,
+}
+
 #[derive(Debug, Clone, Default)]
 struct Store {
     organisations: BTreeMap<OrganisationName, Organisation>,
@@ -58,6 +68,7 @@ struct Store {
     beats: BTreeMap<ShardId, Beat>,
     proofs: BTreeMap<PolicyId, Timestamp>,
     data_keys: BTreeMap<(InstanceId, String, u32), WrappedDataKey>,
+    reserved: BTreeMap<String, Reserved>,
 }
 
 #[derive(Debug, Default)]
@@ -666,6 +677,55 @@ impl DataKeyRegistry for MemoryWorld {
                 store.data_keys.values().any(|known| known.instance == key.instance && known.id == key.id);
             require(!same_id && !store.data_keys.contains_key(&place), StoreError::Conflict)?;
             store.data_keys.insert(place, key.clone());
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Idempotency for MemoryWorld {
+    async fn reserve(&self, reserve: &Reserve<'_>) -> Result<Reservation, StoreError> {
+        let mut outcome = Reservation::Granted;
+        self.changed(|store| {
+            if let Some(known) = store.reserved.get(reserve.place) {
+                let forgotten = known.forgotten_at.as_second() <= reserve.now.as_second();
+                let in_vain = known.answer.is_none() && known.until <= reserve.now;
+                if !forgotten && !in_vain {
+                    outcome = match &known.answer {
+                        _ if known.request != reserve.request => Reservation::OtherRequest,
+                        Some(answer) => Reservation::Answered(answer.clone()),
+                        None => Reservation::InProgress,
+                    };
+                    return Ok(());
+                }
+            }
+            let reserved = Reserved {
+                request: reserve.request.to_owned(),
+                holder: reserve.holder,
+                until: to_millis(reserve.until),
+                forgotten_at: reserve.forgotten_at,
+                answer: None,
+            };
+            store.reserved.insert(reserve.place.to_owned(), reserved);
+            Ok(())
+        })?;
+        Ok(outcome)
+    }
+
+    async fn keep_answer(&self, place: &str, holder: Uuid, answer: &KeptAnswer) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let known = store.reserved.get_mut(place).filter(|known| known.holder == holder);
+            known.ok_or(StoreError::Conflict)?.answer = Some(answer.clone());
+            Ok(())
+        })
+    }
+
+    async fn give_back(&self, place: &str, holder: Uuid) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let ours = |known: &Reserved| known.holder == holder && known.answer.is_none();
+            if store.reserved.get(place).is_some_and(ours) {
+                store.reserved.remove(place);
+            }
             Ok(())
         })
     }

@@ -127,7 +127,7 @@ fn first(rules: &Rules<'_>, fact: &Fact, origin: &Origin) -> Result<(Replayed, F
             InstanceStatus::Requested { at: fact.at, by: by.clone(), due_at }
         }
         ("provisioning", Actor::OrgAdmin(_)) => InstanceStatus::Provisioning { since: fact.at, due_at },
-        ("not-encrypted", _) => InstanceStatus::NotEncrypted { since: fact.at },
+        ("not-encrypted", _) => InstanceStatus::NotEncrypted { since: fact.at, suspended_since: None },
         (state, actor) => return Err(format!("no instance begins as `{state}` by {actor:?}")),
     };
     let instance = AppInstance {

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use claviger_app::acknowledge_order::AcknowledgeOrder;
 use claviger_app::add_instance_directly::AddInstanceDirectly;
+use claviger_app::as_of::AsOf;
 use claviger_app::list_instances::ListInstances;
 use claviger_app::request_instance::RequestInstance;
 use claviger_domain::authorisation::Call;
@@ -17,9 +18,10 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::access::Visit;
-use crate::answer::{Answer, document, located, page};
+use crate::answer::{Answer, document, located, page, tagged};
 use crate::body;
 use crate::cursor::{Asked, List};
+use crate::if_match::IfMatch;
 use crate::state::{Api, Shared};
 use crate::trouble::{store_trouble, trouble};
 
@@ -51,7 +53,8 @@ pub async fn request(State(api): State<Shared>, visit: Visit, Path(org): Path<St
     };
     let instance = request.run(&access.organisation, &site, &app, &origin).await.map_err(trouble)?;
     let view = lists(&api).shown(instance).await.map_err(|error| store_trouble(&error))?;
-    Ok(located(StatusCode::ACCEPTED, &format!("/v1/organizations/{org}/app-instances"), &view))
+    let answer = located(StatusCode::ACCEPTED, &format!("/v1/organizations/{org}/app-instances"), &view);
+    Ok(tagged(answer, &view.etag))
 }
 
 /// Lists the organisation's apps.
@@ -62,7 +65,7 @@ pub async fn list(
     asked: Result<Asked, Problem>,
 ) -> Answer {
     let access = api.enter(&visit, &org, Call::ListInstances).await?;
-    let list = List { name: "app-instances", owner: access.organisation.name.as_str() };
+    let list = List { name: "app-instances", owner: Some(access.organisation.id) };
     let (cursor, limit) = asked?.page(&list)?;
     let found = lists(&api).run(&access.organisation.name, cursor.as_deref(), limit).await;
     Ok(page(&list, &found.map_err(trouble)?))
@@ -79,6 +82,7 @@ pub async fn add_directly(
     let origin = visit.origin(access.role)?;
     let (site, app) = place(&body::object(sent).await?)?;
     let add = AddInstanceDirectly {
+        policies: &*api.stores,
         instances: &*api.stores,
         ids: &*api.ids,
         clock: &*api.clock,
@@ -87,7 +91,8 @@ pub async fn add_directly(
     let added = add.run(&access.organisation, &site, &app, &origin).await;
     let (instance, created) = added.map_err(trouble)?;
     let view = lists(&api).shown(instance).await.map_err(|error| store_trouble(&error))?;
-    Ok(document(if created { StatusCode::CREATED } else { StatusCode::OK }, &view))
+    let answer = document(if created { StatusCode::CREATED } else { StatusCode::OK }, &view);
+    Ok(tagged(answer, &view.etag))
 }
 
 /// Takes note of an app's answer to an order.
@@ -95,9 +100,11 @@ pub async fn acknowledge(
     State(api): State<Shared>,
     visit: Visit,
     Path((org, id)): Path<(String, String)>,
+    seen: Result<IfMatch, Problem>,
     sent: Body,
 ) -> Answer {
     let access = api.enter(&visit, &org, Call::AcknowledgeOrder).await?;
+    let IfMatch(seen) = seen?;
     let origin = visit.origin(access.role)?;
     let id: InstanceId = id.parse().map_err(|_| Problem::not_found())?;
     let sent = body::object(sent).await?;
@@ -107,7 +114,8 @@ pub async fn acknowledge(
     let (Some(epoch), Some(evicted)) = (epoch, evicted) else {
         return Err(Problem::invalid(faults));
     };
-    let acknowledge = AcknowledgeOrder { instances: &*api.stores, clock: &*api.clock };
+    let instances = AsOf { stores: &*api.stores, seen: &seen };
+    let acknowledge = AcknowledgeOrder { instances: &instances, clock: &*api.clock };
     let name = &access.organisation.name;
     acknowledge.run(name, id, Epoch(epoch), evicted, &origin).await.map_err(trouble)?;
     Ok(StatusCode::NO_CONTENT.into_response())

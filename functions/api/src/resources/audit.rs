@@ -27,7 +27,7 @@ pub async fn read(
 ) -> Answer {
     let access = api.enter(&visit, &org, Call::ReadAudit).await?;
     let name = &access.organisation.name;
-    let list = List { name: "audit", owner: name.as_str() };
+    let list = List { name: "audit", owner: Some(access.organisation.id) };
     let asked = asked?;
     let (cursor, limit) = (asked.cursor(&list)?, asked.limit()?);
     let audit = ReadAudit { audit: &*api.stores };

@@ -20,6 +20,9 @@ pub async fn show(State(api): State<Shared>) -> Response {
         json!({
             "app": app, "name": rules.name, "family": rules.family, "plans": rules.plans,
             "canBeEncrypted": catalogue.can_be_encrypted(app),
+            "data": rules.data.iter().map(|kind| json!({
+                "data": kind.name, "coverage": kind.coverage, "withFamily": kind.with_family,
+            })).collect::<Vec<Value>>(),
         })
     });
     let modes = catalogue.modes.iter().map(|(mode, rules)| {
@@ -39,6 +42,7 @@ pub async fn show(State(api): State<Shared>) -> Response {
             "provisioningBusinessDays": catalogue.due.provisioning_business_days,
             "restorationBusinessDays": catalogue.due.restoration_business_days,
         },
+        "cachedOrInTransitDays": catalogue.cached_or_in_transit_days,
         "selfServiceApproval": catalogue.self_service_approval,
         "bounds": {
             "cutOffSeconds": seconds(settings.cut_off_bound()),

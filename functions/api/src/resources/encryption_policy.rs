@@ -9,7 +9,7 @@ use claviger_domain::authorisation::Call;
 use http::StatusCode;
 
 use crate::access::Visit;
-use crate::answer::{Answer, document, located};
+use crate::answer::{Answer, document, located, tagged};
 use crate::body;
 use crate::state::{Api, Shared};
 use crate::trouble::trouble;
@@ -37,14 +37,15 @@ pub async fn enrol(State(api): State<Shared>, visit: Visit, Path(org): Path<Stri
     };
     let policy = enrol.run(&access.organisation, &sent, &origin).await.map_err(trouble)?;
     let location = format!("/v1/organizations/{org}/encryption-policy");
-    Ok(located(StatusCode::ACCEPTED, &location, &shows(&api).view(&policy, None)))
+    let view = shows(&api).view(&policy, None);
+    Ok(tagged(located(StatusCode::ACCEPTED, &location, &view), &view.etag))
 }
 
 /// Shows the policy.
 pub async fn show(State(api): State<Shared>, visit: Visit, Path(org): Path<String>) -> Answer {
     let access = api.enter(&visit, &org, Call::GetPolicy).await?;
     let view = shows(&api).run(&access.organisation.name).await.map_err(trouble)?;
-    Ok(document(StatusCode::OK, &view))
+    Ok(tagged(document(StatusCode::OK, &view), &view.etag))
 }
 
 /// Runs an enrolment dry.

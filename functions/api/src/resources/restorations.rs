@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::{Path, State};
+use claviger_app::as_of::AsOf;
 use claviger_app::request_restoration::RequestRestoration;
 use claviger_domain::authorisation::Call;
 use claviger_domain::calendar::business_days_after;
@@ -14,18 +15,27 @@ use serde_json::json;
 use crate::access::Visit;
 use crate::answer::{Answer, located};
 use crate::body;
+use crate::if_match::IfMatch;
 use crate::state::Shared;
 use crate::trouble::trouble;
 
 /// Asks for restoration.
-pub async fn request(State(api): State<Shared>, visit: Visit, Path(org): Path<String>, sent: Body) -> Answer {
+pub async fn request(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(org): Path<String>,
+    seen: Result<IfMatch, Problem>,
+    sent: Body,
+) -> Answer {
     let access = api.enter(&visit, &org, Call::RequestRestoration).await?;
     let origin = visit.origin(access.role)?;
     let mut faults = Vec::new();
     let ticket: Option<TicketId> = parsed(&body::object(sent).await?, "ticketId", &mut faults);
     let ticket = ticket.ok_or_else(|| Problem::invalid(faults))?;
+    let IfMatch(seen) = seen?;
+    let policies = AsOf { stores: &*api.stores, seen: &seen };
     let restoration = RequestRestoration {
-        policies: &*api.stores,
+        policies: &policies,
         prober: &*api.prober,
         clock: &*api.clock,
         settings: &api.settings,

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use claviger_app::as_of::{AsOf, Seen};
 use claviger_app::ports::{Page, SupportRequestKind};
 use claviger_app::support_requests::{DecideRequests, Decided, Verdict};
 use claviger_domain::authorisation::Call;
@@ -15,17 +16,20 @@ use crate::access::Visit;
 use crate::answer::{Answer, document, page};
 use crate::body;
 use crate::cursor::{Asked, List};
-use crate::state::{Api, Shared};
+use crate::if_match::IfMatch;
+use crate::state::{Api, Shared, Stores};
 use crate::trouble::trouble;
 
 /// The longest reason, in characters.
 const LONGEST: usize = 1000;
 
-fn decides(api: &Api) -> DecideRequests<'_> {
+type Stored<'a> = AsOf<'a, dyn Stores>;
+
+fn decides<'a>(api: &'a Api, stores: &'a Stored<'a>) -> DecideRequests<'a> {
     DecideRequests {
         requests: &*api.stores,
-        policies: &*api.stores,
-        instances: &*api.stores,
+        policies: stores,
+        instances: stores,
         clock: &*api.clock,
         settings: &api.settings,
     }
@@ -34,9 +38,10 @@ fn decides(api: &Api) -> DecideRequests<'_> {
 /// Lists what waits, with what is overdue marked.
 pub async fn list(State(api): State<Shared>, visit: Visit, asked: Result<Asked, Problem>) -> Answer {
     api.admit_vendor(&visit, Call::ListSupportRequests)?;
-    let list = List { name: "support-requests", owner: "" };
+    let list = List { name: "support-requests", owner: None };
     let (cursor, limit) = asked?.page(&list)?;
-    let found = decides(&api).list(cursor.as_deref(), limit).await.map_err(trouble)?;
+    let stores = AsOf { stores: &*api.stores, seen: &Seen::Anything };
+    let found = decides(&api, &stores).list(cursor.as_deref(), limit).await.map_err(trouble)?;
     let now = api.clock.now();
     let items: Vec<Value> = found
         .items
@@ -57,16 +62,29 @@ pub async fn list(State(api): State<Shared>, visit: Visit, asked: Result<Asked, 
 }
 
 /// Approves a request.
-pub async fn approve(State(api): State<Shared>, visit: Visit, Path(id): Path<String>) -> Answer {
+pub async fn approve(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(id): Path<String>,
+    seen: Result<IfMatch, Problem>,
+) -> Answer {
     let role = api.admit_vendor(&visit, Call::DecideSupportRequest)?;
     let origin = visit.origin(role)?;
     let id = Uuid::try_parse(&id).map_err(|_| Problem::not_found())?;
-    let decided = decides(&api).decide(id, &Verdict::Approved, &origin).await.map_err(trouble)?;
+    let IfMatch(seen) = seen?;
+    let stores = AsOf { stores: &*api.stores, seen: &seen };
+    let decided = decides(&api, &stores).decide(id, &Verdict::Approved, &origin).await.map_err(trouble)?;
     Ok(shown(id, &decided))
 }
 
 /// Rejects a request, with the reason that the org admin will read.
-pub async fn reject(State(api): State<Shared>, visit: Visit, Path(id): Path<String>, sent: Body) -> Answer {
+pub async fn reject(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(id): Path<String>,
+    seen: Result<IfMatch, Problem>,
+    sent: Body,
+) -> Answer {
     let role = api.admit_vendor(&visit, Call::DecideSupportRequest)?;
     let origin = visit.origin(role)?;
     let id = Uuid::try_parse(&id).map_err(|_| Problem::not_found())?;
@@ -74,7 +92,9 @@ pub async fn reject(State(api): State<Shared>, visit: Visit, Path(id): Path<Stri
     let reason = body::words(&body::object(sent).await?, "reason", LONGEST, &mut faults);
     let reason = reason.ok_or_else(|| Problem::invalid(faults))?;
     let verdict = Verdict::Rejected { reason };
-    let decided = decides(&api).decide(id, &verdict, &origin).await.map_err(trouble)?;
+    let IfMatch(seen) = seen?;
+    let stores = AsOf { stores: &*api.stores, seen: &seen };
+    let decided = decides(&api, &stores).decide(id, &verdict, &origin).await.map_err(trouble)?;
     Ok(shown(id, &decided))
 }
 

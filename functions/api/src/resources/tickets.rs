@@ -2,7 +2,8 @@
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use claviger_app::ports::Page;
+use claviger_app::as_of::{AsOf, Seen, tag};
+use claviger_app::ports::{Page, Tickets};
 use claviger_app::tickets::PeoplesTickets;
 use claviger_domain::authorisation::Call;
 use claviger_domain::ids::TicketId;
@@ -13,9 +14,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::access::Visit;
-use crate::answer::{Answer, document, page};
+use crate::answer::{Answer, document, page, tagged};
 use crate::body;
 use crate::cursor::{Asked, List};
+use crate::if_match::IfMatch;
 use crate::state::{Api, Shared};
 use crate::trouble::trouble;
 
@@ -32,6 +34,7 @@ struct TicketView {
     opened_at: Timestamp,
     resolved_at: Option<Timestamp>,
     comments: Vec<CommentView>,
+    etag: String,
 }
 
 #[derive(Serialize)]
@@ -49,6 +52,7 @@ impl From<Ticket> for TicketView {
             body: comment.body,
         });
         Self {
+            etag: tag(ticket.id.as_uuid(), ticket.version),
             id: ticket.id,
             title: ticket.title,
             status: ticket.status,
@@ -59,8 +63,8 @@ impl From<Ticket> for TicketView {
     }
 }
 
-fn tickets(api: &Api) -> PeoplesTickets<'_> {
-    PeoplesTickets { tickets: &*api.stores, clock: &*api.clock }
+fn tickets<'a>(api: &'a Api, stores: &'a dyn Tickets) -> PeoplesTickets<'a> {
+    PeoplesTickets { tickets: stores, clock: &*api.clock }
 }
 
 /// Lists tickets, newest first.
@@ -71,9 +75,10 @@ pub async fn list(
     asked: Result<Asked, Problem>,
 ) -> Answer {
     let access = api.enter(&visit, &org, Call::ListTickets).await?;
-    let list = List { name: "tickets", owner: access.organisation.name.as_str() };
+    let list = List { name: "tickets", owner: Some(access.organisation.id) };
     let (cursor, limit) = asked?.page(&list)?;
-    let found = tickets(&api).list(&access.organisation.name, cursor.as_deref(), limit).await;
+    let stores = AsOf { stores: &*api.stores, seen: &Seen::Anything };
+    let found = tickets(&api, &stores).list(&access.organisation.name, cursor.as_deref(), limit).await;
     let Page { items, next } = found.map_err(trouble)?;
     let items: Vec<TicketView> = items.into_iter().map(TicketView::from).collect();
     Ok(page(&list, &Page { items, next }))
@@ -84,6 +89,7 @@ pub async fn comment(
     State(api): State<Shared>,
     visit: Visit,
     Path((org, id)): Path<(String, String)>,
+    seen: Result<IfMatch, Problem>,
     sent: Body,
 ) -> Answer {
     let access = api.enter(&visit, &org, Call::CommentTicket).await?;
@@ -91,6 +97,9 @@ pub async fn comment(
     let mut faults = Vec::new();
     let words = body::words(&body::object(sent).await?, "body", LONGEST, &mut faults);
     let words = words.ok_or_else(|| Problem::invalid(faults))?;
-    let ticket = tickets(&api).comment(&access.organisation.name, id, &words, access.role).await;
-    Ok(document(StatusCode::CREATED, &TicketView::from(ticket.map_err(trouble)?)))
+    let IfMatch(seen) = seen?;
+    let stores = AsOf { stores: &*api.stores, seen: &seen };
+    let ticket = tickets(&api, &stores).comment(&access.organisation.name, id, &words, access.role).await;
+    let view = TicketView::from(ticket.map_err(trouble)?);
+    Ok(tagged(document(StatusCode::CREATED, &view), &view.etag))
 }

@@ -83,3 +83,34 @@ async fn a_wrong_feed_names_its_fields() {
     let came = stage.call("system", "PUT", "organizations/Acme", Some(json!({}))).await;
     assert_eq!(came.fields(), ["org"]);
 }
+
+#[tokio::test]
+async fn a_name_that_is_no_utf_8_names_nothing() {
+    let stage = stage().await;
+    for path in ["organizations/%ff/app-instances", "organizations/acme/tickets/%c3%28/comments"] {
+        for who in ["", "acme-admin", "system"] {
+            let came = stage.call(who, "POST", path, Some(json!({ "body": "x" }))).await;
+            assert_eq!(came.status, StatusCode::NOT_FOUND, "{path}");
+            assert_eq!(came.code(), "not-found");
+        }
+    }
+}
+
+#[tokio::test]
+async fn headers_and_paths_have_their_limits() {
+    let stage = stage().await;
+    let long = format!("organizations/acme/tickets?cursor={}", "a".repeat(5000));
+    let came = stage.get("acme-admin", &long).await;
+    assert_eq!(
+        (came.status, came.code().as_str()),
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large")
+    );
+    let names: Vec<String> = (0..70).map(|n| format!("x-{n}")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    let large = "a".repeat(33 * 1024);
+    for headers in [many.as_slice(), &[("x-large", &large)]] {
+        let came =
+            stage.with("acme-admin", "GET", "organizations/acme/tickets", headers, Body::empty()).await;
+        assert_eq!(came.code(), "headers-too-large");
+    }
+}

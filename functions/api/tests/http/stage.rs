@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::response::Response;
 use claviger_api::{Api, router};
 use claviger_app::messages::{Check, CheckResult, ProbeAnswer};
-use claviger_app::ports::Organisations;
+use claviger_app::ports::{Organisations, Prober};
 use claviger_domain::organisation::Organisation;
 use claviger_lambda::auth::{AuthError, Authenticator, Caller, GROUP_SUPPORT, GROUP_SYSTEM};
 use claviger_testkit::builders::{a_key, an_organisation, parsed, settings};
@@ -73,6 +73,11 @@ fn organisation(name: &str) -> Organisation {
 }
 
 pub async fn stage() -> Stage {
+    stage_with(None).await
+}
+
+/// The same with a prober of the test's.
+pub async fn stage_with(prober: Option<Arc<dyn Prober>>) -> Stage {
     let (world, clock) = (Arc::new(MemoryWorld::new()), Arc::new(FakeClock::default()));
     for name in ["acme", "globex"] {
         world.save_organisation(&organisation(name)).await.unwrap();
@@ -80,7 +85,7 @@ pub async fn stage() -> Stage {
     let api = Api {
         authenticator: Arc::new(Names),
         stores: world.clone(),
-        prober: world.clone(),
+        prober: prober.unwrap_or_else(|| world.clone()),
         clock: clock.clone(),
         ids: Arc::new(SequentialIds::default()),
         settings: settings().clone(),
@@ -111,7 +116,26 @@ impl Stage {
     }
 
     pub async fn raw(&self, who: &str, method: &str, path: &str, body: Body) -> Came {
+        self.with(who, method, path, &[], body).await
+    }
+
+    /// A POST that bears headers.
+    pub async fn post_with(&self, who: &str, path: &str, headers: &[(&str, &str)], body: Value) -> Came {
+        self.with(who, "POST", path, headers, Body::from(body.to_string())).await
+    }
+
+    pub async fn with(
+        &self,
+        who: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Came {
         let mut request = Request::builder().method(method).uri(format!("/v1/{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if !who.is_empty() {
             request = request.header("authorization", format!("Bearer {who}"));
         }
@@ -128,16 +152,21 @@ impl Stage {
 
     /// The next checks find nothing wrong.
     pub fn keys_are_good(&self) {
-        let check = |region: &str| Check {
-            id: "key-usable".to_owned(),
-            region: Some(parsed(region)),
-            result: CheckResult::Pass,
-            observed: "it works".to_owned(),
-            help: String::new(),
-        };
-        let checks = ["eu-central-1", "eu-west-1"].map(check).into();
-        self.world.prober_answers(Ok(ProbeAnswer::Checked { checks }));
+        good_keys(&self.world);
     }
+}
+
+/// The next checks of a prober find nothing wrong.
+pub fn good_keys(world: &MemoryWorld) {
+    let check = |region: &str| Check {
+        id: "key-usable".to_owned(),
+        region: Some(parsed(region)),
+        result: CheckResult::Pass,
+        observed: "it works".to_owned(),
+        help: String::new(),
+    };
+    let checks = ["eu-central-1", "eu-west-1"].map(check).into();
+    world.prober_answers(Ok(ProbeAnswer::Checked { checks }));
 }
 
 /// A right enrolment.

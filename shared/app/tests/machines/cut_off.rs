@@ -310,3 +310,60 @@ async fn i4_one_root_row_is_written_whatever_the_number_of_instances() {
     assert_eq!(rows.len(), 2, "a ticket and one fan-out");
     assert!(rows.iter().any(|row| matches!(row.effect, Effect::SuspendInstances { .. })));
 }
+
+#[tokio::test]
+async fn a6_the_unencrypted_family_on_the_site_is_told_too_and_acknowledges() {
+    let world = World::with_acme().await;
+    let add = |site: &'static str, app: &'static str| {
+        let world = &world;
+        async move {
+            claviger_app::add_instance_directly::AddInstanceDirectly {
+                policies: &world.store,
+                instances: &world.store,
+                ids: &world.ids,
+                clock: &world.clock,
+                settings: world.settings(),
+            }
+            .run(
+                &builders::an_organisation("acme"),
+                &builders::parsed(site),
+                &builders::parsed(app),
+                &builders::by_claviger(),
+            )
+            .await
+            .unwrap()
+            .0
+            .id
+        }
+    };
+    let sibling = add("acme-eng", "jira-product-discovery").await;
+    let others = [add("acme-eng", "confluence").await, add("acme-old", "jira-product-discovery").await];
+    world.store.take_published_orders();
+    world.cut_off().await;
+    let instance = async |id| world.store.instance(id).await.unwrap().unwrap();
+    let told: Vec<(bool, String)> = world
+        .store
+        .take_published_orders()
+        .into_iter()
+        .map(|order| (order.instance_id == sibling, order.order))
+        .collect();
+    assert_eq!(told.len(), 2, "the encrypted app and its sibling: {told:?}");
+    assert!(told.contains(&(true, "suspend".to_owned())));
+    let suspended = instance(sibling).await;
+    assert_eq!((suspended.status.slug(), suspended.epoch), ("suspended", Epoch(1)));
+    for other in others {
+        assert_eq!(instance(other).await.status.slug(), "not-encrypted");
+    }
+    // Its answer is the boundary.
+    claviger_app::acknowledge_order::AcknowledgeOrder { instances: &world.store, clock: &world.clock }
+        .run(&world.name(), sibling, Epoch(1), 7, &builders::by_claviger())
+        .await
+        .unwrap();
+    assert_eq!(instance(sibling).await.acknowledged.unwrap().evicted, 7);
+    world.restore().await;
+    let restored = instance(sibling).await;
+    assert_eq!((restored.status.slug(), restored.epoch), ("not-encrypted", Epoch(2)));
+    let orders = world.store.take_published_orders();
+    assert!(orders.iter().any(|order| order.instance_id == sibling && order.order == "restore"));
+    assert!(!orders.iter().any(|order| others.contains(&order.instance_id)));
+}

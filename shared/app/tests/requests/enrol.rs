@@ -115,3 +115,29 @@ async fn e3_nobody_but_an_org_admin_enrols() {
     let error = enrol_as(&world, &acme, &body("222222222222"), &by_support()).await.unwrap_err();
     assert!(matches!(error, RequestError::Refused(_)));
 }
+
+#[tokio::test]
+async fn e11_no_way_back_to_vendor_managed_keys_and_no_move_between_realms() {
+    let (world, acme) = (MemoryWorld::new(), an_organisation("acme"));
+    let mut back = json!({ "mode": "vendor-managed" });
+    let error = enrol_as(&world, &acme, &back, &by_admin()).await.unwrap_err();
+    let RequestError::Invalid(faults) = error else { panic!("{error}") };
+    assert!(faults.iter().any(|fault| fault.field == "mode" && fault.help.contains("no way back")));
+
+    world.prober_answers(checked(CheckResult::Pass));
+    enrol_as(&world, &acme, &body("222222222222"), &by_admin()).await.unwrap();
+    let facts = world.all_facts(&acme.name).len();
+    let error = enrol_as(&world, &acme, &back, &by_admin()).await.unwrap_err();
+    assert!(matches!(error, RequestError::NoWayBack), "{error}");
+    back = body("222222222222");
+    back["mode"] = json!("vendor-managed");
+    let error = enrol_as(&world, &acme, &back, &by_admin()).await.unwrap_err();
+    assert!(matches!(error, RequestError::NoWayBack), "{error}");
+
+    let mut moved = body("222222222222");
+    moved["realm"] = json!("germany");
+    moved["keys"] = json!([moved["keys"][0]]);
+    let error = enrol_as(&world, &acme, &moved, &by_admin()).await.unwrap_err();
+    assert!(matches!(&error, RequestError::RealmIsFixed { reason } if reason.contains("europe")), "{error}");
+    assert_eq!(world.all_facts(&acme.name).len(), facts, "nothing is stored");
+}

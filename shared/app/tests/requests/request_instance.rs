@@ -49,10 +49,16 @@ impl Stage {
 
     async fn add(&self, site: &str, app: &str) -> Result<AppInstance, RequestError> {
         let (settings, world) = (builders::settings(), &self.world);
-        AddInstanceDirectly { instances: world, ids: &self.ids, clock: &self.clock, settings }
-            .run(&self.acme, &parsed(site), &parsed(app), &by_claviger())
-            .await
-            .map(|(instance, _)| instance)
+        AddInstanceDirectly {
+            policies: world,
+            instances: world,
+            ids: &self.ids,
+            clock: &self.clock,
+            settings,
+        }
+        .run(&self.acme, &parsed(site), &parsed(app), &by_claviger())
+        .await
+        .map(|(instance, _)| instance)
     }
 }
 
@@ -136,4 +142,41 @@ async fn a5_an_app_that_is_added_directly_is_not_encrypted_and_added_once() {
     stage.request("acme-eng", "jira").await.unwrap();
     let refused = stage.add("acme-eng", "jira").await;
     assert!(matches!(refused, Err(RequestError::Taken(_))), "an encrypted one stays encrypted (A3)");
+}
+
+#[tokio::test]
+async fn a2_another_app_on_the_site_is_not_encrypted_by_default() {
+    let stage = stage().await;
+    stage.request("acme-eng", "jira").await.unwrap();
+    let added = stage.add("acme-eng", "confluence").await.unwrap();
+    assert_eq!(added.status.slug(), "not-encrypted");
+    assert_eq!((added.policy, added.realm), (None, None));
+    let list = claviger_app::list_instances::ListInstances {
+        instances: &stage.world,
+        settings: builders::settings(),
+    };
+    let shown = list.shown(added).await.unwrap();
+    assert_eq!(shown.coverage, claviger_app::list_instances::Coverage::NotCovered);
+    // Encrypted on the same site it is by its own request only.
+    assert_eq!(
+        stage.request("acme-eng", "jira-service-management").await.unwrap().status.slug(),
+        "requested"
+    );
+}
+
+#[tokio::test]
+async fn a6_a_member_of_a_suspended_family_that_is_added_directly_is_suspended_at_once() {
+    let stage = stage().await;
+    let now = stage.clock.now();
+    let jira = builders::an_active_instance(&stage.policy, "acme-eng", "jira", now);
+    stage.world.seed_instance(jira);
+    let before = stage.add("acme-eng", "jira-service-management").await.unwrap();
+    assert_eq!(before.status.slug(), "not-encrypted");
+    let decision = cut_off(&stage.policy, stage.clock.advance(jiff::SignedDuration::from_secs(60)));
+    stage.world.commit_policy(Some(&stage.policy), &decision).await.unwrap();
+    let added = stage.add("acme-eng", "jira-product-discovery").await.unwrap();
+    assert_eq!((added.status.slug(), added.epoch), ("suspended", decision.next.fence.epoch));
+    assert!(matches!(added.status, InstanceStatus::NotEncrypted { .. }), "and stays unencrypted");
+    let elsewhere = stage.add("acme-old", "jira-product-discovery").await.unwrap();
+    assert_eq!(elsewhere.status.slug(), "not-encrypted");
 }

@@ -9,6 +9,7 @@
 
 mod audit;
 mod fence;
+mod idempotency;
 mod instances;
 mod items;
 pub mod names;

@@ -18,6 +18,7 @@
 //! | control | `OUTBOX#<name>` | `OUTBOX#<effect id>` | effect that waits | `doc`, `dueShard`, `dueAt` (index `due`) |
 //! | control | `SHARD#<nnn>` | `POLICY#<id>` | policy that is swept | `doc` |
 //! | control | `PROOF#<policy id>` | `PROOF` | last proof | `provenAt` (ms), `expiresAt` (s) |
+//! | control | `IDEMPOTENCY#<hash>` | `IDEMPOTENCY` | a request that bears a key | `request`, `holder`, `reservedUntil` (ms), `doc` (the answer), `expiresAt` (s) |
 //! | registry | `INSTANCE#<id>` | `DK#<purpose>#<version, 10 digits>` | wrapped data key | `doc` |
 //! | registry | `INSTANCE#<id>` | `DKID#<id>` | which version it is | `purpose`, `version` |
 //! | fence | `<copy>` | `policy#<id>` | fence of a policy | see `fence` |
@@ -157,6 +158,10 @@ pub(super) fn watch(shard: ShardId, id: PolicyId) -> Key {
 
 pub(super) fn proof(id: PolicyId) -> Key {
     key(format!("PROOF#{id}"), "PROOF")
+}
+
+pub(super) fn idempotency(place: &str) -> Key {
+    key(format!("IDEMPOTENCY#{place}"), "IDEMPOTENCY")
 }
 
 pub(super) fn registry_partition(id: InstanceId) -> String {

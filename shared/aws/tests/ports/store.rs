@@ -490,3 +490,40 @@ async fn an_item_that_cannot_be_read_is_corrupt() {
     let error = world.store.organisation(&parsed("acme")).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { reason } if reason.contains("ORG#acme/ORG")));
 }
+
+#[tokio::test]
+async fn an_idempotency_key_is_held_by_one_answered_once_and_forgotten() {
+    use claviger_app::ports::{Idempotency, KeptAnswer, Reservation, Reserve};
+    let world = World::new().await;
+    let memory = claviger_testkit::MemoryWorld::new();
+    let answer = KeptAnswer { status: 202, location: None, etag: None, body: "{}".to_owned() };
+    let at = |seconds: i64| noon() + SignedDuration::from_secs(seconds);
+    let reserve = |holder: u64, request: &'static str, seconds: i64| Reserve {
+        place: "place",
+        request,
+        holder: SequentialIds::uuid(holder),
+        now: at(seconds),
+        until: at(seconds + 60),
+        forgotten_at: at(seconds + 3600),
+    };
+    // Both stores, step by step.
+    for store in [&world.store as &dyn Idempotency, &memory] {
+        let ask = async |holder, request, seconds| store.reserve(&reserve(holder, request, seconds)).await;
+        assert_eq!(ask(1, "a", 0).await, Ok(Reservation::Granted));
+        assert_eq!(ask(2, "a", 1).await, Ok(Reservation::InProgress));
+        assert_eq!(ask(2, "b", 1).await, Ok(Reservation::OtherRequest));
+        // The first is waited for in vain; what it says afterwards counts for nothing.
+        assert_eq!(ask(2, "a", 60).await, Ok(Reservation::Granted));
+        let late = store.keep_answer("place", SequentialIds::uuid(1), &answer).await;
+        assert_eq!(late, Err(StoreError::Conflict));
+        store.give_back("place", SequentialIds::uuid(1)).await.unwrap();
+        assert_eq!(ask(3, "a", 61).await, Ok(Reservation::InProgress));
+        store.keep_answer("place", SequentialIds::uuid(2), &answer).await.unwrap();
+        store.give_back("place", SequentialIds::uuid(2)).await.unwrap();
+        assert_eq!(ask(3, "a", 3000).await, Ok(Reservation::Answered(answer.clone())));
+        assert_eq!(ask(3, "b", 3000).await, Ok(Reservation::OtherRequest));
+        assert_eq!(ask(3, "b", 3660).await, Ok(Reservation::Granted), "forgotten");
+        store.give_back("place", SequentialIds::uuid(3)).await.unwrap();
+        assert_eq!(ask(4, "c", 3661).await, Ok(Reservation::Granted), "given back");
+    }
+}

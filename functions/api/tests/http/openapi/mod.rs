@@ -5,7 +5,7 @@ mod operations;
 mod schemas;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use claviger_domain::authorisation::{Role, Verdict, verdict};
 use claviger_lambda::problem::{PROBLEM_JSON, PROBLEM_KINDS, ProblemKind};
@@ -86,7 +86,10 @@ fn bad(kinds: &[ProblemKind]) -> Response {
     if kinds.contains(&ProblemKind::Unauthenticated) {
         response = response.header("WWW-Authenticate", text_header("`Bearer`."));
     }
-    if kinds.contains(&ProblemKind::TemporarilyUnavailable) {
+    if kinds
+        .iter()
+        .any(|kind| matches!(kind, ProblemKind::TemporarilyUnavailable | ProblemKind::RequestInProgress))
+    {
         let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
         let after = HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds to wait."));
         response = response.header("Retry-After", after.build());
@@ -131,6 +134,20 @@ fn operation(of: &Operation) -> utoipa::openapi::path::Operation {
         let parameter = ParameterBuilder::new().name(*name).parameter_in(ParameterIn::Query);
         let parameter = parameter.required(Required::False).description(Some(*about));
         made = made.parameter(parameter.schema(Some(query_schema(schema))).build());
+    }
+    let header = |name, schema: &str, about| {
+        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header);
+        let parameter = parameter.required(Required::False).description(Some(about));
+        parameter.schema(Some(Ref::from_schema_name(schema))).build()
+    };
+    if of.bears_key() {
+        let about = "With the same key, the same request of the same caller is carried out once within 24 hours; \
+                     the answer of one that was granted is given again, with `Idempotent-Replayed: true`.";
+        made = made.parameter(header("Idempotency-Key", "IdempotencyKey", about));
+    }
+    if of.if_match {
+        let about = "Changes it only if it still is what this `ETag` showed.";
+        made = made.parameter(header("If-Match", "EntityTags", about));
     }
     if let Some(schema) = of.body {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
@@ -205,10 +222,29 @@ fn document() -> Value {
     serde_json::to_value(made()).unwrap()
 }
 
+/// A schema, compiled when something is held against it for the first time: a test meets few of them.
+struct Schema {
+    schema: Value,
+    compiled: OnceLock<Validator>,
+}
+
+impl Schema {
+    fn of(document: &Value, schema: &Value) -> Self {
+        let mut schema = schema.clone();
+        schema["components"] = document["components"].clone();
+        Self { schema, compiled: OnceLock::new() }
+    }
+
+    fn validator(&self) -> &Validator {
+        self.compiled
+            .get_or_init(|| jsonschema::options().should_validate_formats(true).build(&self.schema).unwrap())
+    }
+}
+
 /// What a call takes, and what it answers by status: the media type and the schema.
 struct Described {
-    body: Option<Validator>,
-    answers: BTreeMap<u16, Option<(String, Validator)>>,
+    body: Option<Schema>,
+    answers: BTreeMap<u16, Option<(String, Schema)>>,
 }
 
 /// The calls of a path, by method.
@@ -227,12 +263,6 @@ fn strict(mut document: Value) -> Value {
     document
 }
 
-fn validator(document: &Value, schema: &Value) -> Validator {
-    let mut schema = schema.clone();
-    schema["components"] = document["components"].clone();
-    jsonschema::options().should_validate_formats(true).build(&schema).unwrap()
-}
-
 static DESCRIBED: LazyLock<Vec<DescribedPath>> = LazyLock::new(|| {
     let lenient = document();
     let document = strict(lenient.clone());
@@ -242,13 +272,13 @@ static DESCRIBED: LazyLock<Vec<DescribedPath>> = LazyLock::new(|| {
         // Lines are checked one by one.
         let fact = json!({ "$ref": "#/components/schemas/Fact" });
         let schema = if media == NDJSON { &fact } else { &content["schema"] };
-        Some((media.clone(), validator(&document, schema)))
+        Some((media.clone(), Schema::of(&document, schema)))
     };
     let of_operation = |operation: &Value| {
         let body = operation.get("requestBody").map(|body| &body["content"][JSON]["schema"]);
         let answers = operation["responses"].as_object().unwrap().iter();
         Described {
-            body: body.map(|schema| validator(&lenient, schema)),
+            body: body.map(|schema| Schema::of(&lenient, schema)),
             answers: answers.map(|(status, answer)| (status.parse().unwrap(), of_answer(answer))).collect(),
         }
     };
@@ -308,16 +338,16 @@ pub fn check(method: &str, path: &str, sent: &[u8], came: &Came) {
     if let (Some(body), true, false) =
         (&described.body, came.status.is_success(), path.ends_with("/validate"))
     {
-        hold(body, &serde_json::from_slice(sent).unwrap(), "the body that was sent");
+        hold(body.validator(), &serde_json::from_slice(sent).unwrap(), "the body that was sent");
     }
-    let Some((media, validator)) = answer else {
+    let Some((media, schema)) = answer else {
         assert!(came.text.is_empty(), "no body is documented: {what}");
         return;
     };
     assert_eq!(came.headers["content-type"].to_str().unwrap(), media, "{what}");
     let lines: Vec<&str> = if media == NDJSON { came.text.lines().collect() } else { vec![&came.text] };
     for line in lines {
-        hold(validator, &serde_json::from_str(line).unwrap(), &what);
+        hold(schema.validator(), &serde_json::from_str(line).unwrap(), &what);
     }
 }
 

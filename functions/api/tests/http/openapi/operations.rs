@@ -27,6 +27,8 @@ pub struct Operation {
     /// None for what anybody may call, without a token.
     pub call: Option<Call>,
     pub summary: &'static str,
+    /// Whether `If-Match` counts.
+    pub if_match: bool,
     /// The schema of the body.
     pub body: Option<&'static str>,
     /// Parameters of the query: name, schema, what it does.
@@ -59,6 +61,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!(""),
         call: Some(Call::PutOrganisation),
         summary: "Take over what the vendor's customer records say of an organization",
+        if_match: false,
         body: Some("OrganizationFeed"),
         query: &[],
         answers: &[
@@ -74,6 +77,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/encryption-policy"),
         call: Some(Call::Enrol),
         summary: "Enrol the organization: every key is proven before anything is stored",
+        if_match: false,
         body: Some("Enrolment"),
         query: &[],
         answers: &[(
@@ -81,7 +85,7 @@ pub const OPERATIONS: &[Operation] = &[
             "It waits for support, unless self-service approval is on.",
             Answers::Located("EncryptionPolicy"),
         )],
-        problems: &[AlreadyEnrolled, Conflict, KeysNotVerified, NotEligible],
+        problems: &[AlreadyEnrolled, Conflict, KeysNotVerified, NoWayBack, NotEligible, RealmIsFixed],
     },
     Operation {
         id: "showEncryptionPolicy",
@@ -90,6 +94,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/encryption-policy"),
         call: Some(Call::GetPolicy),
         summary: "Show where the encryption policy stands, and how each key is",
+        if_match: false,
         body: None,
         query: &[],
         answers: &[(200, "The encryption policy.", Answers::Document("EncryptionPolicy"))],
@@ -102,6 +107,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/encryption-policy/validate"),
         call: Some(Call::ValidatePolicy),
         summary: "Run an enrolment dry: the same checks, every fault at once, nothing stored",
+        if_match: false,
         body: Some("Enrolment"),
         query: &[],
         answers: &[(
@@ -118,6 +124,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/key-policy"),
         call: Some(Call::GetKeyPolicy),
         summary: "Show the key policy to paste on each key",
+        if_match: false,
         body: None,
         query: &[
             ("awsAccountId", "AwsAccountId", "The account, before the organization has enrolled."),
@@ -133,6 +140,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/app-instances"),
         call: Some(Call::RequestInstance),
         summary: "Request an encrypted app on a site",
+        if_match: false,
         body: Some("Place"),
         query: &[],
         answers: &[(
@@ -149,6 +157,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/app-instances"),
         call: Some(Call::ListInstances),
         summary: "List the organization's apps",
+        if_match: false,
         body: None,
         query: PAGE,
         answers: &[(200, "A page.", Answers::Document("AppInstancePage"))],
@@ -161,6 +170,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/app-instances/direct"),
         call: Some(Call::AddInstanceDirectly),
         summary: "Take note of an app that was added without a request; it is not encrypted",
+        if_match: false,
         body: Some("Place"),
         query: &[],
         answers: &[
@@ -176,6 +186,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/app-instances/{id}/acknowledge"),
         call: Some(Call::AcknowledgeOrder),
         summary: "Take note of an app's answer to an order to suspend or restore",
+        if_match: true,
         body: Some("Acknowledgement"),
         query: &[],
         answers: &[(204, "It is noted, or was.", Answers::Nothing)],
@@ -188,6 +199,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/tickets"),
         call: Some(Call::ListTickets),
         summary: "List tickets, newest first",
+        if_match: false,
         body: None,
         query: PAGE,
         answers: &[(200, "A page.", Answers::Document("TicketPage"))],
@@ -200,6 +212,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/tickets/{id}/comments"),
         call: Some(Call::CommentTicket),
         summary: "Add to a ticket",
+        if_match: true,
         body: Some("Comment"),
         query: &[],
         answers: &[(201, "The ticket with it.", Answers::Document("Ticket"))],
@@ -212,6 +225,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/restorations"),
         call: Some(Call::RequestRestoration),
         summary: "Ask for access to be restored; every region is probed",
+        if_match: true,
         body: Some("Restoration"),
         query: &[],
         answers: &[(202, "It is under way.", Answers::Located("RestorationAccepted"))],
@@ -224,6 +238,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: organization!("/audit"),
         call: Some(Call::ReadAudit),
         summary: "Read the audit log, one fact a line",
+        if_match: false,
         body: None,
         query: LINES,
         answers: &[(200, "Facts, oldest first within a chain.", Answers::Lines("Fact"))],
@@ -236,6 +251,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/v1/support/requests",
         call: Some(Call::ListSupportRequests),
         summary: "List what waits for support",
+        if_match: false,
         body: None,
         query: PAGE,
         answers: &[(200, "A page.", Answers::Document("SupportRequestPage"))],
@@ -248,6 +264,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/v1/support/requests/{id}/approve",
         call: Some(Call::DecideSupportRequest),
         summary: "Approve a request",
+        if_match: true,
         body: None,
         query: &[],
         answers: &[(200, "It is approved.", Answers::Document("Decided"))],
@@ -260,6 +277,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/v1/support/requests/{id}/reject",
         call: Some(Call::DecideSupportRequest),
         summary: "Reject a request, with the reason that the org admin will read",
+        if_match: true,
         body: Some("Rejection"),
         query: &[],
         answers: &[(200, "It is rejected.", Answers::Document("Decided"))],
@@ -272,6 +290,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/v1/catalogue",
         call: None,
         summary: "Show what can be encrypted where, on which plans, and within which bounds",
+        if_match: false,
         body: None,
         query: &[],
         answers: &[(200, "The catalogue.", Answers::Document("Catalogue"))],
@@ -284,6 +303,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/v1/health",
         call: None,
         summary: "Say that the function runs",
+        if_match: false,
         body: None,
         query: &[],
         answers: &[(200, "It runs.", Answers::Document("Health"))],
@@ -296,6 +316,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/v1/openapi.json",
         call: None,
         summary: "Show this document",
+        if_match: false,
         body: None,
         query: &[],
         answers: &[(200, "This document.", Answers::Itself)],
@@ -304,9 +325,21 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 
 impl Operation {
+    /// Whether `Idempotency-Key` counts.
+    pub fn bears_key(&self) -> bool {
+        self.method == Post && !self.path.ends_with("/validate")
+    }
+
     /// Every problem that it may answer.
     pub fn every_problem(&self) -> Vec<ProblemKind> {
         let mut problems = self.problems.to_vec();
+        problems.push(HeadersTooLarge);
+        if self.bears_key() {
+            problems.extend([IdempotencyKeyReused, InvalidRequest, RequestInProgress, TooLarge]);
+        }
+        if self.if_match {
+            problems.extend([InvalidRequest, PreconditionFailed]);
+        }
         if self.call.is_some() {
             problems.extend([Unauthenticated, Forbidden, TemporarilyUnavailable, Internal]);
         }

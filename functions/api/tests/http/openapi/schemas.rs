@@ -60,6 +60,13 @@ text!(Hash, "A SHA-256, hex; empty where there is nothing before.", "", .pattern
 text!(Cursor, "`nextCursor` of the page before; opaque, and bound to its list and organization.", "dGlja2V0cw",
     .max_length(Some(1024)));
 
+text!(IdempotencyKey, "A key that the caller makes up for one request, a UUID say.", "a2b1f6f4-8c1e-4c53-a0f4-1f9f1c0f5a11",
+    .pattern(Some("^[!-~]+$")).min_length(Some(1)).max_length(Some(128)));
+text!(EntityTags, "`ETag` of an answer, or several separated by commas, or `*`.", "\"3-00000000000040008000000000000000\"",
+    .pattern(Some(r#"^(\*|"[!#-~]*"(, *"[!#-~]*")*)$"#)).max_length(Some(512)));
+text!(EntityTag, "The version that is shown, as `If-Match` takes it in quotation marks.", "3-00000000000040008000000000000000",
+    .pattern(Some("^[0-9]+-[0-9a-f]{32}$")));
+
 /// How the keys are held.
 #[derive(ToSchema)]
 #[schema(rename_all = "kebab-case")]
@@ -208,6 +215,7 @@ pub struct EncryptionPolicy {
     /// Within how many seconds a definite refusal in every region cuts access off, without any event.
     #[schema(minimum = 0)]
     cut_off_bound_seconds: i64,
+    etag: EntityTag,
 }
 
 /// A regional key, and how it is.
@@ -348,11 +356,17 @@ pub struct AppInstance {
     #[schema(required)]
     reason: Option<String>,
     coverage: Coverage,
+    /// The same by type of data.
+    data: Vec<InstanceData>,
+    /// What to do for fuller coverage, where there is something.
+    #[schema(required)]
+    fuller_coverage: Option<String>,
     /// The unencrypted rest of its family on the site: partly covered, and suspended with it.
     family: Vec<App>,
     /// The app's last answer to an order.
     #[schema(required)]
     acknowledged: Option<Acknowledged>,
+    etag: EntityTag,
 }
 
 /// Where an app instance stands.
@@ -374,6 +388,26 @@ pub enum Coverage {
     Covered,
     Partly,
     NotCovered,
+}
+
+/// What of one type of an app's data is covered.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct InstanceData {
+    data: String,
+    coverage: DataCoverage,
+    /// For what is cached or in transit: for how many days at most it lies outside.
+    #[schema(required)]
+    up_to_days: Option<u16>,
+}
+
+/// How far a type of data is covered.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum DataCoverage {
+    Covered,
+    NotCovered,
+    CachedOrInTransit,
 }
 
 /// An app's answer to an order, as it was noted.
@@ -416,6 +450,7 @@ pub struct Ticket {
     resolved_at: Option<Moment>,
     /// Oldest first.
     comments: Vec<TicketComment>,
+    etag: EntityTag,
 }
 
 /// Whether a ticket waits for somebody.
@@ -594,6 +629,8 @@ pub struct Catalogue {
     apps: Vec<CatalogueApp>,
     modes: Vec<CatalogueMode>,
     due: CatalogueDue,
+    /// For how many days at most what is cached or in transit lies outside the customer's keys.
+    cached_or_in_transit_days: u16,
     /// An org admin's own request starts at once.
     self_service_approval: bool,
     bounds: CatalogueBounds,
@@ -618,6 +655,17 @@ pub struct CatalogueApp {
     family: Option<String>,
     plans: Vec<String>,
     can_be_encrypted: bool,
+    data: Vec<CatalogueData>,
+}
+
+/// A type of an app's data.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct CatalogueData {
+    data: String,
+    coverage: DataCoverage,
+    /// It is covered too when only another member of the app's family is encrypted.
+    with_family: bool,
 }
 
 /// A mode, its label and its windows.
@@ -759,6 +807,8 @@ pub fn components() -> Components {
         Health,
         Problem,
         Cursor,
+        IdempotencyKey,
+        EntityTags,
         Id,
         OrganizationName,
         AwsAccountId,
