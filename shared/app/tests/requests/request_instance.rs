@@ -150,12 +150,12 @@ async fn a2_another_app_on_the_site_is_not_encrypted_by_default() {
     stage.request("acme-eng", "jira").await.unwrap();
     let added = stage.add("acme-eng", "confluence").await.unwrap();
     assert_eq!(added.status.slug(), "not-encrypted");
-    assert_eq!((added.policy, added.realm), (None, None));
+    assert_eq!((added.policy, added.realm.as_ref()), (None, None));
     let list = claviger_app::list_instances::ListInstances {
         instances: &stage.world,
         settings: builders::settings(),
     };
-    let shown = list.shown(added).await.unwrap();
+    let shown = list.shown(added.clone()).await.unwrap();
     assert_eq!(shown.coverage, claviger_app::list_instances::Coverage::NotCovered);
     // Encrypted on the same site it is by its own request only.
     assert_eq!(
