@@ -21,7 +21,7 @@ pub use state::{Api, Stores};
 
 use resources::{
     app_instances, audit, catalogue, console, encryption_policy, key_policy, openapi, organizations,
-    restorations, support, tickets,
+    restorations, support, support_organizations, tickets,
 };
 
 /// The routes. A path that is not here is not found, whoever asks.
@@ -44,6 +44,10 @@ pub fn router(api: Api) -> Router {
         .route("/v1/support/requests", get(support::list))
         .route("/v1/support/requests/{id}/approve", post(support::approve))
         .route("/v1/support/requests/{id}/reject", post(support::reject))
+        .route("/v1/support/overdue-orders", get(support_organizations::overdue))
+        .route("/v1/support/organizations/{org}/suspend", post(support_organizations::suspend))
+        .route("/v1/support/organizations/{org}/lift", post(support_organizations::lift))
+        .route("/v1/support/organizations/{org}/restorations", post(support_organizations::restore))
         .method_not_allowed_fallback(wrong_method)
         .route_layer(from_fn_with_state(api.clone(), idempotency::once))
         .route_layer(from_fn_with_state(api.clone(), layers::authenticate));

@@ -3,20 +3,36 @@
 use std::sync::Arc;
 
 use claviger_app::ports::{
-    Audit, Clock, Idempotency, Ids, Instances, Organisations, Policies, Prober, SupportRequests, Tickets,
-    WatchList,
+    Audit, Clock, Idempotency, Ids, Instances, Organisations, OverdueOrders, Policies, Prober,
+    SupportRequests, Tickets, WatchList,
 };
 use claviger_app::settings::Settings;
 use claviger_lambda::auth::Authenticator;
 
 /// Every store that the interface needs, as one.
 pub trait Stores:
-    Organisations + Policies + Instances + SupportRequests + Tickets + Audit + WatchList + Idempotency
+    Organisations
+    + Policies
+    + Instances
+    + SupportRequests
+    + OverdueOrders
+    + Tickets
+    + Audit
+    + WatchList
+    + Idempotency
 {
 }
 
 impl<T> Stores for T where
-    T: Organisations + Policies + Instances + SupportRequests + Tickets + Audit + WatchList + Idempotency
+    T: Organisations
+        + Policies
+        + Instances
+        + SupportRequests
+        + OverdueOrders
+        + Tickets
+        + Audit
+        + WatchList
+        + Idempotency
 {
 }
 

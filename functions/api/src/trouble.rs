@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use claviger_app::messages::{Check, CheckResult};
 use claviger_app::ports::StoreError;
 use claviger_app::request_error::RequestError;
-use claviger_domain::decide::Refusal;
+use claviger_domain::decide::{LAPSED_HELP, Refusal};
 use claviger_domain::invalid::InvalidField;
 use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_domain::values::Region;
@@ -85,7 +85,9 @@ fn refused(refusal: Refusal) -> Problem {
         }]),
         Refusal::WindowLapsed => {
             Problem::new(ProblemKind::WindowLapsed, "restoring by yourself is not possible any more")
+                .with_help(LAPSED_HELP)
         }
+        Refusal::NotSuspendedBy { .. } => Problem::new(ProblemKind::IllegalState, refusal.to_string()),
     }
 }
 

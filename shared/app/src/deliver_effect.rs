@@ -100,6 +100,7 @@ impl DeliverEffect<'_> {
             at: row.created_at,
             author: "claviger".to_owned(),
             body: body.to_owned(),
+            request: None,
         }
     }
 

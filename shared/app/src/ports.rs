@@ -154,6 +154,37 @@ pub trait SupportRequests: Send + Sync {
     async fn support_request(&self, id: uuid::Uuid) -> Result<Option<SupportRequest>, StoreError>;
 }
 
+/// Instances of an organisation whose apps have not answered an order to suspend in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverdueOrder {
+    /// Whose.
+    pub organisation: OrganisationName,
+    /// Of which policy.
+    pub policy: PolicyId,
+    /// When the first of them was told.
+    pub ordered_at: Timestamp,
+    /// How many.
+    pub unanswered: u64,
+    /// The first of them.
+    pub first: Vec<InstanceId>,
+}
+
+/// Orders that apps have not answered: one entry a policy, kept by `deadlines`.
+#[async_trait]
+pub trait OverdueOrders: Send + Sync {
+    /// What is overdue.
+    async fn overdue_orders(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<OverdueOrder>, StoreError>;
+    /// Notes that a policy's order is overdue, or how it is now.
+    async fn note_overdue(&self, order: &OverdueOrder) -> Result<(), StoreError>;
+    /// Takes a policy's entry away. One that is gone is no error.
+    async fn overdue_no_more(&self, policy: PolicyId) -> Result<(), StoreError>;
+}
+
 /// Tickets.
 #[async_trait]
 pub trait Tickets: Send + Sync {

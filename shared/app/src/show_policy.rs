@@ -1,12 +1,13 @@
 //! Shows an organisation its encryption policy: where it stands, each key's health, what is due.
 
-use claviger_domain::calendar::window_phase;
+use claviger_domain::calendar::{DatedPhase, business_days_after, dated_phases, window_phase};
 use claviger_domain::catalogue::{Mode, WindowPhase};
 use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::ids::{PolicyId, TicketId};
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region};
-use jiff::Timestamp;
+use claviger_domain::vendor::{Ground, VendorSuspension};
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::ports::{Beat, Clock, Policies, WatchList};
@@ -39,11 +40,15 @@ pub struct PolicyView {
     pub keys: Vec<KeyView>,
     /// What the data plane obeys.
     pub fence: FenceView,
-    /// The open ticket of a revocation.
+    /// The open ticket of a revocation; without one, that of a suspension by the vendor.
     pub ticket_id: Option<TicketId>,
+    /// The vendor's own suspension, if there is one.
+    pub vendor_suspension: Option<VendorSuspensionView>,
+    /// What a support agent said about a mistake and a second one has not confirmed (spec S7).
+    pub lift_proposal: Option<LiftProposalView>,
     /// The restoration window; none while nothing is cut off.
     pub window: Option<WindowView>,
-    /// When a request is due (spec E10).
+    /// When a request is due (spec E10), a restoration that was asked for too (spec S5).
     pub due_at: Option<Timestamp>,
     /// Within how many seconds a definite refusal in every region cuts access off, without any event.
     pub cut_off_bound_seconds: i64,
@@ -89,6 +94,40 @@ pub struct WindowView {
     pub phase: WindowPhase,
     /// Until when; none for the last phase.
     pub ends_at: Option<Timestamp>,
+    /// How much of the phase is left; none for the last.
+    pub remaining_seconds: Option<i64>,
+    /// The cut-off, from which everything counts.
+    pub cut_off_at: Timestamp,
+    /// Every phase with its dates.
+    pub phases: Vec<DatedPhase>,
+}
+
+/// A mistake that waits for a second support agent, as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiftProposalView {
+    /// When the first agent said so.
+    pub at: Timestamp,
+    /// Until when a second one may.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// A suspension by the vendor as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VendorSuspensionView {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in the agent's words.
+    pub reason: String,
+    /// Its own ticket.
+    pub ticket_id: TicketId,
+    /// `ordered`, or `access-request`: how it ends depends on it.
+    pub ground: &'static str,
+    /// How it ends.
+    pub help: &'static str,
 }
 
 /// Shows a policy.
@@ -131,12 +170,19 @@ impl ShowPolicy<'_> {
         });
         let window = policy.lifecycle.cut_off_at().map(|cut_off_at| {
             let now = self.clock.now();
-            let (phase, ends_at) = window_phase(&self.settings.catalogue, policy.mode, cut_off_at, now);
-            WindowView { phase, ends_at }
+            let catalogue = &self.settings.catalogue;
+            let (phase, ends_at) = window_phase(catalogue, policy.mode, cut_off_at, now);
+            WindowView {
+                phase,
+                ends_at,
+                remaining_seconds: ends_at.map(|end| end.duration_since(now).as_secs().max(0)),
+                cut_off_at,
+                phases: dated_phases(catalogue, policy.mode, cut_off_at),
+            }
         });
         PolicyView {
             id: policy.id,
-            lifecycle: policy.lifecycle.slug(),
+            lifecycle: policy.standing(),
             reason: match &policy.lifecycle {
                 Lifecycle::Rejected { reason, .. } => Some(reason.clone()),
                 _ => None,
@@ -153,15 +199,56 @@ impl ShowPolicy<'_> {
                 causes: policy.fence.causes.iter().copied().collect(),
                 epoch: policy.fence.epoch,
             },
-            ticket_id: policy.ticket,
+            ticket_id: policy.ticket.or_else(|| policy.vendor.as_ref().map(|vendor| vendor.ticket)),
+            vendor_suspension: policy.vendor.as_ref().map(vendor_view),
+            lift_proposal: self.lift_proposal(policy),
             window,
             due_at: match policy.lifecycle {
                 Lifecycle::Requested { due_at, .. } | Lifecycle::Verifying { due_at, .. } => Some(due_at),
-                _ => None,
+                Lifecycle::Restoring { since, .. } => {
+                    let due = &self.settings.catalogue.due;
+                    Some(business_days_after(due, since, due.restoration_business_days))
+                }
+                Lifecycle::Active { .. }
+                | Lifecycle::Suspended { .. }
+                | Lifecycle::Lapsed { .. }
+                | Lifecycle::Closed { .. }
+                | Lifecycle::Rejected { .. } => None,
             },
             cut_off_bound_seconds: whole_seconds(self.settings.cut_off_bound()),
             etag: crate::as_of::tag(policy.id.as_uuid(), policy.version),
         }
+    }
+}
+
+impl ShowPolicy<'_> {
+    /// One that nobody confirmed in time is none any more.
+    fn lift_proposal(&self, policy: &EncryptionPolicy) -> Option<LiftProposalView> {
+        let hours = i64::from(self.settings.catalogue.support.lift_within_hours);
+        let proposal = policy.lift.as_ref()?;
+        let until = proposal.at + SignedDuration::from_hours(hours);
+        (self.clock.now() <= until).then(|| LiftProposalView {
+            at: proposal.at,
+            until,
+            reason: proposal.reason.clone(),
+        })
+    }
+}
+
+fn vendor_view(suspension: &VendorSuspension) -> VendorSuspensionView {
+    let (ground, help) = match suspension.ground {
+        Ground::Ordered => ("ordered", "answer on its ticket; support lifts it when the reason is gone"),
+        Ground::AccessRequest { .. } => (
+            "access-request",
+            "accept the access request and put its key policy on every key; it ends when the permission is proven",
+        ),
+    };
+    VendorSuspensionView {
+        since: suspension.since,
+        reason: suspension.reason.clone(),
+        ticket_id: suspension.ticket,
+        ground,
+        help,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use claviger_domain::authorisation::Role;
 use claviger_domain::ids::TicketId;
-use claviger_domain::ticket::{Ticket, TicketComment};
+use claviger_domain::ticket::{Ticket, TicketComment, TicketRequest};
 use claviger_domain::values::OrganisationName;
 
 use crate::ports::{Clock, Page, StoreError, Tickets};
@@ -33,7 +33,7 @@ impl PeoplesTickets<'_> {
         Ok(self.tickets.tickets(organisation, cursor, limit).await?)
     }
 
-    /// Adds a person's words. They are shown by role, never by name.
+    /// Adds a person's words, and what it asks for with them. They are shown by role, never by name.
     ///
     /// # Errors
     /// When there is no such ticket of the organisation, or it is full.
@@ -43,6 +43,7 @@ impl PeoplesTickets<'_> {
         id: TicketId,
         body: &str,
         role: Role,
+        request: Option<TicketRequest>,
     ) -> Result<Ticket, RequestError> {
         let missing = || RequestError::NotFound { what: "the ticket" };
         for _ in 0..ATTEMPTS {
@@ -58,6 +59,7 @@ impl PeoplesTickets<'_> {
                 at: self.clock.now(),
                 author: author(role).to_owned(),
                 body: body.to_owned(),
+                request: request.clone(),
             };
             let next = ticket.commented(comment, ticket.status).ok_or_else(missing)?;
             match self.tickets.save_ticket(&next).await {

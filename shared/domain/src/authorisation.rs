@@ -35,10 +35,14 @@ pub enum Call {
     ReadAudit,
     ListSupportRequests,
     DecideSupportRequest,
+    SuspendOrganisation,
+    LiftSuspension,
+    CarryOutRestoration,
+    ListOverdueOrders,
 }
 
 /// Every call, for tests and documents.
-pub const CALLS: [Call; 15] = [
+pub const CALLS: [Call; 19] = [
     Call::PutOrganisation,
     Call::Enrol,
     Call::GetPolicy,
@@ -54,6 +58,10 @@ pub const CALLS: [Call; 15] = [
     Call::ReadAudit,
     Call::ListSupportRequests,
     Call::DecideSupportRequest,
+    Call::SuspendOrganisation,
+    Call::LiftSuspension,
+    Call::CarryOutRestoration,
+    Call::ListOverdueOrders,
 ];
 
 /// What comes of a call by a role.
@@ -81,13 +89,20 @@ pub const fn verdict(call: Call, role: Role) -> Verdict {
         }
         Call::GetKeyPolicy | Call::ReadAudit => matches!(role, Role::OrgAdmin | Role::Auditor),
         Call::CommentTicket => matches!(role, Role::OrgAdmin | Role::Support),
-        Call::ListSupportRequests | Call::DecideSupportRequest => matches!(role, Role::Support),
+        Call::ListSupportRequests
+        | Call::DecideSupportRequest
+        | Call::SuspendOrganisation
+        | Call::LiftSuspension
+        | Call::CarryOutRestoration
+        | Call::ListOverdueOrders => matches!(role, Role::Support),
     };
     if allowed {
         return Verdict::Allowed;
     }
     match (call, role) {
-        (Call::ListSupportRequests | Call::DecideSupportRequest, _) => Verdict::Forbidden,
+        (Call::ListSupportRequests | Call::DecideSupportRequest | Call::ListOverdueOrders, _) => {
+            Verdict::Forbidden
+        }
         (_, Role::Stranger) => Verdict::NotFound,
         (_, Role::OrgAdmin | Role::Auditor | Role::Support | Role::System) => Verdict::Forbidden,
     }

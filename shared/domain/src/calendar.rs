@@ -2,6 +2,7 @@
 
 use jiff::civil::{Date, Weekday};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Catalogue, DueRules, Mode, WindowPhase};
 
@@ -46,6 +47,85 @@ pub fn window_phase(
     (WindowPhase::Lapsed, None)
 }
 
+/// What happens at a moment of the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "kind")]
+pub enum MomentKind {
+    /// The org admins are reminded that the phase ends.
+    Reminder {
+        /// When it ends.
+        ends_at: Timestamp,
+    },
+    /// The phase begins: the one before is over.
+    PhaseBegins,
+}
+
+/// A moment of a restoration window at which somebody is told something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowMoment {
+    /// When.
+    pub at: Timestamp,
+    /// The phase that it is about.
+    pub phase: WindowPhase,
+    /// What.
+    #[serde(flatten)]
+    pub kind: MomentKind,
+}
+
+/// One phase of a window with its dates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DatedPhase {
+    /// The phase.
+    pub phase: WindowPhase,
+    /// When it begins.
+    pub begins_at: Timestamp,
+    /// When it ends; none for the last.
+    pub ends_at: Option<Timestamp>,
+}
+
+fn days_after(from: Timestamp, days: i64) -> Option<Timestamp> {
+    from.checked_add((days.saturating_mul(24)).hours()).ok()
+}
+
+/// The phases of the window that a cut-off opens, in order.
+pub fn dated_phases(catalogue: &Catalogue, mode: Mode, cut_off_at: Timestamp) -> Vec<DatedPhase> {
+    let windows = catalogue.modes.get(&mode).map(|rules| rules.windows.as_slice()).unwrap_or_default();
+    let mut begins_at = cut_off_at;
+    let mut phases = Vec::new();
+    for window in windows {
+        let ends_at = window.until_day.and_then(|day| days_after(cut_off_at, i64::from(day)));
+        phases.push(DatedPhase { phase: window.phase, begins_at, ends_at });
+        match ends_at {
+            Some(end) => begins_at = end,
+            None => break,
+        }
+    }
+    phases
+}
+
+/// Every moment of the window that a cut-off opens, earliest first: the catalogue's reminders before a phase
+/// ends, and the beginning of every phase but the first.
+pub fn window_moments(catalogue: &Catalogue, mode: Mode, cut_off_at: Timestamp) -> Vec<WindowMoment> {
+    let windows = catalogue.modes.get(&mode).map(|rules| rules.windows.as_slice()).unwrap_or_default();
+    let mut moments = Vec::new();
+    for (dated, window) in dated_phases(catalogue, mode, cut_off_at).iter().zip(windows) {
+        if dated.begins_at > cut_off_at {
+            let kind = MomentKind::PhaseBegins;
+            moments.push(WindowMoment { at: dated.begins_at, phase: dated.phase, kind });
+        }
+        let Some(ends_at) = dated.ends_at else { continue };
+        for days in &window.remind_days_before {
+            let kind = MomentKind::Reminder { ends_at };
+            let at = days_after(ends_at, i64::from(*days).saturating_neg());
+            moments.extend(at.map(|at| WindowMoment { at, phase: dated.phase, kind }));
+        }
+    }
+    moments.sort_by_key(|moment| moment.at);
+    moments
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +152,38 @@ mod tests {
         let cut: Timestamp = "2026-11-01T12:00:00Z".parse().unwrap();
         let now = cut + (days * 24).hours();
         assert_eq!(window_phase(&catalogue, mode, cut, now).0, phase);
+    }
+
+    #[test]
+    fn s3_every_phase_has_its_reminders_and_its_beginning_in_order() {
+        let catalogue = Catalogue::shipped().unwrap();
+        let cut: Timestamp = "2026-11-01T12:00:00Z".parse().unwrap();
+        let told = |mode| -> Vec<(i64, WindowPhase, bool)> {
+            let day = |at: Timestamp| at.duration_since(cut).as_hours() / 24;
+            window_moments(&catalogue, mode, cut)
+                .iter()
+                .map(|moment| (day(moment.at), moment.phase, moment.kind == MomentKind::PhaseBegins))
+                .collect()
+        };
+        assert_eq!(
+            told(Mode::Byok),
+            [
+                (8, WindowPhase::Assured, false),
+                (12, WindowPhase::Assured, false),
+                (14, WindowPhase::Assured, false),
+                (15, WindowPhase::Lapsed, true),
+            ]
+        );
+        assert_eq!(
+            told(Mode::Cmk),
+            [
+                (7, WindowPhase::Assured, false),
+                (9, WindowPhase::Assured, false),
+                (10, WindowPhase::BestEffort, true),
+                (17, WindowPhase::BestEffort, false),
+                (19, WindowPhase::BestEffort, false),
+                (20, WindowPhase::NotAssured, true),
+            ]
+        );
     }
 }

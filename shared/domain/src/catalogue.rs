@@ -52,6 +52,9 @@ pub struct Window {
     /// Whole days after the cut-off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_day: Option<u16>,
+    /// How many days before its end the org admins are reminded, falling.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remind_days_before: Vec<u16>,
 }
 
 /// What the catalogue says about a mode.
@@ -64,6 +67,8 @@ pub struct ModeRules {
     pub console: String,
     /// Title of the ticket of a revocation; `{account}` stands for the AWS account.
     pub revocation_title: String,
+    /// Title of the ticket of a suspension by the vendor.
+    pub suspension_title: String,
     /// Title of the ticket of a re-encryption.
     pub reencryption_title: String,
     /// Phases in order.
@@ -132,6 +137,16 @@ pub struct DueRules {
     pub holidays: BTreeSet<Date>,
 }
 
+/// What support is held to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SupportRules {
+    /// Within how many hours a second agent confirms that a suspension is a mistake (spec S7).
+    pub lift_within_hours: u16,
+    /// Within how many minutes an app answers an order to suspend; later it is overdue.
+    pub acknowledge_within_minutes: u16,
+}
+
 /// The whole catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +161,8 @@ pub struct Catalogue {
     pub cached_or_in_transit_days: u16,
     /// Due dates.
     pub due: DueRules,
+    /// What support is held to.
+    pub support: SupportRules,
     /// What differs between the modes.
     pub modes: BTreeMap<Mode, ModeRules>,
     /// Where data may live.
@@ -161,10 +178,12 @@ pub enum CatalogueError {
     #[error("the catalogue cannot be read: {0}")]
     Syntax(String),
     /// The file can be read but contradicts itself.
-    #[error("the catalogue is wrong at `{place}`: {reason}")]
+    #[error("the catalogue is wrong at `{place}`, line {line}: {reason}")]
     Rule {
         /// The table or key.
         place: String,
+        /// Where it stands.
+        line: usize,
         /// What is wrong there.
         reason: String,
     },
@@ -186,13 +205,17 @@ impl Catalogue {
     pub fn parse(text: &str) -> Result<Self, CatalogueError> {
         let catalogue: Self =
             toml::from_str(text).map_err(|error| CatalogueError::Syntax(error.to_string()))?;
-        catalogue.validate()?;
-        Ok(catalogue)
+        match catalogue.validate() {
+            Ok(()) => Ok(catalogue),
+            Err((place, reason)) => {
+                let line = line_of(text, &place);
+                Err(CatalogueError::Rule { place, line, reason: reason.to_owned() })
+            }
+        }
     }
 
-    fn validate(&self) -> Result<(), CatalogueError> {
-        let wrong =
-            |place: String, reason: &str| Err(CatalogueError::Rule { place, reason: reason.to_owned() });
+    fn validate(&self) -> Result<(), (String, &'static str)> {
+        let wrong = |place: String, reason| Err((place, reason));
         for (realm, rules) in &self.realms {
             let distinct: BTreeSet<_> = rules.regions.iter().collect();
             if rules.regions.is_empty() || distinct.len() != rules.regions.len() {
@@ -213,11 +236,13 @@ impl Catalogue {
             let Some(rules) = self.modes.get(&mode) else {
                 return wrong(place, "the mode is missing");
             };
-            for title in [&rules.revocation_title, &rules.reencryption_title] {
+            let titles = [&rules.revocation_title, &rules.suspension_title, &rules.reencryption_title];
+            for title in titles {
                 if !title.contains("{account}") {
                     return wrong(place, "a title does not say `{account}`");
                 }
             }
+            let place = format!("{place}.windows");
             let Some((last, bounded)) = rules.windows.split_last() else {
                 return wrong(place, "list at least one window");
             };
@@ -230,6 +255,22 @@ impl Catalogue {
             if !phases.is_sorted() {
                 return wrong(place, "phases go from assured to lapsed");
             }
+            let mut begins = 0;
+            for window in &rules.windows {
+                let lasts = window.until_day.unwrap_or(begins).saturating_sub(begins);
+                let falling = window.remind_days_before.windows(2).all(|pair| pair.first() > pair.last());
+                let within = window.remind_days_before.iter().all(|days| (1..lasts).contains(days));
+                if !falling || !within {
+                    return wrong(
+                        place,
+                        "reminders fall, and lie a day or more after the phase begins and before it ends",
+                    );
+                }
+                begins = window.until_day.unwrap_or(begins);
+            }
+        }
+        if self.support.lift_within_hours == 0 || self.support.acknowledge_within_minutes == 0 {
+            return wrong("support".to_owned(), "a time has to be more than none");
         }
         Ok(())
     }
@@ -264,6 +305,24 @@ impl Catalogue {
     }
 }
 
+/// The line, from 1, on which a table or key stands: its own header, or its key after its table's header.
+fn line_of(text: &str, place: &str) -> usize {
+    let lines = || text.lines().map(str::trim).zip(1_usize..);
+    let header = |table: &str| {
+        let header = format!("[{table}]");
+        lines().find_map(|(line, number)| (line == header).then_some(number))
+    };
+    let of_key = || {
+        let (table, key) = place.rsplit_once('.')?;
+        let table = header(table)?;
+        lines().skip(table).find_map(|(line, number)| {
+            let name = line.split_once('=').map(|(name, _)| name.trim());
+            (name == Some(key)).then_some(number)
+        })
+    };
+    header(place).or_else(of_key).unwrap_or(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,7 +353,19 @@ mod tests {
     fn a_catalogue_that_contradicts_itself_names_the_place() {
         let text = include_str!("../catalogue.toml").replace("until_day = 10", "until_day = 30");
         let error = Catalogue::parse(&text).unwrap_err().to_string();
-        assert!(error.contains("modes.cmk"), "{error}");
+        assert!(error.contains("modes.cmk.windows"), "{error}");
+    }
+
+    #[test]
+    fn s3_a_reminder_outside_its_phase_is_refused_and_its_line_named() {
+        let shipped = include_str!("../catalogue.toml");
+        for (right, wrong) in [("[7, 3, 1]", "[15, 3, 1]"), ("[7, 3, 1]", "[3, 7]"), ("[7, 3, 1]", "[7, 0]")]
+        {
+            let error = Catalogue::parse(&shipped.replacen(right, wrong, 1)).unwrap_err().to_string();
+            let mut lines = shipped.lines().zip(1_usize..).skip_while(|(line, _)| *line != "[modes.byok]");
+            let (_, line) = lines.find(|(line, _)| line.starts_with("windows")).unwrap();
+            assert!(error.contains(&format!("`modes.byok.windows`, line {line}:")), "{error}");
+        }
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calendar::{MomentKind, WindowMoment};
 use crate::fence::Epoch;
 use crate::ids::{CorrelationId, PolicyId, TicketId};
 use crate::observation::ProbeRound;
 use crate::values::{Region, Subject};
+use crate::vendor::Ground;
 
 /// Who caused something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +86,43 @@ pub enum PolicyEvent {
         /// How many.
         instances: u64,
     },
+    /// A moment of the restoration window has come: a reminder, or the end of a phase.
+    WindowMomentCame {
+        /// Which.
+        moment: WindowMoment,
+    },
+    /// After the window, support carries out what an org admin asked for on the ticket.
+    RestorationCarriedOut {
+        /// The ticket that bears the request.
+        ticket: TicketId,
+        /// The org admin who asked.
+        asked_by: Subject,
+        /// The probe that this caused.
+        round: ProbeRound,
+    },
+    /// Support suspended the organisation.
+    VendorSuspended {
+        /// Why, and so how it ends.
+        ground: Ground,
+        /// In the agent's words.
+        reason: String,
+    },
+    /// Support lifted the suspension that support had ordered.
+    VendorSuspensionLifted,
+    /// The permission that an access request asked for is proven.
+    PermissionProven {
+        /// The access request.
+        request: uuid::Uuid,
+        /// The probe that proved it: every region used the new permission.
+        round: ProbeRound,
+    },
+    /// A support agent says that the key suspension is a mistake: the first proposes, a second lifts it.
+    MistakeDeclared {
+        /// Why.
+        reason: String,
+        /// At least two rounds, oldest first.
+        rounds: Vec<ProbeRound>,
+    },
 }
 
 impl PolicyEvent {
@@ -99,6 +138,15 @@ impl PolicyEvent {
             Self::RestorationProbed { .. } => "restoration-probed",
             Self::InstancesRestored { .. } => "instances-restored",
             Self::InstancesSuspended { .. } => "instances-suspended",
+            Self::WindowMomentCame { moment } => match moment.kind {
+                MomentKind::Reminder { .. } => "restoration-reminded",
+                MomentKind::PhaseBegins => "restoration-phase-began",
+            },
+            Self::RestorationCarriedOut { .. } => "restoration-carried-out",
+            Self::VendorSuspended { .. } => "vendor-suspended",
+            Self::VendorSuspensionLifted => "vendor-suspension-lifted",
+            Self::PermissionProven { .. } => "permission-proven",
+            Self::MistakeDeclared { .. } => "mistake-declared",
         }
     }
 }

@@ -28,7 +28,9 @@ impl Cause {
     }
 }
 
-/// How often the fence of a policy changed. Effects and keys of an older epoch count for nothing.
+/// How often the fence of a policy closed or opened. Effects and keys of an older epoch count for nothing. A
+/// second cause that comes, or goes while another stays, is no new epoch: nothing changes for anybody who was
+/// told to stop, and an order that is on its way has to arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
@@ -66,7 +68,9 @@ impl Fence {
     pub fn closed_by(&self, cause: Cause, now: Timestamp) -> Self {
         let mut next = self.clone();
         if next.causes.insert(cause) {
-            next.epoch = self.epoch.next();
+            if self.is_open() {
+                next.epoch = self.epoch.next();
+            }
             next.changed_at = Some(now);
         }
         next
@@ -77,7 +81,9 @@ impl Fence {
     pub fn lifted(&self, cause: Cause, now: Timestamp) -> Self {
         let mut next = self.clone();
         if next.causes.remove(&cause) {
-            next.epoch = self.epoch.next();
+            if next.is_open() {
+                next.epoch = self.epoch.next();
+            }
             next.changed_at = Some(now);
         }
         next

@@ -23,3 +23,4 @@ pub mod organisation;
 pub mod policy;
 pub mod ticket;
 pub mod values;
+pub mod vendor;

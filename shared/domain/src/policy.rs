@@ -11,6 +11,7 @@ use crate::fence::{Epoch, Fence};
 use crate::ids::{OrganisationId, PolicyId, TicketId};
 use crate::observation::{NoAnswerKind, RefusalKind};
 use crate::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
+use crate::vendor::{LiftProposal, VendorSuspension};
 
 /// What is believed about a regional key, from probes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +96,8 @@ impl RegionalKey {
     }
 }
 
+const SUSPENDED: &str = "suspended";
+
 /// Where a policy stands. What a state needs to know is in the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
@@ -122,7 +125,8 @@ pub enum Lifecycle {
         /// Since when.
         since: Timestamp,
     },
-    /// Cut off by the customer's keys. Ends by an org admin's request and fresh probes.
+    /// Cut off by the customer's keys. Ends by an org admin's request and fresh probes. (A suspension by the
+    /// vendor is no state of its own: it may come and go in any state that has keys.)
     Suspended {
         /// The cut-off: when the fence closed. Windows count from here.
         #[serde(rename = "cutOffAt")]
@@ -165,7 +169,7 @@ impl Lifecycle {
             Self::Requested { .. } => "requested",
             Self::Verifying { .. } => "verifying",
             Self::Active { .. } => "active",
-            Self::Suspended { .. } => "suspended",
+            Self::Suspended { .. } => SUSPENDED,
             Self::Restoring { .. } => "restoring",
             Self::Lapsed { .. } => "lapsed",
             Self::Closed { .. } => "closed",
@@ -233,6 +237,15 @@ pub struct EncryptionPolicy {
     /// Epoch of the newest order that every instance has been told of: a fan-out that is carried out twice
     /// is finished once.
     pub told: Epoch,
+    /// The vendor's own suspension, while there is one. INVARIANT: as long as the fence has the cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<VendorSuspension>,
+    /// What a support agent said about a mistake and a second one has not confirmed (spec S7).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lift: Option<LiftProposal>,
+    /// The moments of the restoration window that lie up to here have been told (spec S3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_told: Option<Timestamp>,
     /// Start of the newest probe that changed something; an older one is dropped.
     pub probed_at: Option<Timestamp>,
     /// The end of its chain of facts.
@@ -242,6 +255,22 @@ pub struct EncryptionPolicy {
 }
 
 impl EncryptionPolicy {
+    /// The word that is shown of where it stands: an active policy whose fence somebody closed for another
+    /// cause than its keys is suspended for everybody who asks.
+    pub fn standing(&self) -> &'static str {
+        match self.lifecycle {
+            Lifecycle::Active { .. } if !self.fence.is_open() => SUSPENDED,
+            Lifecycle::Requested { .. }
+            | Lifecycle::Verifying { .. }
+            | Lifecycle::Active { .. }
+            | Lifecycle::Suspended { .. }
+            | Lifecycle::Restoring { .. }
+            | Lifecycle::Lapsed { .. }
+            | Lifecycle::Closed { .. }
+            | Lifecycle::Rejected { .. } => self.lifecycle.slug(),
+        }
+    }
+
     /// Whether some regions refuse while others still work (spec R5).
     pub fn is_degraded(&self) -> bool {
         let refused = self.keys.values().filter(|key| key.health.stands_refused()).count();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{EffectId, TicketId};
-use crate::values::OrganisationName;
+use crate::values::{OrganisationName, Subject};
 
 /// Whether a ticket waits for somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,25 @@ pub enum TicketStatus {
     Open,
     /// It does not.
     Resolved,
+}
+
+/// What a person asks for on a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asked {
+    /// That support restores access after the window (spec S3).
+    Restoration,
+}
+
+/// A request that stands on a ticket, and who made it: it is carried out only while that person is an org
+/// admin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TicketRequest {
+    /// What for.
+    pub asked: Asked,
+    /// Who; never shown.
+    pub by: Subject,
 }
 
 /// One entry of a ticket.
@@ -29,6 +48,9 @@ pub struct TicketComment {
     pub author: String,
     /// What.
     pub body: String,
+    /// What an org admin asks for with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<TicketRequest>,
 }
 
 /// A ticket for the registered org admins of one organisation.

@@ -1,173 +1,27 @@
 //! Given a policy, when something happens, then this is decided. Names say the rule.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use claviger_domain::catalogue::Catalogue;
-use claviger_domain::decide::{Decision, Refusal, Rules, decide, enrol, wants_confirmation};
+use claviger_domain::decide::{Refusal, decide, wants_confirmation};
 use claviger_domain::effect::Effect;
-use claviger_domain::enrolment::Enrolment;
-use claviger_domain::event::{Actor, Origin, PolicyEvent};
+use claviger_domain::event::{Actor, PolicyEvent};
 use claviger_domain::fact::AuditHead;
 use claviger_domain::fence::{Cause, Epoch};
-use claviger_domain::ids::{CorrelationId, OrganisationId, PolicyId, TicketId};
-use claviger_domain::observation::{NoAnswerKind, Observation, ProbeRound, RefusalKind};
-use claviger_domain::organisation::Organisation;
+use claviger_domain::ids::TicketId;
+use claviger_domain::observation::Observation;
 use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
-use claviger_domain::values::{Region, ShardId};
-use jiff::{SignedDuration, Timestamp};
+use claviger_domain::values::Region;
 use rstest::rstest;
-use serde_json::json;
 use uuid::Uuid;
 
-const FRANKFURT: &str = "eu-central-1";
-const DUBLIN: &str = "eu-west-1";
-const USABLE: Observation = Observation::Usable;
-const DISABLED: Observation = Observation::Refused(RefusalKind::KeyDisabled);
-const DENIED: Observation = Observation::Refused(RefusalKind::AccessDenied);
-const THROTTLED: Observation = Observation::NoAnswer(NoAnswerKind::Throttled);
-const UNREACHABLE: Observation = Observation::NoAnswer(NoAnswerKind::Unreachable);
-const OUR_FAULT: Observation = Observation::NoAnswer(NoAnswerKind::OurFault);
-
-/// A vendor, an organisation in realm Europe, and a clock.
-struct World {
-    catalogue: Catalogue,
-    policy: EncryptionPolicy,
-    now: Timestamp,
-    facts: Vec<claviger_domain::fact::Fact>,
-}
-
-fn by(actor: Actor) -> Origin {
-    Origin { actor, correlation: CorrelationId::from_uuid(Uuid::from_u128(7)) }
-}
-
-fn admin() -> Origin {
-    by(Actor::OrgAdmin("ada".parse().unwrap()))
-}
-
-fn support() -> Origin {
-    by(Actor::Support("sam".parse().unwrap()))
-}
-
-fn prober() -> Origin {
-    by(Actor::Claviger("key-prober".to_owned()))
-}
-
-fn region(name: &str) -> Region {
-    name.parse().unwrap()
-}
-
-impl World {
-    fn rules(&self) -> Rules<'_> {
-        Rules {
-            catalogue: &self.catalogue,
-            ambiguity: SignedDuration::from_secs(60),
-            window: SignedDuration::from_secs(5),
-            freshness: SignedDuration::from_secs(30),
-        }
-    }
-
-    fn requested() -> Self {
-        Self::requested_with(Catalogue::shipped().unwrap())
-    }
-
-    fn requested_with(catalogue: Catalogue) -> Self {
-        let now: Timestamp = "2026-11-23T09:00:00Z".parse().unwrap();
-        let body = json!({
-            "mode": "cmk", "awsAccountId": "222222222222", "realm": "europe",
-            "contextTag": "acme1", "contextTagConfirmation": "acme1",
-            "keys": [
-                { "region": FRANKFURT, "keyArn": format!("arn:aws:kms:{FRANKFURT}:222222222222:key/aa") },
-                { "region": DUBLIN, "keyArn": format!("arn:aws:kms:{DUBLIN}:222222222222:key/bb") },
-            ],
-        });
-        let enrolment = Enrolment::parse(&body, &catalogue).unwrap();
-        let organisation = Organisation {
-            id: OrganisationId::from_uuid(Uuid::from_u128(1)),
-            name: "acme".parse().unwrap(),
-            plans: [("jira".parse().unwrap(), "enterprise".to_owned())].into(),
-            government: false,
-            admins: ["ada".parse().unwrap()].into(),
-            auditors: Default::default(),
-        };
-        let rules = Rules {
-            catalogue: &catalogue,
-            ambiguity: SignedDuration::from_secs(60),
-            window: SignedDuration::from_secs(5),
-            freshness: SignedDuration::from_secs(30),
-        };
-        let id = PolicyId::from_uuid(Uuid::from_u128(2));
-        let decision = enrol(&rules, &organisation, &enrolment, id, ShardId(0), &admin(), now).unwrap();
-        Self { policy: decision.next, facts: vec![decision.fact], catalogue, now }
-    }
-
-    fn active() -> Self {
-        let mut world = Self::requested();
-        world.activate();
-        world
-    }
-
-    fn activate(&mut self) {
-        self.happens(PolicyEvent::EnrolmentApproved, &support()).unwrap();
-        let canaries = [(region(FRANKFURT), "QQ==".to_owned()), (region(DUBLIN), "QQ==".to_owned())].into();
-        let round = self.round(USABLE, USABLE);
-        self.happens(PolicyEvent::KeysVerified { canaries, round }, &prober()).unwrap();
-        self.later(60);
-    }
-
-    fn suspended() -> Self {
-        let mut world = Self::active();
-        world.probed_twice(DISABLED, DISABLED).unwrap();
-        world.later(60);
-        world
-    }
-
-    fn later(&mut self, seconds: i64) {
-        self.now += SignedDuration::from_secs(seconds);
-    }
-
-    fn round(&self, frankfurt: Observation, dublin: Observation) -> ProbeRound {
-        ProbeRound {
-            started_at: self.now,
-            observations: [(region(FRANKFURT), frankfurt), (region(DUBLIN), dublin)].into(),
-            controls_healthy: Some(true),
-        }
-    }
-
-    /// Two rounds, a second apart; the clock stands at the second.
-    fn rounds(&mut self, frankfurt: Observation, dublin: Observation) -> Vec<ProbeRound> {
-        let first = self.round(frankfurt, dublin);
-        self.later(1);
-        vec![first, self.round(frankfurt, dublin)]
-    }
-
-    fn happens(&mut self, event: PolicyEvent, origin: &Origin) -> Result<Decision, Refusal> {
-        let decision = decide(&self.rules(), &self.policy, &event, origin, self.now)?;
-        self.policy = decision.next.clone();
-        self.facts.push(decision.fact.clone());
-        Ok(decision)
-    }
-
-    fn probed(&mut self, frankfurt: Observation, dublin: Observation) -> Result<Decision, Refusal> {
-        let rounds = vec![self.round(frankfurt, dublin)];
-        self.happens(PolicyEvent::ProbesReported { rounds }, &prober())
-    }
-
-    fn probed_twice(&mut self, frankfurt: Observation, dublin: Observation) -> Result<Decision, Refusal> {
-        let rounds = self.rounds(frankfurt, dublin);
-        self.happens(PolicyEvent::ProbesReported { rounds }, &prober())
-    }
-
-    fn asks_for_restoration(&mut self, origin: &Origin) -> Result<Decision, Refusal> {
-        let ticket = self.policy.ticket.unwrap();
-        let round = self.round(USABLE, USABLE);
-        self.happens(PolicyEvent::RestorationRequested { ticket, round }, origin)
-    }
-
-    fn is_suspended(&self) -> bool {
-        matches!(self.policy.lifecycle, Lifecycle::Suspended { .. }) && !self.policy.fence.is_open()
-    }
-}
+use support::{
+    DENIED, DISABLED, DUBLIN, FRANKFURT, OUR_FAULT, THROTTLED, UNREACHABLE, USABLE, World, admin, by, prober,
+    region, support as agent,
+};
 
 #[test]
 fn e3_an_enrolment_waits_for_a_support_agent_and_nobody_else_approves_it() {
@@ -175,7 +29,7 @@ fn e3_an_enrolment_waits_for_a_support_agent_and_nobody_else_approves_it() {
     assert_eq!(world.policy.lifecycle.slug(), "requested");
     let refusal = world.happens(PolicyEvent::EnrolmentApproved, &admin()).unwrap_err();
     assert!(matches!(refusal, Refusal::Forbidden { .. }));
-    let decision = world.happens(PolicyEvent::EnrolmentApproved, &support()).unwrap();
+    let decision = world.happens(PolicyEvent::EnrolmentApproved, &agent()).unwrap();
     assert_eq!(decision.outbox[0].effect, Effect::VerifyPolicy);
 }
 
@@ -189,7 +43,7 @@ fn e3_self_service_approval_is_a_catalogue_switch() {
 #[test]
 fn e12_a_policy_becomes_active_only_when_every_key_has_a_canary_and_answered() {
     let mut world = World::requested();
-    world.happens(PolicyEvent::EnrolmentApproved, &support()).unwrap();
+    world.happens(PolicyEvent::EnrolmentApproved, &agent()).unwrap();
     let canaries: BTreeMap<Region, String> = [(region(FRANKFURT), "QQ==".to_owned())].into();
     let round = world.round(USABLE, USABLE);
     world.happens(PolicyEvent::KeysVerified { canaries, round }, &prober()).unwrap_err();
@@ -366,7 +220,7 @@ fn r9_a_probe_result_that_was_under_way_too_long_changes_nothing() {
 
 #[test]
 fn s1_nobody_but_an_org_admin_asks_for_restoration() {
-    for stranger in [support(), prober(), by(Actor::System("crm".parse().unwrap()))] {
+    for stranger in [agent(), prober(), by(Actor::System("crm".parse().unwrap()))] {
         let mut world = World::suspended();
         let refusal = world.asks_for_restoration(&stranger).unwrap_err();
         assert!(matches!(refusal, Refusal::Forbidden { .. }));

@@ -185,7 +185,7 @@ impl ProblemKind {
                 "window-lapsed",
                 StatusCode::CONFLICT,
                 "The restoration window is over",
-                "ask support on the open ticket; nothing was deleted",
+                "nothing was deleted; give every key back, ask on the open ticket (a comment with `\"request\": \"restoration\"`), and support carries it out",
             ),
             Self::TooLarge => {
                 ("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large", "send at most 256 KiB")

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{
     Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, Idempotency, Instances,
-    KeptAnswer, Organisations, Outbox, Page, Policies, ProbeQueue, Prober, Proofs, Reservation, Reserve,
-    StoreError, SupportRequest, SupportRequestKind, SupportRequests, Tickets, WatchList, WatchRow,
-    WrappedDataKey,
+    KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders, Page, Policies, ProbeQueue, Prober,
+    Proofs, Reservation, Reserve, StoreError, SupportRequest, SupportRequestKind, SupportRequests, Tickets,
+    WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
@@ -59,6 +59,7 @@ struct Store {
     sites: BTreeMap<SiteName, (OrganisationName, u32)>,
     places: BTreeMap<(SiteName, App), InstanceId>,
     requests: BTreeMap<Uuid, SupportRequest>,
+    overdue: BTreeMap<PolicyId, OverdueOrder>,
     tickets: BTreeMap<(OrganisationName, TicketId), Ticket>,
     /// Shared, because every change works on a copy of the store and there are many of them.
     facts: BTreeMap<(OrganisationName, Uuid, u64), Arc<Fact>>,
@@ -533,6 +534,33 @@ impl SupportRequests for MemoryWorld {
 
     async fn support_request(&self, id: Uuid) -> Result<Option<SupportRequest>, StoreError> {
         Ok(self.state().store.requests.get(&id).cloned())
+    }
+}
+
+#[async_trait]
+impl OverdueOrders for MemoryWorld {
+    async fn overdue_orders(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<OverdueOrder>, StoreError> {
+        let state = self.state();
+        let all = state.store.overdue.values();
+        Ok(page(all.map(|order| (order.policy.to_string(), order.clone())), cursor, limit, false))
+    }
+
+    async fn note_overdue(&self, order: &OverdueOrder) -> Result<(), StoreError> {
+        self.changed(|store| {
+            store.overdue.insert(order.policy, order.clone());
+            Ok(())
+        })
+    }
+
+    async fn overdue_no_more(&self, policy: PolicyId) -> Result<(), StoreError> {
+        self.changed(|store| {
+            store.overdue.remove(&policy);
+            Ok(())
+        })
     }
 }
 

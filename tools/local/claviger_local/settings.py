@@ -24,6 +24,7 @@ CANARY_ACCOUNT = "555555555555"
 
 FUNCTIONS = (
     "api",
+    "deadlines",
     "key-broker",
     "key-events",
     "key-prober",

@@ -10,4 +10,5 @@ pub mod openapi;
 pub mod organizations;
 pub mod restorations;
 pub mod support;
+pub mod support_organizations;
 pub mod tickets;

@@ -2,12 +2,14 @@
 
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::response::Response;
 use claviger_app::as_of::AsOf;
 use claviger_app::request_restoration::RequestRestoration;
 use claviger_domain::authorisation::Call;
 use claviger_domain::calendar::business_days_after;
 use claviger_domain::enrolment::parsed;
 use claviger_domain::ids::TicketId;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_lambda::problem::Problem;
 use http::StatusCode;
 use serde_json::json;
@@ -16,7 +18,7 @@ use crate::access::Visit;
 use crate::answer::{Answer, located};
 use crate::body;
 use crate::if_match::IfMatch;
-use crate::state::Shared;
+use crate::state::{Api, Shared};
 use crate::trouble::trouble;
 
 /// Asks for restoration.
@@ -41,8 +43,18 @@ pub async fn request(
         settings: &api.settings,
     };
     let policy = restoration.run(&access.organisation.name, ticket, &origin).await.map_err(trouble)?;
+    Ok(accepted(&api, &org, ticket, &policy))
+}
+
+/// The answer to a restoration that is under way.
+pub(super) fn accepted(api: &Api, org: &str, ticket: TicketId, policy: &EncryptionPolicy) -> Response {
     let rules = &api.settings.catalogue.due;
-    let due_at = business_days_after(rules, api.clock.now(), rules.restoration_business_days);
-    let answer = json!({ "ticketId": ticket, "lifecycle": policy.lifecycle.slug(), "dueAt": due_at });
-    Ok(located(StatusCode::ACCEPTED, &format!("/v1/organizations/{org}/encryption-policy"), &answer))
+    // Due from when it was first asked for, however often it is asked again.
+    let asked_at = match policy.lifecycle {
+        Lifecycle::Restoring { since, .. } => since,
+        _ => api.clock.now(),
+    };
+    let due_at = business_days_after(rules, asked_at, rules.restoration_business_days);
+    let answer = json!({ "ticketId": ticket, "lifecycle": policy.standing(), "dueAt": due_at });
+    located(StatusCode::ACCEPTED, &format!("/v1/organizations/{org}/encryption-policy"), &answer)
 }

@@ -6,17 +6,20 @@ use claviger_app::as_of::{AsOf, Seen, tag};
 use claviger_app::ports::{Page, Tickets};
 use claviger_app::tickets::PeoplesTickets;
 use claviger_domain::authorisation::Call;
+use claviger_domain::authorisation::Role;
 use claviger_domain::ids::TicketId;
-use claviger_domain::ticket::{Ticket, TicketStatus};
+use claviger_domain::invalid::{Invalid, InvalidField};
+use claviger_domain::ticket::{Asked, Ticket, TicketRequest, TicketStatus};
 use claviger_lambda::problem::Problem;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::access::Visit;
 use crate::answer::{Answer, document, page, tagged};
 use crate::body;
-use crate::cursor::{Asked, List};
+use crate::cursor::{self, List};
 use crate::if_match::IfMatch;
 use crate::state::{Api, Shared};
 use crate::trouble::trouble;
@@ -42,6 +45,7 @@ struct CommentView {
     at: Timestamp,
     author: String,
     body: String,
+    request: Option<Asked>,
 }
 
 impl From<Ticket> for TicketView {
@@ -50,6 +54,7 @@ impl From<Ticket> for TicketView {
             at: comment.at,
             author: comment.author,
             body: comment.body,
+            request: comment.request.map(|request| request.asked),
         });
         Self {
             etag: tag(ticket.id.as_uuid(), ticket.version),
@@ -72,7 +77,7 @@ pub async fn list(
     State(api): State<Shared>,
     visit: Visit,
     Path(org): Path<String>,
-    asked: Result<Asked, Problem>,
+    asked: Result<cursor::Asked, Problem>,
 ) -> Answer {
     let access = api.enter(&visit, &org, Call::ListTickets).await?;
     let list = List { name: "tickets", owner: Some(access.organisation.id) };
@@ -95,11 +100,32 @@ pub async fn comment(
     let access = api.enter(&visit, &org, Call::CommentTicket).await?;
     let id: TicketId = id.parse().map_err(|_| Problem::not_found())?;
     let mut faults = Vec::new();
-    let words = body::words(&body::object(sent).await?, "body", LONGEST, &mut faults);
-    let words = words.ok_or_else(|| Problem::invalid(faults))?;
+    let sent = body::object(sent).await?;
+    let words = body::words(&sent, "body", LONGEST, &mut faults);
+    let request = request(&sent, &visit, access.role, &mut faults);
+    let (Some(words), true) = (words, faults.is_empty()) else {
+        return Err(Problem::invalid(faults));
+    };
     let IfMatch(seen) = seen?;
     let stores = AsOf { stores: &*api.stores, seen: &seen };
-    let ticket = tickets(&api, &stores).comment(&access.organisation.name, id, &words, access.role).await;
+    let name = &access.organisation.name;
+    let ticket = tickets(&api, &stores).comment(name, id, &words, access.role, request).await;
     let view = TicketView::from(ticket.map_err(trouble)?);
     Ok(tagged(document(StatusCode::CREATED, &view), &view.etag))
+}
+
+/// What is asked for with the words. Only an org admin asks (spec S1).
+fn request(sent: &Value, visit: &Visit, role: Role, faults: &mut Vec<InvalidField>) -> Option<TicketRequest> {
+    let invalid = match sent.get("request") {
+        None | Some(Value::Null) => return None,
+        Some(Value::String(word)) if word == "restoration" => {
+            if role == Role::OrgAdmin {
+                return Some(TicketRequest { asked: Asked::Restoration, by: visit.caller.subject.clone() });
+            }
+            Invalid::new("only an org admin asks for restoration", "leave it out; the org admin asks itself")
+        }
+        Some(_) => Invalid::new("it is nothing that can be asked for", "send `restoration`, or leave it out"),
+    };
+    faults.push(invalid.at("request"));
+    None
 }

@@ -30,6 +30,12 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
         Call::ReadAudit => ("GET", of("/audit"), None),
         Call::ListSupportRequests => ("GET", "support/requests".to_owned(), None),
         Call::DecideSupportRequest => ("POST", format!("support/requests/{ID}/approve"), None),
+        Call::ListOverdueOrders => ("GET", "support/overdue-orders".to_owned(), None),
+        Call::SuspendOrganisation => ("POST", format!("support/{}", of("/suspend")), Some(json!({}))),
+        Call::LiftSuspension => ("POST", format!("support/{}", of("/lift")), Some(json!({}))),
+        Call::CarryOutRestoration => {
+            ("POST", format!("support/{}", of("/restorations")), Some(json!({ "ticketId": ID })))
+        }
     }
 }
 
@@ -45,7 +51,12 @@ fn allowed(call: Call) -> &'static [&'static str] {
         }
         Call::GetKeyPolicy | Call::ReadAudit => &["acme-admin", "acme-auditor"],
         Call::CommentTicket => &["acme-admin", "support"],
-        Call::ListSupportRequests | Call::DecideSupportRequest => &["support"],
+        Call::ListSupportRequests
+        | Call::DecideSupportRequest
+        | Call::ListOverdueOrders
+        | Call::SuspendOrganisation
+        | Call::LiftSuspension
+        | Call::CarryOutRestoration => &["support"],
     }
 }
 
@@ -80,7 +91,8 @@ async fn i7_every_role_at_every_call_of_its_own_another_and_an_unknown_organisat
     let stage = stage().await;
     let people = ["acme-admin", "acme-auditor", "nobody"];
     for call in CALLS {
-        let names_none = matches!(call, Call::ListSupportRequests | Call::DecideSupportRequest);
+        let names_none =
+            matches!(call, Call::ListSupportRequests | Call::DecideSupportRequest | Call::ListOverdueOrders);
         for who in ["acme-admin", "acme-auditor", "nobody", "support", "system"] {
             let may = allowed(call).contains(&who);
             for org in ["acme", "globex", "nowhere", "NOT A NAME"] {

@@ -27,7 +27,7 @@ impl Authenticator for Names {
             "away" => return Err(AuthError::Unavailable { reason: "the issuer is away".to_owned() }),
             "forged" => return Err(AuthError::Refused { reason: "the signature is wrong".to_owned() }),
             "system" => &[GROUP_SYSTEM],
-            "support" => &[GROUP_SUPPORT],
+            "support" | "support-two" => &[GROUP_SUPPORT],
             _ => &[],
         };
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();

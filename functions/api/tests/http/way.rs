@@ -197,3 +197,167 @@ async fn the_key_policy_is_shown_before_and_after_enrolment() {
     assert_eq!(after["policy"], before["policy"]);
     assert!(after["regions"][1]["keyArn"].is_string());
 }
+
+/// Two rounds, as the prober answers when it is asked for two.
+async fn answer_twice(stage: &Stage, saw: Observation) {
+    let policy = stored(stage).await;
+    let round = || a_round(&policy, saw, stage.clock.advance(SignedDuration::from_secs(1)));
+    let rounds = vec![round(), round()];
+    stage.world.prober_answers(Ok(ProbeAnswer::Probed { rounds }));
+}
+
+#[tokio::test]
+async fn k1_support_suspends_for_the_vendor_and_lifts_what_it_ordered() {
+    let stage = active().await;
+    let (suspend, lift) = ("support/organizations/acme/suspend", "support/organizations/acme/lift");
+    for (body, field) in [
+        (json!({}), "reason"),
+        (json!({ "reason": " " }), "reason"),
+        (json!({ "reason": "x", "accessRequestId": "y" }), "accessRequestId"),
+    ] {
+        assert_eq!(stage.post("support", suspend, body).await.fields(), [field]);
+    }
+    let nothing = stage.post("support", lift, json!({ "reason": "done" })).await;
+    assert_eq!((nothing.status, nothing.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
+    let came = stage.post("support", suspend, json!({ "reason": "unpaid" })).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    let shown = stage.get("acme-admin", POLICY).await.json();
+    assert_eq!(shown["lifecycle"], "suspended");
+    assert_eq!(shown["fence"]["causes"], json!(["vendor"]));
+    assert_eq!(shown["vendorSuspension"]["reason"], "unpaid");
+    assert_eq!(shown["window"], json!(null), "a vendor's suspension has no window");
+    assert_eq!(shown["ticketId"], shown["vendorSuspension"]["ticketId"]);
+    let again = stage.post("support", suspend, json!({ "reason": "unpaid" })).await;
+    assert_eq!(again.json()["fence"]["epoch"], 1);
+    let came = stage.post("acme-admin", APPS, json!({ "site": "acme-eng", "app": "jira" })).await;
+    assert_eq!(came.code(), "suspended");
+    let came = stage.post("support", lift, json!({ "reason": "paid", "cause": "weather" })).await;
+    assert_eq!(came.fields(), ["cause"]);
+    let came = stage.post("support", lift, json!({ "reason": "paid" })).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    assert_eq!(came.json()["fence"]["open"], true);
+}
+
+#[tokio::test]
+async fn k1_a_suspension_over_an_access_request_is_not_supports_to_lift() {
+    let stage = active().await;
+    let order = json!({ "reason": "declined", "accessRequestId": "00000000-0000-4000-8000-0000000000aa" });
+    let came = stage.post("support", "support/organizations/acme/suspend", order).await;
+    assert_eq!(came.json()["vendorSuspension"]["ground"], "access-request");
+    let path = "support/organizations/acme/lift";
+    let came = stage.post("support", path, json!({ "reason": "please" })).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::FORBIDDEN, "forbidden"));
+}
+
+#[tokio::test]
+async fn s7_two_agents_lift_a_mistake_and_one_alone_does_not() {
+    let (stage, _) = suspended().await;
+    let path = "support/organizations/acme/lift";
+    let mistake = json!({ "reason": "our role was broken", "cause": "key" });
+    answer_twice(&stage, Observation::Refused(RefusalKind::KeyDisabled)).await;
+    let came = stage.post("support", path, mistake.clone()).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "keys-not-usable"));
+    answer_twice(&stage, Observation::Usable).await;
+    let came = stage.post("support", path, mistake.clone()).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    assert_eq!(came.json()["liftProposal"]["reason"], "our role was broken");
+    assert_eq!(came.json()["fence"]["open"], false);
+    let same = stage.post("support", path, mistake.clone()).await;
+    assert_eq!((same.status, same.code().as_str()), (StatusCode::FORBIDDEN, "forbidden"));
+    assert!(same.text.contains("another support agent"), "{}", same.text);
+    answer_twice(&stage, Observation::Usable).await;
+    let came = stage.post("support-two", path, mistake).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    assert_eq!(came.json()["lifecycle"], "active");
+    let audit = stage.get("acme-admin", "organizations/acme/audit").await.text;
+    assert_eq!(audit.matches("\"slug\":\"mistake-declared\"").count(), 2);
+}
+
+#[tokio::test]
+async fn s7_of_two_causes_support_names_the_one_it_means() {
+    let (stage, _) = suspended().await;
+    stage.post("support", "support/organizations/acme/suspend", json!({ "reason": "unpaid" })).await;
+    let path = "support/organizations/acme/lift";
+    assert_eq!(stage.post("support", path, json!({ "reason": "x" })).await.fields(), ["cause"]);
+    let came = stage.post("support", path, json!({ "reason": "paid", "cause": "vendor" })).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    assert_eq!(came.json()["fence"]["causes"], json!(["key"]));
+}
+
+/// Cut off so long ago that the window of the catalogue's BYOK is over.
+async fn lapsed() -> (Stage, String) {
+    let (stage, ticket) = suspended().await;
+    let mut policy = stored(&stage).await;
+    policy.mode = claviger_domain::catalogue::Mode::Byok;
+    stage.world.seed_policy(policy);
+    stage.clock.advance(SignedDuration::from_hours(15 * 24));
+    let passed = claviger_app::pass_deadlines::PassDeadlines {
+        policies: &*stage.world,
+        watch: &*stage.world,
+        requests: &*stage.world,
+        instances: &*stage.world,
+        overdue: &*stage.world,
+        ids: &claviger_testkit::SequentialIds::default(),
+        clock: &*stage.clock,
+        settings: claviger_testkit::builders::settings(),
+    };
+    assert_eq!(passed.run().await.unwrap().lapsed, 1);
+    (stage, ticket)
+}
+
+#[tokio::test]
+async fn s3_after_lapse_support_carries_out_what_an_admin_asked_for_on_the_ticket() {
+    let (stage, ticket) = lapsed().await;
+    let shown = stage.get("acme-admin", POLICY).await.json();
+    assert_eq!(shown["lifecycle"], "lapsed");
+    assert_eq!(shown["window"]["phase"], "lapsed");
+    assert_eq!(shown["window"]["phases"][0]["phase"], "assured");
+    let ask = json!({ "ticketId": ticket });
+    let came = stage.post("acme-admin", "organizations/acme/restorations", ask.clone()).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "window-lapsed"));
+    assert!(came.json()["help"].as_str().unwrap().contains("\"request\": \"restoration\""), "{}", came.text);
+
+    let carry_out = "support/organizations/acme/restorations";
+    let comments = format!("organizations/acme/tickets/{ticket}/comments");
+    stage.post("acme-admin", &comments, json!({ "body": "what now?" })).await;
+    let came = stage.post("support", carry_out, ask.clone()).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
+    assert!(came.text.contains("bears no org admin's request"), "{}", came.text);
+
+    let request = json!({ "body": "please restore", "request": "restoration" });
+    assert_eq!(stage.post("support", &comments, request.clone()).await.fields(), ["request"]);
+    let wrong = json!({ "body": "please", "request": "magic" });
+    assert_eq!(stage.post("acme-admin", &comments, wrong).await.fields(), ["request"]);
+    let came = stage.post("acme-admin", &comments, request).await;
+    assert_eq!(came.status, StatusCode::CREATED, "{}", came.text);
+    assert_eq!(came.json()["comments"].as_array().unwrap().last().unwrap()["request"], "restoration");
+
+    answer(&stage, Observation::Usable, Observation::Refused(RefusalKind::KeyDisabled)).await;
+    assert_eq!(stage.post("support", carry_out, ask.clone()).await.code(), "keys-not-usable");
+    answer(&stage, Observation::Usable, Observation::Usable).await;
+    let came = stage.post("support", carry_out, ask).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    assert_eq!(came.json()["lifecycle"], "restoring");
+    assert_eq!(stage.get("acme-admin", POLICY).await.json()["dueAt"], came.json()["dueAt"]);
+}
+
+#[tokio::test]
+async fn e3_a_request_of_somebody_who_is_no_admin_any_more_is_not_carried_out() {
+    let (stage, ticket) = lapsed().await;
+    let comments = format!("organizations/acme/tickets/{ticket}/comments");
+    let request = json!({ "body": "please restore", "request": "restoration" });
+    assert_eq!(stage.post("acme-admin", &comments, request).await.status, StatusCode::CREATED);
+    let feed = json!({ "plans": {}, "government": false, "admins": ["eve"], "auditors": [] });
+    stage.call("system", "PUT", "organizations/acme", Some(feed)).await;
+    let ask = json!({ "ticketId": ticket });
+    let came = stage.post("support", "support/organizations/acme/restorations", ask).await;
+    assert!(came.text.contains("bears no org admin's request"), "{}", came.text);
+}
+
+#[tokio::test]
+async fn s1_before_lapse_support_carries_out_nothing() {
+    let (stage, ticket) = suspended().await;
+    let ask = json!({ "ticketId": ticket });
+    let came = stage.post("support", "support/organizations/acme/restorations", ask).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::FORBIDDEN, "forbidden"));
+}

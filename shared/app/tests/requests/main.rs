@@ -11,6 +11,7 @@
 mod acknowledge_order;
 mod enrol;
 mod list_instances;
+mod pass_deadlines;
 mod put_organisation;
 mod read_audit;
 mod request_instance;

@@ -23,10 +23,10 @@ async fn a_comment_is_kept_when_another_comes_at_the_same_moment() {
     world.save_ticket(&ticket).await.unwrap();
     world.fail_changes([StoreError::Conflict]);
     let people = PeoplesTickets { tickets: &world, clock: &clock };
-    people.comment(&ticket.organisation, ticket.id, "keys are back", Role::OrgAdmin).await.unwrap();
+    people.comment(&ticket.organisation, ticket.id, "keys are back", Role::OrgAdmin, None).await.unwrap();
     let known = people.list(&ticket.organisation, None, 10).await.unwrap().items;
     assert_eq!(known[0].comments[0].author, "org-admin");
     assert_eq!(known[0].status, TicketStatus::Open);
-    let foreign = people.comment(&"globex".parse().unwrap(), ticket.id, "hm", Role::OrgAdmin).await;
+    let foreign = people.comment(&"globex".parse().unwrap(), ticket.id, "hm", Role::OrgAdmin, None).await;
     assert!(matches!(foreign, Err(RequestError::NotFound { .. })));
 }

@@ -15,6 +15,7 @@ mod items;
 pub mod names;
 mod organisations;
 mod outbox;
+mod overdue_orders;
 mod pages;
 mod policies;
 mod proofs;

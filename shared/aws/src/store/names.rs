@@ -13,6 +13,7 @@
 //! | control | `ACCOUNT#<id>` | `ORG#<name>` | an organisation with keys there | `organisation` |
 //! | control | `ACCOUNT#<id>` | `OWNER` | BYOK's claim on the account | `exclusive` (organisation) or `users` (how many) |
 //! | control | `REQUEST` | `<uuid>` | waits for support | `doc` |
+//! | control | `OVERDUE` | `<policy id>` | orders that apps have not answered | `doc` |
 //! | control | `ORG#<name>` | `TICKET#<uuidv7>` | ticket | `doc`, `version` |
 //! | control | `ORG#<name>` | `FACT#<stream>#<seq, 12 digits>` | fact, put once | `doc` |
 //! | control | `OUTBOX#<name>` | `OUTBOX#<effect id>` | effect that waits | `doc`, `dueShard`, `dueAt` (index `due`) |
@@ -64,6 +65,8 @@ pub const POLICY_PREFIX: &str = "POLICY#";
 pub const ORGANISATION_PREFIX: &str = "ORG#";
 /// Partition of everything that waits for support.
 pub const REQUESTS: &str = "REQUEST";
+/// Partition of the orders that apps have not answered.
+pub const OVERDUE: &str = "OVERDUE";
 
 /// A primary key of `control` or `registry`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +131,10 @@ pub(super) fn account_owner(account: &AccountId) -> Key {
 
 pub(super) fn request(id: Uuid) -> Key {
     key(REQUESTS, id.hyphenated().to_string())
+}
+
+pub(super) fn overdue(id: PolicyId) -> Key {
+    key(OVERDUE, id.to_string())
 }
 
 pub(super) fn ticket(name: &OrganisationName, id: TicketId) -> Key {

@@ -5,9 +5,12 @@
 
 mod enrolment;
 mod health;
+mod mistake;
 mod restoration;
 mod revocation;
 mod telling;
+mod vendor;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +20,7 @@ use crate::catalogue::Catalogue;
 use crate::effect::{Effect, OutboxRow};
 use crate::event::{Origin, PolicyEvent};
 use crate::fact::{Fact, FactBody};
+use crate::fence::Cause;
 use crate::ids::TicketId;
 use crate::observation::Observation;
 use crate::policy::EncryptionPolicy;
@@ -25,8 +29,14 @@ use crate::values::Region;
 pub use self::enrolment::enrol;
 use self::enrolment::{enrolment_approved, enrolment_rejected, keys_verified, verification_failed};
 pub use self::health::{becomes_due, wants_confirmation};
-use self::restoration::{instances_restored, restoration_probed, restoration_requested};
+use self::mistake::mistake_declared;
+use self::restoration::{
+    instances_restored, restoration_carried_out, restoration_probed, restoration_requested,
+};
 use self::revocation::{instances_suspended, probes_reported};
+use self::vendor::{permission_proven, vendor_suspended, vendor_suspension_lifted};
+use self::windows::window_moment_came;
+pub use self::windows::{LAPSED_HELP, due_moment};
 
 /// What the deciding function needs to know besides state and event.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +98,12 @@ pub enum Refusal {
     /// The window for self-service is over (spec S3).
     #[error("the restoration window is over")]
     WindowLapsed,
+    /// The organisation is not suspended for this cause, so nothing is there to be lifted.
+    #[error("the organisation is not suspended for this cause: {}", cause.slug())]
+    NotSuspendedBy {
+        /// The cause.
+        cause: Cause,
+    },
 }
 
 /// What an arm of the decision changes; the fact and the outbox rows are made from it.
@@ -121,6 +137,20 @@ pub fn decide(
         PolicyEvent::InstancesSuspended { epoch, instances } => {
             instances_suspended(policy, *epoch, *instances)
         }
+        PolicyEvent::WindowMomentCame { moment } => window_moment_came(rules, policy, *moment, now),
+        PolicyEvent::RestorationCarriedOut { ticket, asked_by, round } => {
+            restoration_carried_out(rules, policy, *ticket, asked_by, round, origin, now)
+        }
+        PolicyEvent::VendorSuspended { ground, reason } => {
+            vendor_suspended(rules, policy, *ground, reason, origin, now)
+        }
+        PolicyEvent::VendorSuspensionLifted => vendor_suspension_lifted(policy, origin, now),
+        PolicyEvent::PermissionProven { request, round } => {
+            permission_proven(rules, policy, *request, round, origin, now)
+        }
+        PolicyEvent::MistakeDeclared { reason, rounds } => {
+            mistake_declared(rules, policy, reason, rounds, origin, now)
+        }
     }?;
     let json = serde_json::to_value(event).unwrap_or_default();
     Ok(committed(change, event.slug(), json, origin, now))
@@ -139,7 +169,7 @@ fn committed(
         organisation: next.organisation_name.clone(),
         slug,
         event,
-        state: next.lifecycle.slug(),
+        state: next.standing(),
         fence: Some(next.fence.clone()),
     };
     let (head, fact) = next.audit.append(body, origin, now);
@@ -162,5 +192,5 @@ fn committed(
 }
 
 fn illegal<T>(policy: &EncryptionPolicy) -> Result<T, Refusal> {
-    Err(Refusal::IllegalForState { lifecycle: policy.lifecycle.slug() })
+    Err(Refusal::IllegalForState { lifecycle: policy.standing() })
 }

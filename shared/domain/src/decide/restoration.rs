@@ -10,6 +10,7 @@ use crate::fence::{Cause, Epoch};
 use crate::ids::TicketId;
 use crate::observation::ProbeRound;
 use crate::policy::{EncryptionPolicy, Lifecycle};
+use crate::values::Subject;
 
 use super::health::{all_usable, believe, fresh, observed, within_window};
 use super::revocation::back_to_suspended;
@@ -44,12 +45,55 @@ pub(super) fn restoration_requested(
     if phase == WindowPhase::Lapsed {
         return Err(Refusal::WindowLapsed);
     }
+    let words = "Restoration was asked for; every regional key answered and is being proven again.";
+    under_way(rules, policy, (ticket, words), (cut_off_at, by), round, now)
+}
+
+/// After the window, support carries out what an org admin asked for on the ticket (spec S1, S3).
+pub(super) fn restoration_carried_out(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    ticket: TicketId,
+    asked_by: &Subject,
+    round: &ProbeRound,
+    origin: &Origin,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    let Actor::Support(_) = &origin.actor else {
+        return Err(Refusal::Forbidden { who: "a support agent" });
+    };
+    let cut_off_at = match policy.lifecycle {
+        Lifecycle::Lapsed { cut_off_at } => cut_off_at,
+        Lifecycle::Restoring { .. } => return Err(Refusal::Redundant),
+        // INVARIANT (S1): while the window lasts, nobody but the org admin asks.
+        Lifecycle::Suspended { .. } => return Err(Refusal::Forbidden { who: "an org admin" }),
+        Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Active { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => return illegal(policy),
+    };
+    if policy.ticket != Some(ticket) {
+        return Err(Refusal::WrongTicket { expected: policy.ticket });
+    }
+    let words =
+        "Support carries out the org admin's request: every regional key answered and is being proven again.";
+    under_way(rules, policy, (ticket, words), (cut_off_at, asked_by), round, now)
+}
+
+fn under_way(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    (ticket, words): (TicketId, &str),
+    (cut_off_at, by): (Timestamp, &Subject),
+    round: &ProbeRound,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
     all_usable(rules, policy, round, now)?;
     let mut next = policy.clone();
     believe(&mut next, &observed(rules, policy, round), round.started_at);
     next.lifecycle = Lifecycle::Restoring { since: now, cut_off_at, by: by.clone() };
-    let body = "Restoration was asked for; every regional key answered and is being proven again.".to_owned();
-    let effects = vec![Effect::CommentTicket { ticket, body }, Effect::ProveRestoration];
+    let effects = vec![Effect::CommentTicket { ticket, body: words.to_owned() }, Effect::ProveRestoration];
     Ok(Change { next, effects })
 }
 
@@ -82,7 +126,7 @@ pub(super) fn restoration_probed(
         health.stands_refused() && before.get(region).is_some_and(|health| health.stands_refused())
     });
     if refused_twice && within_window(rules, first, last) {
-        return Ok(back_to_suspended(next, cut_off_at));
+        return Ok(back_to_suspended(rules, next, cut_off_at, now));
     }
     // INVARIANT (I5): the key cause is lifted only on fresh, consistent probes of all regions.
     all_usable(rules, policy, first, now)?;
@@ -90,22 +134,46 @@ pub(super) fn restoration_probed(
     if !within_window(rules, first, last) {
         return Err(Refusal::Stale);
     }
+    Ok(keys_are_back(next, None, now))
+}
+
+/// Lifts the key cause. The instances are told when no other cause keeps the fence closed; then the ticket is
+/// resolved when all of them are back. Else it is resolved now, as far as the keys go.
+pub(super) fn keys_are_back(mut next: EncryptionPolicy, words: Option<String>, now: Timestamp) -> Change {
     next.fence = next.fence.lifted(Cause::Key, now);
     next.lifecycle = Lifecycle::Active { since: now };
-    let epoch = next.fence.epoch;
-    let effects = vec![Effect::RestoreInstances { epoch }];
-    Ok(Change { next, effects })
+    next.lift = None;
+    next.window_told = None;
+    let mut effects = Vec::new();
+    if next.fence.is_open() {
+        let told = words.zip(next.ticket);
+        effects.extend(told.map(|(body, ticket)| Effect::CommentTicket { ticket, body }));
+        effects.push(Effect::RestoreInstances { epoch: next.fence.epoch });
+    } else {
+        let words = words.unwrap_or_else(|| "Every regional key is proven.".to_owned());
+        let body = format!("{words} Access stays cut off for another cause, which has its own ticket.");
+        effects.extend(next.ticket.take().map(|ticket| Effect::ResolveTicket { ticket, body }));
+    }
+    Change { next, effects }
 }
 
 pub(super) fn instances_restored(policy: &EncryptionPolicy, epoch: Epoch) -> Result<Change, Refusal> {
     newly_told(policy, epoch)?;
-    let Lifecycle::Active { .. } = policy.lifecycle else {
+    let (Lifecycle::Active { .. }, true) = (&policy.lifecycle, policy.fence.is_open()) else {
         return illegal(policy);
     };
     let mut next = policy.clone();
     next.told = epoch;
-    let body = "Access is restored for every app instance. No acknowledged write was lost.".to_owned();
-    let effects = next.ticket.take().map(|ticket| Effect::ResolveTicket { ticket, body });
+    let body =
+        "Access is restored for every app instance. Data-loss report: nothing was lost; every write that \
+                was acknowledged before the cut-off is there."
+            .to_owned();
+    // While a region refuses, the ticket is still about something.
+    let effects = if next.is_degraded() {
+        next.ticket.map(|ticket| Effect::CommentTicket { ticket, body })
+    } else {
+        next.ticket.take().map(|ticket| Effect::ResolveTicket { ticket, body })
+    };
     Ok(Change { next, effects: effects.into_iter().collect() })
 }
 

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::calendar::window_phase;
+use crate::catalogue::WindowPhase;
 use crate::effect::Effect;
 use crate::fence::{Cause, Epoch};
-use crate::observation::ProbeRound;
+use crate::observation::{Observation, ProbeRound};
 use crate::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
 use crate::values::Region;
 
 use super::health::{believe, fresh, observed, revoked, within_window};
 use super::restoration::newly_told;
 use super::telling::{key_lines, tell, tell_of_regions};
+use super::windows::window_lines;
 use super::{Change, Refusal, Rules, illegal};
 
 pub(super) fn probes_reported(
@@ -28,6 +31,10 @@ pub(super) fn probes_reported(
     let seen = observed(rules, policy, last);
     let mut next = policy.clone();
     let changed = believe(&mut next, &seen, last.started_at);
+    // INVARIANT (S7): what an agent called a mistake is none once a key is seen to refuse.
+    if last.observations.values().any(|saw| matches!(saw, Observation::Refused(_))) {
+        next.lift = None;
+    }
     match policy.lifecycle {
         Lifecycle::Active { .. } => {
             if proven_revoked(rules, policy, rounds, &seen) {
@@ -42,7 +49,7 @@ pub(super) fn probes_reported(
         // Spec S6: the fence is still closed, so going back costs nothing but saying so.
         Lifecycle::Restoring { cut_off_at, .. } => {
             if proven_revoked(rules, policy, rounds, &seen) {
-                return Ok(back_to_suspended(next, cut_off_at));
+                return Ok(back_to_suspended(rules, next, cut_off_at, now));
             }
             if changed { Ok(Change { next, effects: Vec::new() }) } else { Err(Refusal::Redundant) }
         }
@@ -77,22 +84,40 @@ pub(super) fn proven_revoked(
 
 /// The cut-off (spec R5, R6): the fence closes in the transaction that commits this.
 pub(super) fn cut_off(rules: &Rules<'_>, mut next: EncryptionPolicy, now: Timestamp) -> Change {
+    let was_open = next.fence.is_open();
     next.lifecycle = Lifecycle::Suspended { cut_off_at: now };
+    next.window_told = None;
     next.fence = next.fence.closed_by(Cause::Key, now);
     let epoch = next.fence.epoch;
     let body = format!(
         "Access to the data of this organisation is cut off since {now:.0}: every required regional key \
-         refuses.\n{}\nTo restore access: give every key back, then ask for restoration on this ticket.",
-        key_lines(&next)
+         refuses.\n{}\nTo restore access: give every key back, then ask for restoration on this ticket \
+         (`POST .../restorations`).\n{}",
+        key_lines(&next),
+        window_lines(rules.catalogue, &next, now)
     );
     let mut effects = Vec::new();
     tell(rules, &mut next, body, now, &mut effects);
-    effects.push(Effect::SuspendInstances { epoch });
+    // Behind a fence that another cause closed, everybody was told, or is being told, in the same epoch.
+    if was_open {
+        effects.push(Effect::SuspendInstances { epoch });
+    }
     Change { next, effects }
 }
 
-pub(super) fn back_to_suspended(mut next: EncryptionPolicy, cut_off_at: Timestamp) -> Change {
-    next.lifecycle = Lifecycle::Suspended { cut_off_at };
+pub(super) fn back_to_suspended(
+    rules: &Rules<'_>,
+    mut next: EncryptionPolicy,
+    cut_off_at: Timestamp,
+    now: Timestamp,
+) -> Change {
+    // What support tried after the window was over is over again, and not for a moment self-service.
+    next.lifecycle = match window_phase(rules.catalogue, next.mode, cut_off_at, now) {
+        (WindowPhase::Lapsed, _) => Lifecycle::Lapsed { cut_off_at },
+        (WindowPhase::Assured | WindowPhase::BestEffort | WindowPhase::NotAssured, _) => {
+            Lifecycle::Suspended { cut_off_at }
+        }
+    };
     let body = format!(
         "The restoration stopped: the keys refuse again.\n{}\nNothing was lost; ask again when every key is back.",
         key_lines(&next)
@@ -107,14 +132,29 @@ pub(super) fn instances_suspended(
     instances: u64,
 ) -> Result<Change, Refusal> {
     newly_told(policy, epoch)?;
-    // A fan-out may end while a restoration is asked for already: the fence is closed in both states, and if the
-    // restoration stops, nobody would say again that every instance was told.
-    let (Lifecycle::Suspended { .. } | Lifecycle::Restoring { .. }) = policy.lifecycle else {
-        return illegal(policy);
-    };
+    // A fan-out may end while a restoration is asked for already, or after another cause came or went: as long as the
+    // fence is closed it is news, and nobody would say again that every instance was told.
+    match policy.lifecycle {
+        Lifecycle::Active { .. }
+        | Lifecycle::Suspended { .. }
+        | Lifecycle::Restoring { .. }
+        | Lifecycle::Lapsed { .. }
+            if !policy.fence.is_open() => {}
+        Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Active { .. }
+        | Lifecycle::Suspended { .. }
+        | Lifecycle::Restoring { .. }
+        | Lifecycle::Lapsed { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => return illegal(policy),
+    }
     let mut next = policy.clone();
     next.told = epoch;
     let body = format!("Every app instance was told to stop: {instances}.");
-    let effects = next.ticket.map(|ticket| Effect::CommentTicket { ticket, body });
-    Ok(Change { next, effects: effects.into_iter().collect() })
+    let revocation = next.ticket.filter(|_| next.fence.causes.contains(&Cause::Key));
+    let suspension = next.vendor.as_ref().map(|suspension| suspension.ticket);
+    let told = revocation.into_iter().chain(suspension);
+    let effects = told.map(|ticket| Effect::CommentTicket { ticket, body: body.clone() }).collect();
+    Ok(Change { next, effects })
 }

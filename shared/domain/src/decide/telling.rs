@@ -68,8 +68,10 @@ pub(super) fn tell_of_regions(
             .filter(|region| !is.contains(*region))
             .map(|region| format!("the key in {region} still works"))
             .collect();
+        let reads =
+            if next.fence.is_open() { "Data stays readable." } else { "Data is cut off for another cause." };
         let body = format!(
-            "Revocation is incomplete: {}. Data stays readable.\n{}\nTo cut access off, take the other \
+            "Revocation is incomplete: {}. {reads}\n{}\nTo cut access off, take the other \
              keys away too; to end this, give every key back.",
             still.join(", "),
             key_lines(next)
@@ -79,7 +81,7 @@ pub(super) fn tell_of_regions(
         && next.keys.values().all(|key| key.health == KeyHealth::Usable)
         && let Some(ticket) = next.ticket.take()
     {
-        let body = "Every regional key works again; access was never cut off.".to_owned();
+        let body = "Every regional key works again.".to_owned();
         effects.push(Effect::ResolveTicket { ticket, body });
     }
     effects

@@ -203,13 +203,19 @@ pub struct EncryptionPolicy {
     context_tag: ContextTag,
     keys: Vec<RegionalKeyHealth>,
     fence: Fence,
-    /// The open ticket of a revocation.
+    /// The open ticket of a revocation; without one, that of a suspension by the vendor.
     #[schema(required)]
     ticket_id: Option<Id>,
+    /// The vendor's own suspension, if there is one.
+    #[schema(required)]
+    vendor_suspension: Option<VendorSuspension>,
+    /// A support agent says that the suspension is a mistake; a second one has not confirmed it yet.
+    #[schema(required)]
+    lift_proposal: Option<LiftProposal>,
     /// The restoration window; none while nothing is cut off.
     #[schema(required)]
     window: Option<Window>,
-    /// When a request is due.
+    /// When a request, or a restoration that was asked for, is due.
     #[schema(required)]
     due_at: Option<Moment>,
     /// Within how many seconds a definite refusal in every region cuts access off, without any event.
@@ -252,6 +258,102 @@ pub struct Window {
     /// None for the last phase.
     #[schema(required)]
     ends_at: Option<Moment>,
+    /// How much of the phase is left; none for the last.
+    #[schema(required, minimum = 0)]
+    remaining_seconds: Option<i64>,
+    /// Everything counts from here.
+    cut_off_at: Moment,
+    phases: Vec<DatedPhase>,
+}
+
+/// One phase of a restoration window.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct DatedPhase {
+    phase: WindowPhase,
+    begins_at: Moment,
+    /// None for the last.
+    #[schema(required)]
+    ends_at: Option<Moment>,
+}
+
+/// A suspension by the vendor. It has no window.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct VendorSuspension {
+    since: Moment,
+    reason: String,
+    ticket_id: Id,
+    ground: VendorGround,
+    /// How it ends.
+    help: String,
+}
+
+/// Why the vendor suspends, and so how it ends.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum VendorGround {
+    /// Support ordered it, and lifts it.
+    Ordered,
+    /// It ends when the permission that was asked for is proven.
+    AccessRequest,
+}
+
+/// A mistake that waits for a second support agent.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct LiftProposal {
+    at: Moment,
+    /// Until when a second agent may confirm it.
+    until: Moment,
+    reason: String,
+}
+
+/// An order of support's to suspend.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct VendorSuspensionOrder {
+    /// The org admins read it.
+    #[schema(min_length = 1, max_length = 1000)]
+    reason: String,
+    /// The access request that was declined or ignored. With it, the suspension ends when the permission is proven;
+    /// without it, support lifts it.
+    access_request_id: Option<Id>,
+}
+
+/// A lift of one cause.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Lift {
+    #[schema(min_length = 1, max_length = 1000)]
+    reason: String,
+    /// Needed where the organization is suspended for both.
+    cause: Option<LiftableCause>,
+}
+
+/// A cause that support lifts.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum LiftableCause {
+    /// Support ordered the suspension.
+    Vendor,
+    /// The suspension by the keys is a mistake.
+    Key,
+}
+
+/// Instances whose apps have not answered an order to suspend in time.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct OverdueOrder {
+    organisation: OrganizationName,
+    policy: Id,
+    /// When the first of them was told.
+    ordered_at: Moment,
+    /// How many.
+    #[schema(minimum = 1)]
+    unanswered: u64,
+    /// The first of them.
+    first: Vec<Id>,
 }
 
 /// What a dry run found.
@@ -469,6 +571,17 @@ pub struct TicketComment {
     /// `claviger`, or a role; never a name.
     author: String,
     body: String,
+    /// What an org admin asks for with it.
+    #[schema(required)]
+    request: Option<TicketRequest>,
+}
+
+/// What can be asked for on a ticket.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum TicketRequest {
+    /// That support restores access after the window.
+    Restoration,
 }
 
 /// Words for a ticket.
@@ -478,6 +591,17 @@ pub struct Comment {
     /// Not only white space.
     #[schema(min_length = 1, max_length = 4000, pattern = r"\S")]
     body: String,
+    /// What is asked for with it; only an org admin asks.
+    request: Option<TicketRequest>,
+}
+
+/// A page of orders that apps have not answered.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct OverdueOrderPage {
+    items: Vec<OverdueOrder>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
 }
 
 /// A page of tickets, newest first.
@@ -801,6 +925,9 @@ pub fn components() -> Components {
         RestorationAccepted,
         Fact,
         SupportRequestPage,
+        OverdueOrderPage,
+        VendorSuspensionOrder,
+        Lift,
         Rejection,
         Decided,
         Catalogue,

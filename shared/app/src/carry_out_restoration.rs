@@ -1,0 +1,96 @@
+//! After the window, support carries out what an org admin asked for on the ticket (spec S1, S3).
+
+use claviger_domain::decide::Refusal;
+use claviger_domain::event::{Origin, PolicyEvent};
+use claviger_domain::ids::TicketId;
+use claviger_domain::organisation::Organisation;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use claviger_domain::values::Subject;
+
+use crate::messages::{ProbeAnswer, ProbeRequest};
+use crate::ports::{CallError, Clock, Policies, Prober, Tickets};
+use crate::request_error::RequestError;
+use crate::settings::Settings;
+use crate::settle::Settle;
+
+/// Carries a restoration out for an org admin.
+pub struct CarryOutRestoration<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Where the request is.
+    pub tickets: &'a dyn Tickets,
+    /// Who probes.
+    pub prober: &'a dyn Prober,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl CarryOutRestoration<'_> {
+    /// Probes every region once and, if all answer, hands over to the restorer.
+    ///
+    /// # Errors
+    /// When the policy has not lapsed, the ticket is another one or bears no request of somebody who is an
+    /// org admin today, or keys still refuse.
+    pub async fn run(
+        &self,
+        organisation: &Organisation,
+        ticket: TicketId,
+        origin: &Origin,
+    ) -> Result<EncryptionPolicy, RequestError> {
+        let settle = Settle { policies: self.policies, clock: self.clock, settings: self.settings };
+        let policy = settle.load(&organisation.name).await?;
+        // What is wrong with the state is said before what is wrong with the ticket.
+        match policy.lifecycle {
+            Lifecycle::Lapsed { .. } => {}
+            Lifecycle::Restoring { .. } => return Ok(policy),
+            Lifecycle::Suspended { .. } => return Err(Refusal::Forbidden { who: "an org admin" }.into()),
+            Lifecycle::Requested { .. }
+            | Lifecycle::Verifying { .. }
+            | Lifecycle::Active { .. }
+            | Lifecycle::Closed { .. }
+            | Lifecycle::Rejected { .. } => {
+                return Err(Refusal::IllegalForState { lifecycle: policy.standing() }.into());
+            }
+        }
+        if policy.ticket != Some(ticket) {
+            return Err(Refusal::WrongTicket { expected: policy.ticket }.into());
+        }
+        let asked_by = self.request_on(organisation, &policy, ticket).await?;
+        let asked_by = asked_by.ok_or_else(|| RequestError::NotNow {
+            reason: "the ticket bears no org admin's request".to_owned(),
+            help: "an org admin asks on it first: `POST .../tickets/{ticketId}/comments` with \
+                   `{\"body\": \"...\", \"request\": \"restoration\"}`"
+                .to_owned(),
+        })?;
+        let request = ProbeRequest::ProbeNow { organisation: organisation.name.clone(), rounds: 1 };
+        let round = match self.prober.probe(&request).await? {
+            ProbeAnswer::Probed { rounds } => rounds.into_iter().next_back(),
+            ProbeAnswer::Checked { .. } => None,
+        };
+        let round = round.ok_or_else(|| CallError {
+            what: "the prober",
+            reason: "it answered without a round".to_owned(),
+        })?;
+        let carried = PolicyEvent::RestorationCarriedOut { ticket, asked_by, round };
+        settle.run(&organisation.name, &carried, origin).await
+    }
+
+    /// INVARIANT (S1, E3): the newest request on the ticket since the cut-off, by somebody who is an org admin
+    /// at this moment.
+    async fn request_on(
+        &self,
+        organisation: &Organisation,
+        policy: &EncryptionPolicy,
+        ticket: TicketId,
+    ) -> Result<Option<Subject>, RequestError> {
+        let Some(ticket) = self.tickets.ticket(&organisation.name, ticket).await? else {
+            return Ok(None);
+        };
+        let since = policy.lifecycle.cut_off_at();
+        let asked = ticket.comments.iter().rev().filter(|comment| Some(comment.at) >= since);
+        let mut by = asked.filter_map(|comment| comment.request.as_ref()).map(|request| &request.by);
+        Ok(by.find(|by| organisation.admins.contains(*by)).cloned())
+    }
+}

@@ -1,0 +1,212 @@
+//! What comes due by the clock alone: reminders and phases of restoration windows, lapsing, and work that is
+//! overdue (spec S3, E10). A reconciler: it reads the base table, finds what is due and does it; a run that is
+//! missed, doubled or broken off changes nothing but the hour.
+
+use std::collections::BTreeSet;
+
+use claviger_domain::decide::{Refusal, decide, due_moment};
+use claviger_domain::event::{Actor, Origin, PolicyEvent};
+use claviger_domain::fence::Cause;
+use claviger_domain::ids::{CorrelationId, InstanceId, PolicyId};
+use claviger_domain::instance::{AppInstance, InstanceStatus};
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::values::ShardId;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::error::{ATTEMPTS, WorkError};
+use crate::ports::{
+    Clock, Ids, Instances, OverdueOrder, OverdueOrders, Policies, StoreError, SupportRequests, WatchList,
+};
+use crate::settings::Settings;
+
+/// Entries of a page of what is read.
+const PAGE: u16 = 200;
+/// How many of the instances that did not answer are named.
+const NAMED: usize = 20;
+
+/// What a run found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Passed {
+    /// Reminders and beginnings of phases that were told.
+    pub told: u64,
+    /// Policies that lapsed.
+    pub lapsed: u64,
+    /// Policies that could not be seen to; the next run does.
+    pub failed: u64,
+    /// Requests that wait for support past their due date.
+    pub overdue_requests: u64,
+    /// Instances whose app has not answered an order to suspend in time.
+    pub overdue_orders: u64,
+}
+
+/// Sees to what is due.
+pub struct PassDeadlines<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Every policy in use, in the base table.
+    pub watch: &'a dyn WatchList,
+    /// What waits for support.
+    pub requests: &'a dyn SupportRequests,
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
+    /// Where orders that nobody answered are listed.
+    pub overdue: &'a dyn OverdueOrders,
+    /// Identifiers.
+    pub ids: &'a dyn Ids,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl PassDeadlines<'_> {
+    /// One run over everything.
+    ///
+    /// # Errors
+    /// When a list cannot be read. A single policy that fails is counted and left to the next run.
+    pub async fn run(&self) -> Result<Passed, WorkError> {
+        let origin = Origin {
+            actor: Actor::Claviger("deadlines".to_owned()),
+            correlation: CorrelationId::from_uuid(self.ids.random()),
+        };
+        let mut passed = Passed { overdue_requests: self.overdue_requests().await?, ..Passed::default() };
+        let mut overdue: BTreeSet<PolicyId> = BTreeSet::new();
+        for shard in 0..self.settings.shards {
+            for row in self.watch.watched(ShardId(shard)).await? {
+                if let Err(error) = self.window(&row.policy, &origin, &mut passed).await {
+                    tracing::warn!(policy.id = %row.policy.id, ?error, "a policy's window could not be seen to");
+                    passed.failed = passed.failed.saturating_add(1);
+                }
+                if let Some(order) = self.unanswered(&row.policy).await? {
+                    passed.overdue_orders = passed.overdue_orders.saturating_add(order.unanswered);
+                    overdue.insert(order.policy);
+                    self.overdue.note_overdue(&order).await?;
+                }
+            }
+        }
+        self.forget_all_but(&overdue).await?;
+        Ok(passed)
+    }
+
+    /// Tells what is due of one policy's window, on the policy as it is now.
+    async fn window(
+        &self,
+        known: &EncryptionPolicy,
+        origin: &Origin,
+        passed: &mut Passed,
+    ) -> Result<(), WorkError> {
+        let rules = self.settings.rules();
+        if due_moment(&rules, known, self.clock.now()).is_none() {
+            return Ok(());
+        }
+        for _ in 0..ATTEMPTS {
+            let Some(policy) = self.policies.policy(&known.organisation_name).await? else {
+                return Ok(());
+            };
+            let now = self.clock.now();
+            let Some(moment) = due_moment(&rules, &policy, now) else {
+                return Ok(());
+            };
+            let event = PolicyEvent::WindowMomentCame { moment };
+            let decision = match decide(&rules, &policy, &event, origin, now) {
+                Ok(decision) => decision,
+                Err(Refusal::Redundant | Refusal::Stale | Refusal::IllegalForState { .. }) => return Ok(()),
+                Err(other) => return Err(other.into()),
+            };
+            match self.policies.commit_policy(Some(&policy), &decision).await {
+                Ok(()) => {
+                    passed.told = passed.told.saturating_add(1);
+                    if decision.next.lifecycle.slug() != policy.lifecycle.slug() {
+                        passed.lapsed = passed.lapsed.saturating_add(1);
+                        tracing::warn!(policy.id = %policy.id, "a restoration window is over");
+                    }
+                    return Ok(());
+                }
+                Err(StoreError::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    async fn overdue_requests(&self) -> Result<u64, WorkError> {
+        let (mut cursor, mut overdue) = (None, 0_u64);
+        loop {
+            let page = self.requests.support_requests(cursor.as_deref(), PAGE).await?;
+            let now = self.clock.now();
+            for request in page.items.iter().filter(|request| request.due_at < now) {
+                overdue = overdue.saturating_add(1);
+                tracing::warn!(request.id = %request.id, due_at = %request.due_at, "a request is overdue");
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(overdue);
+            }
+        }
+    }
+
+    /// The instances of a policy that were told to stop and whose app has not said that it did.
+    async fn unanswered(&self, policy: &EncryptionPolicy) -> Result<Option<OverdueOrder>, WorkError> {
+        if policy.fence.is_open() || policy.fence.causes.contains(&Cause::Closing) {
+            return Ok(None);
+        }
+        let minutes = i64::from(self.settings.catalogue.support.acknowledge_within_minutes);
+        let told_before = self.clock.now() - SignedDuration::from_mins(minutes);
+        let (mut cursor, mut late) = (None, Vec::<(InstanceId, Timestamp)>::new());
+        loop {
+            let page = self.instances.instances(&policy.organisation_name, cursor.as_deref(), PAGE).await?;
+            let silent = page.items.iter().filter_map(|one| silent_since(one).map(|since| (one.id, since)));
+            late.extend(silent.filter(|(_, since)| *since < told_before));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let Some(ordered_at) = late.iter().map(|(_, since)| *since).min() else {
+            return Ok(None);
+        };
+        Ok(Some(OverdueOrder {
+            organisation: policy.organisation_name.clone(),
+            policy: policy.id,
+            ordered_at,
+            unanswered: u64::try_from(late.len()).unwrap_or(u64::MAX),
+            first: late.into_iter().take(NAMED).map(|(id, _)| id).collect(),
+        }))
+    }
+
+    async fn forget_all_but(&self, overdue: &BTreeSet<PolicyId>) -> Result<(), WorkError> {
+        let (mut cursor, mut over) = (None, Vec::new());
+        loop {
+            let page = self.overdue.overdue_orders(cursor.as_deref(), PAGE).await?;
+            over.extend(page.items.iter().map(|order| order.policy).filter(|id| !overdue.contains(id)));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        for policy in over {
+            self.overdue.overdue_no_more(policy).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Since when an instance waits for its app's answer to an order to suspend.
+fn silent_since(instance: &AppInstance) -> Option<Timestamp> {
+    let answered = instance.acknowledged.is_some_and(|answer| answer.epoch >= instance.epoch);
+    match instance.status {
+        // Of the unencrypted family the acknowledgement is the boundary (spec A6), so it is waited for too.
+        InstanceStatus::Suspended { since }
+        | InstanceStatus::NotEncrypted { suspended_since: Some(since), .. }
+            if !answered =>
+        {
+            Some(since)
+        }
+        InstanceStatus::Suspended { .. }
+        | InstanceStatus::Requested { .. }
+        | InstanceStatus::Provisioning { .. }
+        | InstanceStatus::Active { .. }
+        | InstanceStatus::NotEncrypted { .. }
+        | InstanceStatus::Rejected { .. } => None,
+    }
+}
