@@ -26,9 +26,12 @@ test: setup tools build
 bench: | needed
 	cd bench && cargo run --release --locked
 
-# The long checks: more seeds of the simulation, and the story, twice in a row, on a cloud of its own each time.
-prove: setup build
+# The long checks: more seeds of the simulation, more states of the model, more inputs for every parser, and the story,
+# twice in a row, on a cloud of its own each time.
+prove: setup tools build
 	cargo run --locked -p claviger-proof -- --seeds 100
+	cargo run --locked -p claviger-proof -- model --deep
+	PROPTEST_CASES=100000 cargo nextest run --workspace --locked -E 'package(claviger-proof) and (binary(parsers) or binary(functions))'
 	$(VENV)/python tools/local run --stay 0
 	$(VENV)/python tools/local run --stay 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,56 +19,17 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from claviger_local import services, settings
+from emulators import customer_cloud, kept_in, ministack
 
 ACCOUNT = "222222222222"
 REGION = "eu-west-1"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    binary = settings.BINARIES / "claviger-customer-cloud"
-    assert binary.exists(), f"{binary} is missing: run `make build`, as `make test` does"
     place = tmp_path_factory.mktemp("clouds")
-    started: list[services.Service] = []
-    patched = pytest.MonkeyPatch()
-    patched.setattr(settings, "LOCAL", place)
-    patched.setattr(settings, "LOGS", place)
-    try:
-        ours, theirs = free_port(), free_port()
-        customer = services.Service(
-            "customer-aws",
-            [str(binary), "--port", str(ours), "--vendor-endpoint", ""],
-            settings.clean_environment(),
-        )
-        started.append(customer)
-        customer.wait_until(services.answers(f"http://127.0.0.1:{ours}/_cloud/health"), 20)
-        ministack = services.Service(
-            "ministack",
-            [sys.executable, "-m", "ministack"],
-            settings.clean_environment(
-                BIND_HOST="127.0.0.1",
-                GATEWAY_PORT=str(theirs),
-                MINISTACK_ACCOUNT_ID=ACCOUNT,
-                AWS_ENDPOINT_URL=f"http://127.0.0.1:{theirs}",
-                SFTP_ENABLED="0",
-                IOT_MTLS_ENABLED="0",
-                STATE_DIR=str(place / "state"),
-            ),
-        )
-        started.append(ministack)
-        ministack.wait_until(services.answers(f"http://127.0.0.1:{theirs}/_ministack/health"), 60)
-        yield {"customer-cloud": f"http://127.0.0.1:{ours}", "ministack": f"http://127.0.0.1:{theirs}"}
-    finally:
-        for service in reversed(started):
-            service.stop()
-        patched.undo()
+    with kept_in(place), customer_cloud() as ours, ministack(place, ACCOUNT) as theirs:
+        yield {"customer-cloud": ours, "ministack": theirs}
 
 
 def kms(endpoint: str) -> Any:

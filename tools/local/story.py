@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import time
 from typing import Any
 
@@ -374,9 +375,9 @@ def restoring(story: Story) -> None:
 
 def remembering(story: Story) -> None:
     stage = story.stage
-    answer = story.people.of(ACME, "GET", "audit", by="acme-auditor")
-    stage.need(answer.status == 200, "the auditor reads the trail", answer)
-    facts = [json.loads(line) for line in answer.body.splitlines() if line.strip()]
+    log = story.people.audit(ACME, by="acme-auditor")
+    facts = [json.loads(line) for line in log.splitlines() if line.strip()]
+    stage.need(facts, "the auditor reads the trail", log)
     for fact in sorted(facts, key=lambda fact: fact["at"]):
         actor = fact.get("actor", "")
         shown = actor if isinstance(actor, str) else json.dumps(actor, sort_keys=True)
@@ -391,6 +392,18 @@ def remembering(story: Story) -> None:
     for customer in CUSTOMERS:
         stage.check(story.people.lifecycle(customer) == "active", f"{customer.org} is active")
     stage.number("audit", facts=len(facts), chains=len(chains))
+    for customer in CUSTOMERS:
+        said = conform(story.people.audit(customer))
+        stage.check(said.endswith("divergences=0"), f"{customer.org}'s log, decided anew by the same code: {said}")
+
+
+def conform(log: str) -> str:
+    """What `proof conform` says of an audit log."""
+    file = s.LOCAL / "tmp" / "audit.ndjson"
+    file.write_text(log)
+    command = [str(s.BINARIES / "proof"), "conform", str(file), "--ambiguity-seconds", str(s.AMBIGUITY_S)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran.stdout.strip() or ran.stderr.strip()
 
 
 def unbroken(chain: list[dict[str, Any]]) -> bool:

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use claviger_proof::conform::replay;
-use claviger_proof::model::{Bounds, Production, explore};
+use claviger_proof::model::{Bounds, Found, Production, explore, explore_pair};
 use claviger_proof::sim::{Options, Outcome, run};
 
 /// Checks the invariants of claviger by machine.
@@ -47,14 +47,19 @@ enum Command {
 }
 
 fn model(deep: bool) -> ExitCode {
-    let (changes, ticks, most) = if deep { (3, 4, 400_000) } else { (2, 2, 6_000) };
+    let (changes, ticks, most) = if deep { (3, 4, 150_000) } else { (2, 2, 6_000) };
+    let bounds = |regions| Bounds { regions, changes, faults: 1, ticks, states: most };
+    let searches: [(&str, &dyn Fn() -> Found); 3] = [
+        ("organisations=1 regions=1", &|| explore(&Production, bounds(1))),
+        ("organisations=1 regions=2", &|| explore(&Production, bounds(2))),
+        ("organisations=2 regions=1", &|| explore_pair(&Production, bounds(1))),
+    ];
     let mut states = 0;
-    for regions in [1, 2] {
-        let bounds = Bounds { regions, changes, faults: 1, ticks, states: most };
-        let found = explore(&Production, bounds);
+    for (name, search) in searches {
+        let found = search();
         states += found.states;
         eprintln!(
-            "regions={regions} states={} transitions={} complete={}",
+            "{name} states={} transitions={} complete={}",
             found.states, found.transitions, found.complete
         );
         if let Some((invariant, what, way)) = found.violation {

@@ -6,6 +6,8 @@
 //! a probe's rounds, its report, a page of a fan-out and each instance on it are steps, so that a crash is a step that
 //! does not come. How the use cases themselves take a fault at each call is the simulation's to show.
 
+mod pair;
+
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -20,6 +22,8 @@ use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
 use claviger_domain::values::Region;
 use claviger_testkit::builders;
 use jiff::Timestamp;
+
+pub use self::pair::explore_pair;
 
 /// A second, in milliseconds.
 const SECOND: i64 = 1_000;
@@ -170,13 +174,17 @@ fn at(millis: i64) -> Timestamp {
 }
 
 fn start(bounds: Bounds) -> State {
+    begin(bounds, "acme", "222222222222")
+}
+
+fn begin(bounds: Bounds, name: &str, account: &str) -> State {
     let realm = if bounds.regions == 1 { "germany" } else { "europe" };
-    let enrolment = builders::an_enrolment("222222222222", realm);
+    let enrolment = builders::an_enrolment(account, realm);
     let begun = builders::instant("2026-11-23T09:00:00Z");
-    let policy = builders::an_active_policy(&builders::an_organisation("acme"), &enrolment, begun);
+    let policy = builders::an_active_policy(&builders::an_organisation(name), &enrolment, begun);
     let now = begun.as_millisecond() + 60 * SECOND;
     let instances = ["jira", "confluence"]
-        .map(|app| builders::an_active_instance(&policy, "acme-eng", app, begun))
+        .map(|app| builders::an_active_instance(&policy, &format!("{name}-eng"), app, begun))
         .into();
     let truth = policy
         .keys
@@ -657,13 +665,52 @@ impl State {
     }
 }
 
-/// Explores every state within the bounds.
+/// What can be explored.
+trait World: Clone {
+    /// What can still matter, as one number.
+    fn fingerprint(&self) -> u64;
+    /// Every step from here.
+    fn next(&self, mind: &dyn Mind) -> Vec<(String, Self)>;
+    /// What is wrong already.
+    fn wrong(&self) -> Option<(&'static str, String)>;
+    /// What is wrong after a fair drain.
+    fn wrong_at_rest(&self, mind: &dyn Mind) -> Option<(&'static str, String)>;
+}
+
+impl World for State {
+    fn fingerprint(&self) -> u64 {
+        Self::fingerprint(self)
+    }
+
+    fn next(&self, mind: &dyn Mind) -> Vec<(String, Self)> {
+        Self::next(self, mind)
+    }
+
+    fn wrong(&self) -> Option<(&'static str, String)> {
+        self.wrong.clone()
+    }
+
+    fn wrong_at_rest(&self, mind: &dyn Mind) -> Option<(&'static str, String)> {
+        let rest = self.clone().drained(mind);
+        if rest.wrong.is_some() || rest.is_as_wanted() {
+            return rest.wrong;
+        }
+        let keys: Vec<Key> = rest.truth.iter().map(|truth| truth.now).collect();
+        let lifecycle = rest.policy.lifecycle.slug();
+        Some(("I3", format!("a fair drain ends in {lifecycle} while the keys are {keys:?}")))
+    }
+}
+
+/// Explores every state of one organisation within the bounds.
 pub fn explore(mind: &dyn Mind, bounds: Bounds) -> Found {
+    explore_from(mind, start(bounds), bounds.states)
+}
+
+fn explore_from<W: World>(mind: &dyn Mind, first: W, most: usize) -> Found {
     let mut found = Found::default();
     let mut seen = HashSet::new();
     // Where each state came from: to tell the way to a violation.
     let mut way: Vec<(usize, String)> = vec![(0, "start".to_owned())];
-    let first = start(bounds);
     seen.insert(first.fingerprint());
     let mut queue = VecDeque::from([(0_usize, first)]);
     let story = |way: &[(usize, String)], mut place: usize| {
@@ -677,29 +724,16 @@ pub fn explore(mind: &dyn Mind, bounds: Bounds) -> Found {
     };
     while let Some((place, state)) = queue.pop_front() {
         found.states += 1;
-        let rest = state.clone().drained(mind);
-        let violation = match rest.wrong.clone() {
-            Some(wrong) => Some(wrong),
-            None if !rest.is_as_wanted() => {
-                let keys: Vec<Key> = rest.truth.iter().map(|truth| truth.now).collect();
-                let what = format!(
-                    "a fair drain ends in {} while the keys are {keys:?}",
-                    rest.policy.lifecycle.slug()
-                );
-                Some(("I3", what))
-            }
-            None => None,
-        };
-        if let Some((invariant, what)) = violation {
+        if let Some((invariant, what)) = state.wrong_at_rest(mind) {
             found.violation = Some((invariant, what, story(&way, place)));
             return found;
         }
-        if found.states >= bounds.states {
+        if found.states >= most {
             return found;
         }
         for (label, next) in state.next(mind) {
             found.transitions += 1;
-            if let Some((invariant, what)) = next.wrong.clone() {
+            if let Some((invariant, what)) = next.wrong() {
                 let mut steps = story(&way, place);
                 steps.push(label);
                 found.violation = Some((invariant, what, steps));
@@ -799,6 +833,25 @@ pub mod twins {
                 other => other.clone(),
             };
             decide_instance(instance, &event, &builders::by_claviger(), now)
+        }
+    }
+
+    /// I7: what one organisation's decision wants done is addressed to the other.
+    pub struct WrongAddress;
+
+    impl Mind for WrongAddress {
+        fn decide(
+            &self,
+            policy: &EncryptionPolicy,
+            event: &PolicyEvent,
+            origin: &Origin,
+            now: Timestamp,
+        ) -> Result<Decision, Refusal> {
+            let mut decision = decide(&builders::rules(), policy, event, origin, now)?;
+            for row in &mut decision.outbox {
+                row.organisation = builders::parsed("globex");
+            }
+            Ok(decision)
         }
     }
 

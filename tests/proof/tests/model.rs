@@ -1,6 +1,6 @@
 //! The exhaustive check, bounded; `cargo run -p claviger-proof -- model --deep` goes further.
 
-use claviger_proof::model::{Bounds, Mind, Production, explore, twins};
+use claviger_proof::model::{Bounds, Found, Mind, Production, explore, explore_pair, twins};
 
 const ONE: Bounds = Bounds { regions: 1, changes: 2, faults: 1, ticks: 2, states: 6_000 };
 const TWO: Bounds = Bounds { regions: 2, changes: 3, faults: 1, ticks: 1, states: 6_000 };
@@ -16,8 +16,17 @@ fn i1_to_i5_hold_in_every_state_and_a_fair_drain_ends_as_the_keys_say() {
     println!("proof model states={states} violations=0");
 }
 
+#[test]
+fn i7_two_organisations_side_by_side_keep_every_invariant() {
+    let found = explore_pair(&Production, Bounds { states: 4_000, ..ONE });
+    assert!(found.violation.is_none(), "{:#?}", found.violation);
+}
+
 fn caught(invariant: &str, mind: &dyn Mind, bounds: Bounds) {
-    let found = explore(mind, Bounds { states: 200_000, ..bounds });
+    is_found(invariant, &explore(mind, Bounds { states: 200_000, ..bounds }));
+}
+
+fn is_found(invariant: &str, found: &Found) {
     let broken = found.violation.as_ref().map(|(invariant, _, _)| *invariant);
     println!("proof twin invariant={invariant} caught={}", broken == Some(invariant));
     assert_eq!(broken, Some(invariant), "{:#?}", found.violation);
@@ -47,4 +56,9 @@ fn i4_an_order_that_is_applied_whatever_its_epoch_is_found() {
 #[test]
 fn i5_a_request_that_anybody_may_make_is_found() {
     caught("I5", &twins::AnybodyAsks, Bounds { changes: 2, faults: 0, ticks: 1, ..ONE });
+}
+
+#[test]
+fn i7_an_effect_that_is_addressed_to_another_organisation_is_found() {
+    is_found("I7", &explore_pair(&twins::WrongAddress, Bounds { changes: 1, faults: 0, ..ONE }));
 }

@@ -2,7 +2,8 @@
 //! altered. None may panic, take for ever, or give a value that does not come back as itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::path::Path;
+mod corpus;
+
 use std::sync::LazyLock;
 
 use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
@@ -21,65 +22,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use corpus::{CORPUS, cases, nearly};
+
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::shipped().unwrap());
-
-/// The sample events, and the bodies and details inside them.
-static CORPUS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events");
-    let mut found = Vec::new();
-    for folder in std::fs::read_dir(root).unwrap() {
-        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-            inner(&serde_json::from_str(&text).unwrap(), &mut found);
-            found.push(text);
-        }
-    }
-    assert!(found.len() > 50);
-    found
-});
-
-/// Objects inside a sample, and texts that hold JSON.
-fn inner(value: &Value, found: &mut Vec<String>) {
-    match value {
-        Value::Object(fields) => {
-            found.push(value.to_string());
-            fields.values().for_each(|value| inner(value, found));
-        }
-        Value::Array(items) => items.iter().for_each(|value| inner(value, found)),
-        Value::String(text) if text.starts_with('{') => {
-            if let Ok(value) = serde_json::from_str(text) {
-                inner(&value, found);
-            }
-        }
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-/// A sample with some of its bytes altered, doubled, cut or taken from another.
-fn nearly(corpus: &'static [String]) -> impl Strategy<Value = String> {
-    let change = (any::<prop::sample::Index>(), 0_u8..5, any::<char>(), any::<prop::sample::Index>());
-    (any::<prop::sample::Index>(), prop::collection::vec(change, 0..6), any::<prop::sample::Index>())
-        .prop_map(move |(sample, changes, other)| {
-            let mut text: Vec<char> = sample.get(corpus).chars().collect();
-            let other: Vec<char> = other.get(corpus).chars().collect();
-            for (place, kind, letter, end) in changes {
-                if text.is_empty() {
-                    break;
-                }
-                let place = place.index(text.len());
-                match kind {
-                    0 => text[place] = letter,
-                    1 => text.insert(place, letter),
-                    2 => text.truncate(place),
-                    3 => {
-                        text.remove(place);
-                    }
-                    _ => text.splice(place.., other[end.index(other.len())..].iter().copied()).for_each(drop),
-                }
-            }
-            text.into_iter().collect()
-        })
-}
 
 /// What can be read comes back as itself.
 fn comes_back<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(text: &str) {
@@ -161,7 +106,7 @@ static CATALOGUES: LazyLock<Vec<String>> =
     LazyLock::new(|| vec![include_str!("../../../shared/domain/catalogue.toml").to_owned()]);
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(1_500), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn messages_and_bodies_are_read_or_refused(text in nearly(&CORPUS)) {
@@ -206,7 +151,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(200), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_catalogue_is_right_or_refused(text in nearly(&CATALOGUES)) {

@@ -39,6 +39,18 @@ class People:
         answer = self.of(customer, "GET", "app-instances?limit=50")
         return answer.json["items"] if answer.status == 200 else []
 
+    def audit(self, customer: Customer, by: str = "") -> str:
+        """The whole audit log, one fact a line: every page of it."""
+        path, lines = "audit?limit=200", ""
+        while path:
+            answer = self.of(customer, "GET", path, by=by)
+            if answer.status != 200:
+                raise AssertionError(f"no audit log: {answer}")
+            lines += answer.body.decode()
+            link = answer.headers.get("link", "")
+            path = "audit?" + link.split("?", 1)[1].split(">", 1)[0] if 'rel="next"' in link else ""
+        return lines
+
     def approve_all(self, support: str = "support-1") -> int:
         """A support agent approves what waits; how many were approved."""
         approved = 0

@@ -83,7 +83,12 @@ def check_ports() -> None:
 def check_tools() -> None:
     if shutil.which("strip") is None:
         raise Trouble("`strip` is missing", "install a C compiler with its binutils (Debian: apt-get install gcc)")
-    wanted = ["claviger-customer-cloud", "claviger-notes", *(f"claviger-{name}" for name in settings.FUNCTIONS)]
+    wanted = [
+        "claviger-customer-cloud",
+        "claviger-notes",
+        "proof",
+        *(f"claviger-{name}" for name in settings.FUNCTIONS),
+    ]
     missing = [name for name in wanted if not (settings.BINARIES / name).is_file()]
     if missing:
         raise Trouble(f"not built yet: {', '.join(missing)}", "`make build`")

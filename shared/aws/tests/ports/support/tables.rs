@@ -1,6 +1,7 @@
-//! Our tables in an embedded DynamoDB.
+//! Our tables in an embedded DynamoDB, or in the one that `CLAVIGER_TEST_DYNAMODB` names.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
@@ -19,13 +20,22 @@ pub const COPIES: u16 = 3;
 pub struct World {
     pub store: DynamoStore,
     pub client: Client,
-    server: JoinHandle<()>,
+    server: Option<JoinHandle<()>>,
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.server.abort();
+        if let Some(server) = &self.server {
+            server.abort();
+        }
     }
+}
+
+/// An account of its own for each world, so that the tables are empty in a DynamoDB that goes on.
+fn new_account() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{:07}{:05}", std::process::id() % 10_000_000, count % 100_000)
 }
 
 fn attribute(name: &str) -> AttributeDefinition {
@@ -66,10 +76,14 @@ async fn create(client: &Client, name: &str, hash: &str, range: &str, due: bool)
 impl World {
     /// Empty tables.
     pub async fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(dynoxide::server::serve_on(listener, Database::memory().unwrap()));
-        let client = Client::new(&super::sdk_config(&endpoint));
+        let (client, server) = if let Ok(endpoint) = std::env::var("CLAVIGER_TEST_DYNAMODB") {
+            (Client::new(&super::sdk_config_as(&new_account(), &endpoint)), None)
+        } else {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = format!("http://{}", listener.local_addr().unwrap());
+            let server = tokio::spawn(dynoxide::server::serve_on(listener, Database::memory().unwrap()));
+            (Client::new(&super::sdk_config(&endpoint)), Some(server))
+        };
         create(&client, "control", "pk", "sk", true).await;
         create(&client, "registry", "pk", "sk", false).await;
         create(&client, "fence", "copy", "item", false).await;

@@ -1,0 +1,151 @@
+//! What the functions meet from outside, fed with what is nearly right: events of customers' accounts, requests to the
+//! broker, bearer tokens. Each gives an answer of its closed list; none panics, and nothing secret is in an answer.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+
+mod corpus;
+
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use claviger_app::hand_out_data_key::{HandOutDataKey, UnwrappedKeys};
+use claviger_app::probe_keys::ProbeKeys;
+use claviger_app::prove_policies::ProvePolicies;
+use claviger_domain::values::AccountId;
+use claviger_key_broker::KeyBroker;
+use claviger_key_events::{Heard, KeyEvent};
+use claviger_lambda::auth::{AuthError, Authenticator, IssuerKeys, TokenVerifier};
+use claviger_testkit::{FakeClock, FakeKeys, MemoryWorld, SequentialIds, builders};
+use jsonwebtoken::jwk::JwkSet;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use corpus::{cases, nearly};
+
+fn samples(of: &str) -> Vec<String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events").join(of);
+    let files = std::fs::read_dir(folder).unwrap();
+    let texts: Vec<String> =
+        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    assert!(!texts.is_empty());
+    texts
+}
+
+static KEY_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| samples("key-events"));
+
+/// The bodies of the broker's samples.
+static BODIES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let body = |text: &String| {
+        let event: Value = serde_json::from_str(text).unwrap();
+        event["body"].as_str().unwrap().to_owned()
+    };
+    samples("key-broker").iter().map(body).collect()
+});
+
+/// A token of the right form, by a key that nobody knows.
+static TOKENS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let key = jsonwebtoken::EncodingKey::from_secret(b"nobody's");
+    let claims = serde_json::json!({ "sub": "ada", "iss": "https://issuer.example", "aud": "people", "exp": 4_000_000_000_u64 });
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    header.kid = Some("k1".to_owned());
+    let by_secret = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+    let (_, rest) = by_secret.split_once('.').unwrap();
+    // {"alg":"none","kid":"k1"} and {"alg":"RS256","kid":"k1"}
+    let none = format!("eyJhbGciOiJub25lIiwia2lkIjoiazEifQ.{rest}");
+    let rs256 = format!("eyJhbGciOiJSUzI1NiIsImtpZCI6ImsxIn0.{rest}");
+    vec![by_secret, none, rs256]
+});
+
+struct NoKeys;
+
+#[async_trait]
+impl IssuerKeys for NoKeys {
+    async fn fetch(&self) -> Result<JwkSet, String> {
+        Ok(JwkSet { keys: Vec::new() })
+    }
+}
+
+static VERIFIER: LazyLock<TokenVerifier> =
+    LazyLock::new(|| TokenVerifier::with_keys("https://issuer.example", "people", Arc::new(NoKeys)));
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// What the broker answers to a body, with the role of an app.
+fn asked(path: &str, body: &str) -> (u16, String) {
+    let (world, keys, ids, cache) =
+        (MemoryWorld::new(), FakeKeys::new(), SequentialIds::default(), UnwrappedKeys::new());
+    let clock = FakeClock::at("2026-11-22T09:00:00Z");
+    let settings = builders::settings();
+    let home = builders::parsed("eu-central-1");
+    let broker = KeyBroker {
+        hand_out: HandOutDataKey {
+            policies: &world,
+            instances: &world,
+            registry: &world,
+            keys: &keys,
+            hints: &world,
+            cache: &cache,
+            lifetime: jiff::SignedDuration::from_mins(5),
+            home: &home,
+            ids: &ids,
+            clock: &clock,
+            settings,
+        },
+        prove: ProvePolicies {
+            policies: &world,
+            proofs: &world,
+            probe: ProbeKeys { keys: &keys, controls: &keys, clock: &clock },
+            clock: &clock,
+            settings,
+        },
+    };
+    let mut event: Value = serde_json::from_str(&samples("key-broker")[0]).unwrap();
+    event["rawPath"] = Value::from(path);
+    event["body"] = Value::from(body);
+    let request = lambda_http::request::from_str(&event.to_string()).unwrap();
+    let answer = runtime().block_on(broker.handle(request));
+    (answer.status().as_u16(), answer.into_body())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(1_500), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn r9_an_event_becomes_a_hint_of_an_account_or_is_ignored(text in nearly(&KEY_EVENTS)) {
+        if let Ok(event) = serde_json::from_str::<KeyEvent>(&text)
+            && let Heard::Hint { slug, account } = event.heard()
+        {
+            prop_assert!(!slug.is_empty());
+            prop_assert!(account.as_str().parse::<AccountId>().is_ok());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(400), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn i7_the_broker_refuses_what_it_does_not_know_and_repeats_nothing(text in nearly(&BODIES)) {
+        for path in ["/v1/data-keys", "/v1/proofs"] {
+            let (status, body) = asked(path, &text);
+            prop_assert!([200, 400, 404].contains(&status), "{status}: {body}");
+            if status == 200 {
+                // There is no policy here: nothing can be proven.
+                prop_assert!(!body.contains("\"proven\""), "{body}");
+            } else {
+                let problem: Value = serde_json::from_str(&body).unwrap();
+                prop_assert!(problem["help"].is_string() || problem["errors"].is_array(), "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn e3_a_token_that_nobody_signed_is_nobody(token in nearly(&TOKENS)) {
+        let refused = runtime().block_on(VERIFIER.caller(&token)).unwrap_err();
+        let is_refused = matches!(refused, AuthError::Refused { .. });
+        prop_assert!(is_refused, "{refused}");
+        let signature = token.rsplit('.').next().filter(|part| part.len() > 8);
+        prop_assert!(signature.is_none_or(|part| !refused.to_string().contains(part)), "it repeats the token");
+    }
+}
