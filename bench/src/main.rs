@@ -13,7 +13,7 @@ mod measure;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use claviger_envelope::testing::TestCloud;
 use claviger_envelope::{Context, Envelope};
-use measure::{median, medians, pin, ratio};
+use measure::{RUNS, Run, median, pin};
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -97,36 +97,42 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
         let mut turned = [&plain[..], &[0; 16]].concat();
         let (mut out, mut other, mut back) = (Vec::new(), Vec::new(), Vec::new());
         acme.try_encrypt_into(&NOTE, &plain, &mut out)?;
-        let [limit_seal, seal_and_open, ours_seal, ours_open, fresh_seal, fresh_open] = medians([
-            &mut || {
-                black_box(
-                    key.seal_in_place_separate_tag(nonce(), Aad::from(&aad), black_box(&mut buffer)).is_ok(),
-                );
-            },
-            // Opening in place leaves nothing to open again, so it is sealed each time, and that is taken off.
-            &mut || {
-                let (body, end) = turned.split_at_mut(size);
-                if let Ok(tag) = key.seal_in_place_separate_tag(nonce(), Aad::from(&aad), black_box(body)) {
-                    end.copy_from_slice(tag.as_ref());
-                }
-                black_box(key.open_in_place(nonce(), Aad::from(&aad), black_box(&mut turned)).is_ok());
-            },
-            &mut || {
-                black_box(acme.try_encrypt_into(&NOTE, black_box(&plain), &mut other).is_ok());
-            },
-            &mut || {
-                black_box(acme.try_decrypt_into(&NOTE, black_box(&out), &mut back).is_ok());
-            },
-            &mut || {
-                black_box(acme.try_encrypt(&NOTE, black_box(&plain)).is_ok());
-            },
-            &mut || {
-                black_box(acme.try_decrypt(&NOTE, black_box(&out)).is_ok());
-            },
-        ]);
-        let mut limit_open = seal_and_open;
-        for (open, seal) in limit_open.iter_mut().zip(limit_seal) {
-            *open -= seal;
+        let mut runs = Vec::new();
+        for _ in 0..RUNS {
+            let run = Run::new(&mut [
+                &mut || {
+                    black_box(
+                        key.seal_in_place_separate_tag(nonce(), Aad::from(&aad), black_box(&mut buffer))
+                            .is_ok(),
+                    );
+                },
+                // Opening in place leaves nothing to open again, so it is sealed each time, and that is taken off.
+                &mut || {
+                    let (body, end) = turned.split_at_mut(size);
+                    if let Ok(tag) = key.seal_in_place_separate_tag(nonce(), Aad::from(&aad), black_box(body))
+                    {
+                        end.copy_from_slice(tag.as_ref());
+                    }
+                    black_box(key.open_in_place(nonce(), Aad::from(&aad), black_box(&mut turned)).is_ok());
+                },
+                &mut || {
+                    black_box(acme.try_encrypt_into(&NOTE, black_box(&plain), &mut other).is_ok());
+                },
+                &mut || {
+                    black_box(acme.try_decrypt_into(&NOTE, black_box(&out), &mut back).is_ok());
+                },
+                &mut || {
+                    black_box(acme.try_encrypt(&NOTE, black_box(&plain)).is_ok());
+                },
+                &mut || {
+                    black_box(acme.try_decrypt(&NOTE, black_box(&out)).is_ok());
+                },
+            ]);
+            #[cfg(feature = "peers")]
+            let esdk = runtime.block_on(peer.run(&plain))?;
+            #[cfg(not(feature = "peers"))]
+            let esdk = [f64::NAN; 2];
+            runs.push((run, esdk));
         }
         let allocs_seal = allocations::of(|| drop(acme.try_encrypt(&NOTE, &plain)));
         let allocs_open = allocations::of(|| drop(acme.try_decrypt(&NOTE, &out)));
@@ -134,22 +140,30 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
         assert_eq!(back, plain);
         assert_eq!(acme.try_decrypt(&NOTE, &other)?, plain);
         let calls = client.metrics().broker_calls - calls;
+        assert_eq!(calls, 0, "a hit makes no call");
 
-        #[cfg(feature = "peers")]
-        let (peer_seal, peer_open) = runtime.block_on(peer.measure(&plain))?;
-        #[cfg(not(feature = "peers"))]
-        let (peer_seal, peer_open) = (f64::NAN, f64::NAN);
-        for (what, ours, fresh, limit, peer, allocs) in [
-            ("encrypt", ours_seal, fresh_seal, limit_seal, peer_seal, allocs_seal),
-            ("decrypt", ours_open, fresh_open, limit_open, peer_open, allocs_open),
-        ] {
-            let ns = median(&mut ours.clone());
+        type Round = [f64; 6];
+        type Of = fn(&Round) -> f64;
+        let seal_limit: Of = |[seal, ..]| *seal;
+        let open_limit: Of = |[seal, both, ..]| both - seal;
+        for (what, limit, ours, fresh, peer, allocs) in
+            [("encrypt", seal_limit, 2, 4, 0, allocs_seal), ("decrypt", open_limit, 3, 5, 1, allocs_open)]
+        {
+            let of = |value: &dyn Fn(&Run<6>, &[f64; 2]) -> f64| {
+                median(runs.iter().map(|(run, esdk)| value(run, esdk)).collect())
+            };
+            let over_limit = |index: usize| of(&|run, _| run.median(|round| round[index] / limit(round)));
             println!(
-                "bench envelope.{what} size={size} over_limit={:.2} esdk_over_ours={:.0} allocs={allocs} ns={ns:.0} limit_ns={:.0} esdk_ns={peer:.0} fresh_buffer_over_limit={:.2} calls={calls}",
-                ratio(&ours, &limit),
-                peer / ns,
-                median(&mut limit.clone()),
-                ratio(&fresh, &limit),
+                "bench envelope.{what} size={size} over_limit={:.2} esdk_over_ours={:.0} allocs={allocs}",
+                over_limit(ours),
+                of(&|run, esdk| esdk[peer] / run.median(|round| round[ours])),
+            );
+            println!(
+                "bench envelope.{what}-detail size={size} ns={:.0} limit_ns={:.0} esdk_ns={:.0} fresh_buffer_over_limit={:.2} calls={calls}",
+                of(&|run, _| run.median(|round| round[ours])),
+                of(&|run, _| run.median(limit)),
+                of(&|_, esdk| esdk[peer]),
+                over_limit(fresh),
             );
         }
     }
@@ -189,15 +203,15 @@ fn threads(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
                 }
             })
         };
-        let (mut scaling, mut limit_scaling) = ([0.0; 5], [0.0; 5]);
-        for run in 0..5 {
-            scaling[run] = ours(2) / ours(1);
-            limit_scaling[run] = limit(2) / limit(1);
+        let (mut scaling, mut limit_scaling) = (Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            scaling.push(ours(2) / ours(1));
+            limit_scaling.push(limit(2) / limit(1));
         }
+        println!("bench envelope.threads tenants={tenants} size={size} scaling={:.2}", median(scaling));
         println!(
-            "bench envelope.threads tenants={tenants} size={size} scaling={:.2} limit_scaling={:.2}",
-            median(&mut scaling),
-            median(&mut limit_scaling),
+            "bench envelope.threads-detail tenants={tenants} size={size} limit_scaling={:.2}",
+            median(limit_scaling)
         );
     }
     Ok(())
@@ -275,9 +289,7 @@ fn single_flight(runtime: &tokio::runtime::Runtime) -> Result<()> {
         Ok::<_, Box<dyn Error>>(())
     })?;
     let metrics = client.metrics();
-    println!(
-        "bench envelope.singleflight touches=1000 kms_calls={} broker_calls={}",
-        metrics.kms_calls, metrics.broker_calls
-    );
+    println!("bench envelope.singleflight touches=1000 kms_calls={}", metrics.kms_calls);
+    println!("bench envelope.singleflight-detail broker_calls={}", metrics.broker_calls);
     Ok(())
 }

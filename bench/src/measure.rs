@@ -2,54 +2,49 @@
 
 use std::time::Instant;
 
-const RUNS: usize = 5;
+pub const RUNS: usize = 5;
 const ROUNDS: usize = 41;
 /// How long one thing is repeated before the next one has its turn.
 const SLICE_NANOS: f64 = 40_000.0;
 
-/// Medians of five runs. Within a run all things take turns in short slices and the median slice counts, so that
-/// whatever else the machine does meets all of them alike.
-pub fn medians<const N: usize>(mut things: [&mut dyn FnMut(); N]) -> [[f64; RUNS]; N] {
-    let calls = things.each_mut().map(|thing| {
-        let began = Instant::now();
-        for _ in 0..20 {
-            thing();
-        }
-        (SLICE_NANOS / (began.elapsed().as_nanos() as f64 / 20.0)).clamp(1.0, 1000.0) as u32
-    });
-    let mut figures = [[0.0; RUNS]; N];
-    for run in 0..RUNS {
-        let mut slices = [[0.0; ROUNDS]; N];
-        for round in 0..ROUNDS {
-            for ((thing, slices), calls) in things.iter_mut().zip(&mut slices).zip(calls) {
+/// One run: all things take turns in short slices, so that whatever else the machine does meets all of them alike.
+pub struct Run<const N: usize> {
+    slices: Vec<[f64; N]>,
+}
+
+impl<const N: usize> Run<N> {
+    pub fn new(things: &mut [&mut dyn FnMut(); N]) -> Self {
+        let calls = things.each_mut().map(|thing| {
+            let began = Instant::now();
+            for _ in 0..20 {
+                thing();
+            }
+            (SLICE_NANOS / (began.elapsed().as_nanos() as f64 / 20.0)).clamp(1.0, 1000.0) as u32
+        });
+        let mut slices = vec![[0.0; N]; ROUNDS];
+        for slice in &mut slices {
+            for ((thing, nanos), calls) in things.iter_mut().zip(slice).zip(calls) {
                 thing();
                 let began = Instant::now();
                 for _ in 0..calls {
                     thing();
                 }
-                slices[round] = began.elapsed().as_nanos() as f64 / f64::from(calls);
+                *nanos = began.elapsed().as_nanos() as f64 / f64::from(calls);
             }
         }
-        for (figures, slices) in figures.iter_mut().zip(&mut slices) {
-            figures[run] = median(slices);
-        }
+        Self { slices }
     }
-    figures
+
+    /// The median over the rounds of what `of` makes of the times of one round.
+    pub fn median(&self, of: impl FnMut(&[f64; N]) -> f64) -> f64 {
+        median(self.slices.iter().map(of).collect())
+    }
 }
 
-/// Sorts `values`, of which there is an odd number, and returns the one in the middle.
-pub fn median(values: &mut [f64]) -> f64 {
+/// The middle of an odd number of values.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// The median of what `ours` takes in units of `limit`, run by run.
-pub fn ratio<const N: usize>(ours: &[f64; N], limit: &[f64; N]) -> f64 {
-    let mut ratios = *ours;
-    for (ours, limit) in ratios.iter_mut().zip(limit) {
-        *ours /= limit;
-    }
-    median(&mut ratios)
 }
 
 /// Keeps the calling thread on one core.

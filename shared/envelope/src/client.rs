@@ -10,7 +10,7 @@ use crate::secret::Vault;
 use crate::source::{DataKey, InstanceName, KeySource, ProofResult, SourceError, Wanted};
 use crate::store::{InstanceIds, InstanceState, KeyEntry, Store, Unusable};
 use crate::times::{Lifetime, REFRESH};
-use crate::{format, random, thread};
+use crate::{random, thread};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -631,13 +631,8 @@ impl Inner {
         let ids = match self.store.ids(instance.number) {
             Some(ids) if Arc::ptr_eq(&ids.policy, &policy) => ids,
             _ => {
-                let mut aad = Vec::with_capacity(96);
-                format::push_ids(&mut aad, &key.organisation_id, &key.instance_id)?;
-                Arc::new(InstanceIds {
-                    policy: policy.clone(),
-                    organisation_id: key.organisation_id.as_str().into(),
-                    aad: aad.into(),
-                })
+                let organisation_id = key.organisation_id.as_str().into();
+                Arc::new(InstanceIds { policy: policy.clone(), organisation_id })
             }
         };
         let entry = KeyEntry::new(
@@ -651,8 +646,7 @@ impl Inner {
             ids,
             self.counters.clone(),
             self.vault.clone(),
-        )
-        .ok_or(EnvelopeError::Internal { what: "the vault is full" })?;
+        )?;
         let entry = Arc::new(entry);
         if let Some(replaced) = self.store.insert(&entry, current) {
             replaced.wipe();

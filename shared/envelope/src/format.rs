@@ -13,6 +13,8 @@ pub(crate) const COMMITMENT_LEN: usize = 32;
 pub(crate) const TAG_LEN: usize = 16;
 /// version, data-key id, generation, nonce, commitment
 pub const HEADER_LEN: usize = 1 + 16 + 4 + NONCE_LEN + COMMITMENT_LEN;
+/// data-key id and generation
+const FIXED_LEN: usize = 16 + 4;
 /// What a record is longer than its plaintext.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 /// The largest plaintext of a single record; larger objects go in chunks.
@@ -35,17 +37,47 @@ impl<'a> Context<'a> {
     }
 }
 
+/// A nonce in its two halves *U* and *V*, each in a block of its own as the derivation wants it. What the
+/// processor put together in small pieces it must wait for when it reads the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nonce {
+    /// 0^32 ‖ U
+    pub(crate) u: [u8; 16],
+    /// V ‖ 0^32
+    pub(crate) v: [u8; 16],
+}
+
+impl Nonce {
+    /// From the block of a record that ends in *U* and the one that begins with *V*.
+    #[inline]
+    fn within(mut u: [u8; 16], mut v: [u8; 16]) -> Self {
+        const LAST: [u8; 16] = [0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255];
+        const FIRST: [u8; 16] = [255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0];
+        for ((u, v), (last, first)) in u.iter_mut().zip(&mut v).zip(LAST.iter().zip(&FIRST)) {
+            *u &= last;
+            *v &= first;
+        }
+        Self { u, v }
+    }
+}
+
 /// The clear part of a record. What it says is only believed once the record was decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub version: u8,
     pub data_key_id: Uuid,
     pub generation: u32,
-    pub(crate) nonce: [u8; NONCE_LEN],
+    pub(crate) nonce: Nonce,
     pub(crate) commitment: [u8; COMMITMENT_LEN],
 }
 
 impl Header {
+    /// To be filled in.
+    pub(crate) const fn empty(version: u8) -> Self {
+        let (data_key_id, nonce) = (Uuid::nil(), Nonce { u: [0; 16], v: [0; 16] });
+        Self { version, data_key_id, generation: 0, nonce, commitment: [0; COMMITMENT_LEN] }
+    }
+
     /// Reads the header of a record or of a stream.
     ///
     /// # Errors
@@ -61,31 +93,38 @@ impl Header {
         let (_, rest) = header.split_at(1);
         let (id, rest) = take::<16>(rest)?;
         let (generation, rest) = take::<4>(rest)?;
-        let (nonce, rest) = take::<NONCE_LEN>(rest)?;
-        let (commitment, _) = take::<COMMITMENT_LEN>(rest)?;
+        let (_, commitment) = take::<NONCE_LEN>(rest)?;
+        let (commitment, _) = take::<COMMITMENT_LEN>(commitment)?;
+        let (_, ends_in_u) = header.split_at(1 + 16);
+        let (u, begins_with_v) = take::<16>(ends_in_u)?;
+        let (v, _) = take::<16>(begins_with_v)?;
         Ok(Self {
             version,
             data_key_id: Uuid::from_bytes(*id),
             generation: u32::from_be_bytes(*generation),
-            nonce: *nonce,
+            nonce: Nonce::within(*u, *v),
             commitment: *commitment,
         })
     }
 
+    /// Makes `out` begin anew with the header.
     #[inline]
-    pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
-        let mut bytes = [0; HEADER_LEN];
-        // Constant ranges of a constant length: no check is left at run time.
+    pub(crate) fn begin(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.resize(HEADER_LEN, 0);
+        let Some(bytes) = out.first_chunk_mut::<HEADER_LEN>() else { return };
+        // Constant ranges of a constant length, straight to where they stay: no check is left at run time.
         let (version, rest) = bytes.split_at_mut(1);
         let (id, rest) = rest.split_at_mut(16);
         let (generation, rest) = rest.split_at_mut(4);
-        let (nonce, commitment) = rest.split_at_mut(NONCE_LEN);
+        let (u, rest) = rest.split_at_mut(NONCE_LEN / 2);
+        let (v, commitment) = rest.split_at_mut(NONCE_LEN / 2);
         version.copy_from_slice(&[self.version]);
         id.copy_from_slice(self.data_key_id.as_bytes());
         generation.copy_from_slice(&self.generation.to_be_bytes());
-        nonce.copy_from_slice(&self.nonce);
+        u.copy_from_slice(self.nonce.u.split_at(4).1);
+        v.copy_from_slice(self.nonce.v.split_at(12).0);
         commitment.copy_from_slice(&self.commitment);
-        bytes
     }
 }
 
@@ -115,42 +154,47 @@ pub fn header_digest(record: &[u8]) -> Result<[u8; 32], EnvelopeError> {
     digest.as_ref().try_into().map_err(|_| EnvelopeError::Internal { what: "digest length" })
 }
 
-/// Appends the part of the associated data that is the same for every record of an app instance.
-pub(crate) fn push_ids(
-    aad: &mut Vec<u8>,
+/// The beginning of the associated data: the same for every record that a data key writes.
+pub(crate) fn aad_of_key(
+    data_key_id: Uuid,
+    generation: u32,
     organisation_id: &str,
     instance_id: &str,
-) -> Result<(), EnvelopeError> {
-    push_part(aad, "organisation id", organisation_id)?;
-    push_part(aad, "instance id", instance_id)
+) -> Result<Box<[u8]>, EnvelopeError> {
+    let mut aad = Vec::with_capacity(1 + FIXED_LEN + 4 + organisation_id.len() + instance_id.len());
+    aad.push(VERSION_RECORD);
+    aad.extend_from_slice(data_key_id.as_bytes());
+    aad.extend_from_slice(&generation.to_be_bytes());
+    push_part(&mut aad, "organisation id", organisation_id)?;
+    push_part(&mut aad, "instance id", instance_id)?;
+    Ok(aad.into())
 }
 
-/// Writes the whole associated data into `aad`, which is cleared first.
+/// Writes the whole associated data of a record into `aad`, which is cleared first.
 #[inline]
 pub(crate) fn write_aad(
     aad: &mut Vec<u8>,
-    version: u8,
-    data_key_id: Uuid,
-    generation: u32,
-    chunk_size: Option<u32>,
-    ids: &[u8],
+    of_key: &[u8],
     context: &Context<'_>,
 ) -> Result<(), EnvelopeError> {
     aad.clear();
-    let mut fixed = [0_u8; 21];
-    let [first, rest @ ..] = &mut fixed;
-    *first = version;
-    if let Some((id, last)) = rest.split_first_chunk_mut::<16>() {
-        id.copy_from_slice(data_key_id.as_bytes());
-        last.copy_from_slice(&generation.to_be_bytes());
-    }
-    aad.extend_from_slice(&fixed);
-    if let Some(size) = chunk_size {
-        aad.extend_from_slice(&size.to_be_bytes());
-    }
-    aad.extend_from_slice(ids);
+    aad.reserve(of_key.len() + 4 + context.data_type.len() + context.record_id.len());
+    aad.extend_from_slice(of_key);
     push_part(aad, "data type", context.data_type)?;
     push_part(aad, "record id", context.record_id)
+}
+
+/// The associated data of every chunk of a stream.
+pub(crate) fn stream_aad(
+    of_key: &[u8],
+    chunk_size: u32,
+    context: &Context<'_>,
+) -> Result<Vec<u8>, EnvelopeError> {
+    let mut aad = Vec::new();
+    write_aad(&mut aad, of_key, context)?;
+    aad.splice(..1, [VERSION_STREAM]);
+    aad.splice(1 + FIXED_LEN..1 + FIXED_LEN, chunk_size.to_be_bytes());
+    Ok(aad)
 }
 
 #[inline]

@@ -7,10 +7,10 @@
 
 use crate::error::EnvelopeError;
 use crate::format::TAG_LEN;
-use crate::memory::keep_out_of_core_dumps;
+use crate::memory::Undumped;
 use crate::secret::{KEY_LEN, MessageKey};
 use aws_lc_sys::{
-    EVP_AEAD_CTX, EVP_AEAD_CTX_cleanup, EVP_AEAD_CTX_init, EVP_AEAD_CTX_open_gather,
+    EVP_AEAD, EVP_AEAD_CTX, EVP_AEAD_CTX_cleanup, EVP_AEAD_CTX_init, EVP_AEAD_CTX_open_gather,
     EVP_AEAD_CTX_seal_scatter, EVP_aead_aes_256_gcm,
 };
 use std::mem::MaybeUninit;
@@ -27,7 +27,8 @@ pub(crate) struct GcmPage {
 
 /// One key, or none. No `Debug`, no `Clone`.
 pub(crate) struct Gcm {
-    page: Box<GcmPage>,
+    page: Undumped<GcmPage>,
+    algorithm: *const EVP_AEAD,
     /// INVARIANT: the context is initialised whenever this is true, and all zeros whenever it is not.
     keyed: bool,
 }
@@ -41,9 +42,11 @@ unsafe impl Sync for Gcm {}
 
 impl Gcm {
     pub(crate) fn new() -> Self {
-        let mut page = Box::new(GcmPage { context: MaybeUninit::zeroed() });
-        keep_out_of_core_dumps(&mut *page);
-        Self { page, keyed: false }
+        let page = Undumped::new(GcmPage { context: MaybeUninit::zeroed() });
+        // SAFETY: a getter of a static without preconditions; the library sets it up once.
+        #[expect(unsafe_code, reason = "every C function is")]
+        let algorithm = unsafe { EVP_aead_aes_256_gcm() };
+        Self { page, algorithm, keyed: false }
     }
 
     #[inline]
@@ -51,14 +54,13 @@ impl Gcm {
         if self.keyed {
             self.wipe();
         }
-        let key = key.bytes();
-        // SAFETY: the context is ours and zeroed, as after `EVP_AEAD_CTX_zero`; the key has the length that is
-        // told.
+        // SAFETY: the context is ours and zeroed, as after `EVP_AEAD_CTX_zero`; the algorithm is a static; `as_ptr`
+        // points to as many bytes as are told.
         #[expect(unsafe_code, reason = "the safe interface has no key in place")]
         let done = unsafe {
             EVP_AEAD_CTX_init(
                 self.page.context.as_mut_ptr(),
-                EVP_aead_aes_256_gcm(),
+                self.algorithm,
                 key.as_ptr(),
                 KEY_LEN,
                 TAG_LEN,

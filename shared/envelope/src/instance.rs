@@ -8,9 +8,13 @@ use crate::client::Inner;
 use crate::clock::Now;
 use crate::error::{EnvelopeError, Unavailable};
 use crate::format::{
-    Context, HEADER_LEN, Header, MAX_RECORD, OVERHEAD, TAG_LEN, VERSION_RECORD, VERSION_STREAM, write_aad,
+    COMMITMENT_LEN, Context, HEADER_LEN, Header, MAX_RECORD, OVERHEAD, TAG_LEN, VERSION_RECORD,
+    VERSION_STREAM, stream_aad, write_aad,
 };
+use crate::gcm::NotAuthentic;
 use crate::metrics::Counters;
+use crate::random::{Moment, Pool};
+use crate::secret::MessageKey;
 use crate::source::{InstanceName, Wanted};
 use crate::store::{InstanceState, KeyEntry, Unusable};
 use crate::stream::{CHUNK_SIZE, StreamDecryptor, StreamEncryptor};
@@ -25,6 +29,9 @@ pub struct Instance {
     pub(crate) client: Arc<Inner>,
     pub(crate) state: Arc<InstanceState>,
 }
+
+/// Bytes that are done long before the kernel's tick moves.
+const BRIEF: usize = 16 * 1024;
 
 const GONE: EnvelopeError = EnvelopeError::Internal { what: "the thread is ending" };
 
@@ -58,7 +65,7 @@ impl Instance {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
-        self.with_key(Wanted::Current { newer_than: None }, || self.try_encrypt_into(context, plaintext, out))
+        self.with_key(Wanted::Current { newer_than: None }, || self.encrypt_now(context, plaintext, out))
             .await
     }
 
@@ -82,9 +89,8 @@ impl Instance {
         record: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
-        let header = Header::parse(record).inspect_err(|error| self.client.counters.refused(error.slug()))?;
-        self.with_key(Wanted::DataKey(header.data_key_id), || self.try_decrypt_into(context, record, out))
-            .await
+        let header = self.counted(Header::parse(record))?;
+        self.with_key(Wanted::DataKey(header.data_key_id), || self.decrypt_now(context, record, out)).await
     }
 
     /// Encrypts with a key that is already in the process; never waits.
@@ -107,9 +113,19 @@ impl Instance {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
-        let result = self.writing(|parts, tick| {
-            seal_record(parts, tick, context, plaintext, out)?;
-            Ok(1)
+        self.counted(self.encrypt_now(context, plaintext, out))
+    }
+
+    fn encrypt_now(
+        &self,
+        context: &Context<'_>,
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EnvelopeError> {
+        let brief = plaintext.len() <= BRIEF;
+        let result = self.operate(Purpose::Write, brief, |mut parts| {
+            seal_record(&mut parts, context, plaintext, out)?;
+            Ok((1, ()))
         });
         result.inspect_err(|_| give_up(out))
     }
@@ -123,17 +139,25 @@ impl Instance {
         records: &[(Context<'_>, &[u8])],
         out: &mut Vec<Vec<u8>>,
     ) -> Result<(), EnvelopeError> {
+        self.counted(self.batch_now(records, out))
+    }
+
+    fn batch_now(
+        &self,
+        records: &[(Context<'_>, &[u8])],
+        out: &mut Vec<Vec<u8>>,
+    ) -> Result<(), EnvelopeError> {
         let before = out.len();
         out.reserve(records.len());
-        let result = self.writing(|parts, tick| {
+        let result = self.operate(Purpose::Write, false, |mut parts| {
             let mut used = 0;
             for (context, plaintext) in records {
                 let mut record = Vec::new();
-                seal_record(parts, tick, context, plaintext, &mut record)?;
+                seal_record(&mut parts, context, plaintext, &mut record)?;
                 out.push(record);
                 used += 1;
             }
-            Ok(used)
+            Ok((used, ()))
         });
         result.inspect_err(|_| out.truncate(before))
     }
@@ -147,8 +171,7 @@ impl Instance {
         records: &[(Context<'_>, &[u8])],
     ) -> Result<Vec<Vec<u8>>, EnvelopeError> {
         let mut out = Vec::new();
-        self.with_key(Wanted::Current { newer_than: None }, || self.try_encrypt_batch(records, &mut out))
-            .await?;
+        self.with_key(Wanted::Current { newer_than: None }, || self.batch_now(records, &mut out)).await?;
         Ok(out)
     }
 
@@ -172,11 +195,19 @@ impl Instance {
         record: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
-        let result = self.reading_record(context, record, out);
-        result.inspect_err(|_| give_up(out))
+        self.counted(self.decrypt_now(context, record, out))
     }
 
-    fn reading_record(
+    fn decrypt_now(
+        &self,
+        context: &Context<'_>,
+        record: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EnvelopeError> {
+        self.open_record(context, record, out).inspect_err(|_| give_up(out))
+    }
+
+    fn open_record(
         &self,
         context: &Context<'_>,
         record: &[u8],
@@ -194,23 +225,16 @@ impl Instance {
         if length > MAX_RECORD {
             return Err(EnvelopeError::TooLarge { bytes: length, most: MAX_RECORD });
         }
-        self.reading(&header, |Parts { entry, aad, cipher, .. }| {
-            let (key, commitment) = entry.key.derive(&header.nonce);
-            if header.generation != entry.entry.generation || !same(&commitment, &header.commitment) {
-                return Err(EnvelopeError::TamperedOrWrongContext);
-            }
-            write_aad(
-                aad,
-                VERSION_RECORD,
-                header.data_key_id,
-                header.generation,
-                None,
-                &entry.entry.ids.aad,
-                context,
-            )?;
+        self.operate(Purpose::Read(&header), length <= BRIEF, |Parts { entry, aad, cipher, .. }| {
+            write_aad(aad, &entry.entry.aad, context)?;
+            let mut key = MessageKey::empty();
+            committed(entry, &header, &mut key)?;
             let cipher = cipher.keyed(&key, &header.nonce)?;
             out.clear();
-            cipher.open(Chunk::Whole, aad, sealed, out).map_err(|_| EnvelopeError::TamperedOrWrongContext)
+            cipher
+                .open(Chunk::Whole, aad, sealed, out)
+                .map_err(|NotAuthentic| EnvelopeError::TamperedOrWrongContext)?;
+            Ok((1, ()))
         })
     }
 
@@ -223,23 +247,14 @@ impl Instance {
     }
 
     fn begin_stream(&self, context: &Context<'_>) -> Result<StreamEncryptor, EnvelopeError> {
-        let mut begun = None;
-        self.writing(|Parts { entry, pool, .. }, tick| {
-            let nonce = pool.nonce(tick.cast_unsigned())?;
-            let (key, commitment) = entry.key.derive(&nonce);
-            let header = Header {
-                version: VERSION_STREAM,
-                data_key_id: entry.entry.data_key_id,
-                generation: entry.entry.generation,
-                nonce,
-                commitment,
-            };
-            let aad = stream_aad(entry, &header, CHUNK_SIZE, context)?;
-            let cipher = MessageCipher::new(&key, &nonce)?;
-            begun = Some(StreamEncryptor::new(self.clone(), entry.entry.clone(), header, aad, cipher));
-            Ok(1)
-        })?;
-        begun.ok_or(EnvelopeError::NotCached)
+        self.operate(Purpose::Write, false, |Parts { entry, pool, moment, .. }| {
+            let mut key = MessageKey::empty();
+            let mut header = Header::empty(VERSION_STREAM);
+            fresh(entry, pool, moment, &mut key, &mut header)?;
+            let aad = stream_aad(&entry.entry.aad, CHUNK_SIZE, context)?;
+            let cipher = MessageCipher::new(&key, &header.nonce)?;
+            Ok((1, StreamEncryptor::new(self.clone(), entry.entry.clone(), header, aad, cipher)))
+        })
     }
 
     /// Begins to read a stream, given its first [`STREAM_HEADER_LEN`](crate::format::STREAM_HEADER_LEN) bytes.
@@ -251,33 +266,27 @@ impl Instance {
         context: &Context<'_>,
         header: &[u8],
     ) -> Result<StreamDecryptor, EnvelopeError> {
-        let parsed = Header::parse(header)?;
-        if parsed.version != VERSION_STREAM {
-            return Err(EnvelopeError::MalformedRecord { why: "it is a single record, not a stream" });
-        }
-        let size = header
-            .get(HEADER_LEN..)
-            .and_then(|rest| rest.first_chunk::<4>())
-            .map(|size| u32::from_be_bytes(*size))
-            .ok_or(EnvelopeError::MalformedRecord { why: "it is shorter than its header" })?;
-        if size == 0 || size as usize > MAX_RECORD {
-            return Err(EnvelopeError::MalformedRecord { why: "its chunk size is out of bounds" });
-        }
+        let (parsed, size) = self.counted(stream_header(header))?;
         self.with_key(Wanted::DataKey(parsed.data_key_id), || {
-            let mut begun = None;
-            self.reading(&parsed, |Parts { entry, .. }| {
-                let (key, commitment) = entry.key.derive(&parsed.nonce);
-                if parsed.generation != entry.entry.generation || !same(&commitment, &parsed.commitment) {
-                    return Err(EnvelopeError::TamperedOrWrongContext);
-                }
-                let aad = stream_aad(entry, &parsed, size, context)?;
+            self.operate(Purpose::Read(&parsed), false, |Parts { entry, .. }| {
+                let mut key = MessageKey::empty();
+                committed(entry, &parsed, &mut key)?;
+                let aad = stream_aad(&entry.entry.aad, size, context)?;
                 let cipher = MessageCipher::new(&key, &parsed.nonce)?;
-                begun = Some(StreamDecryptor::new(self.clone(), entry.entry.clone(), size, aad, cipher));
-                Ok(())
-            })?;
-            begun.ok_or(EnvelopeError::NotCached)
+                Ok((1, StreamDecryptor::new(self.clone(), entry.entry.clone(), size, aad, cipher)))
+            })
         })
         .await
+    }
+
+    /// Counts a refusal. That the key must be fetched first is none.
+    #[inline]
+    fn counted<R>(&self, result: Result<R, EnvelopeError>) -> Result<R, EnvelopeError> {
+        result.inspect_err(|error| {
+            if *error != EnvelopeError::NotCached {
+                self.client.counters.refused(error.slug());
+            }
+        })
     }
 
     /// Runs a synchronous operation, and again after the key was made ready.
@@ -317,83 +326,82 @@ impl Instance {
         Err(error)
     }
 
-    /// Runs `f` with this thread's key to write with. `f` returns how many records it made.
+    /// Runs `f` with this thread's key. `f` returns how many records it made or read, and begins anew if it is
+    /// run again.
+    ///
+    /// Something brief is tried with the clocks as they were read last. It counts if the tick after it still is
+    /// the one of that reading; else it is thrown away, and done again with the clocks read before and after.
     #[inline]
-    fn writing(
+    fn operate<R>(
         &self,
-        f: impl FnOnce(&mut Parts<'_>, i64) -> Result<u32, EnvelopeError>,
-    ) -> Result<(), EnvelopeError> {
+        purpose: Purpose<'_>,
+        brief: bool,
+        mut f: impl FnMut(Parts<'_>) -> Result<(u32, R), EnvelopeError>,
+    ) -> Result<R, EnvelopeError> {
         let client = &*self.client;
         let mut refresh = None;
         let result = with_mine(|cache| {
+            if brief && let Some((now, tick)) = cache.last(client.number) {
+                let tried = self.attempt(cache, purpose, now, &mut f);
+                if let Ok((epoch, index, used, result)) = tried
+                    && client.clock.tick() == tick
+                    && self.recheck(cache, index, epoch, now).is_ok()
+                {
+                    refresh = cache.count(index, used, now);
+                    return Ok(result);
+                }
+            }
             let (now, tick) = cache.now(client.number, &client.clock);
-            if !client.lease.fresh(now) {
-                return Err(EnvelopeError::unavailable(Unavailable::Lease));
-            }
-            let epoch = client.lease.epoch();
-            let index = self.writer(cache, epoch, now)?;
-            let mut parts = cache.parts(index).ok_or(EnvelopeError::NotCached)?;
-            parts.entry.entry.policy.may_write(parts.entry.entry.generation)?;
-            let used = f(&mut parts, tick)?;
-            let entry = parts.entry;
-            self.recheck(&entry.entry, epoch, now, tick)?;
-            entry.count(used);
-            if entry.entry.times.wants_refresh(now) {
-                refresh = Some(entry.entry.clone());
-            }
-            Ok(())
+            let (epoch, index, used, result) = self.attempt(cache, purpose, now, &mut f)?;
+            let after = if client.clock.tick() == tick { now } else { client.clock.now() };
+            self.recheck(cache, index, epoch, after)?;
+            refresh = cache.count(index, used, now);
+            Ok(result)
         })
         .unwrap_or(Err(GONE));
         if let Some(entry) = refresh {
-            client_refresh(self, &entry, true);
+            self.refresh(&entry, purpose);
         }
         result
     }
 
     #[inline]
-    fn reading(
+    fn attempt<R>(
         &self,
-        header: &Header,
-        f: impl FnOnce(&mut Parts<'_>) -> Result<(), EnvelopeError>,
-    ) -> Result<(), EnvelopeError> {
-        let client = &*self.client;
-        let mut refresh = None;
-        let result = with_mine(|cache| {
-            let (now, tick) = cache.now(client.number, &client.clock);
-            if !client.lease.fresh(now) {
-                return Err(EnvelopeError::unavailable(Unavailable::Lease));
-            }
-            let epoch = client.lease.epoch();
-            let index = self.reader(cache, header, epoch, now)?;
-            let mut parts = cache.parts(index).ok_or(EnvelopeError::NotCached)?;
-            f(&mut parts)?;
-            let entry = parts.entry;
-            self.recheck(&entry.entry, epoch, now, tick)?;
-            entry.count(1);
-            if entry.entry.times.wants_refresh(now) {
-                refresh = Some(entry.entry.clone());
-            }
-            Ok(())
-        })
-        .unwrap_or(Err(GONE));
-        if let Some(entry) = refresh {
-            client_refresh(self, &entry, false);
+        cache: &mut ThreadCache,
+        purpose: Purpose<'_>,
+        now: Now,
+        f: &mut impl FnMut(Parts<'_>) -> Result<(u32, R), EnvelopeError>,
+    ) -> Result<(u64, usize, u32, R), EnvelopeError> {
+        let lease = &self.client.lease;
+        if !lease.fresh(now) {
+            return Err(EnvelopeError::unavailable(Unavailable::Lease));
         }
-        result
+        let epoch = lease.epoch();
+        let index = self.find(cache, purpose, epoch, now)?;
+        let parts = cache.parts(index).ok_or(EnvelopeError::NotCached)?;
+        if let Purpose::Write = purpose {
+            parts.entry.entry.policy.may_write(parts.entry.entry.generation)?;
+        }
+        let (used, result) = f(parts)?;
+        Ok((epoch, index, used, result))
     }
 
     /// INVARIANT (I1): nothing leaves without this look, with the clocks as they are at the end.
     #[inline]
-    fn recheck(&self, entry: &KeyEntry, epoch: u64, before: Now, tick: i64) -> Result<(), EnvelopeError> {
-        let client = &*self.client;
-        let now = if client.clock.tick() == tick { before } else { client.clock.now() };
-        if !client.lease.fresh(now) || client.lease.epoch() != epoch {
+    fn recheck(
+        &self,
+        cache: &mut ThreadCache,
+        index: usize,
+        epoch: u64,
+        now: Now,
+    ) -> Result<(), EnvelopeError> {
+        let lease = &self.client.lease;
+        if !lease.fresh(now) || lease.epoch() != epoch {
             return Err(EnvelopeError::unavailable(Unavailable::Lease));
         }
-        entry.usable(epoch, now).map_err(|unusable| match unusable {
-            Unusable::Gone => EnvelopeError::NotCached,
-            Unusable::Refused(error) => error,
-        })
+        let ThreadEntry { entry, .. } = cache.entry(index).ok_or(EnvelopeError::NotCached)?;
+        entry.usable(epoch, now).map_err(Unusable::into_error)
     }
 
     /// As the two looks of a single record, for a chunk of a stream: [`EnvelopeError::NotCached`] if the key
@@ -404,49 +412,33 @@ impl Instance {
         if !client.lease.fresh(now) {
             return Err(EnvelopeError::unavailable(Unavailable::Lease));
         }
-        entry.usable(client.lease.epoch(), now).map_err(|unusable| match unusable {
-            Unusable::Gone => EnvelopeError::NotCached,
-            Unusable::Refused(error) => error,
-        })
+        entry.usable(client.lease.epoch(), now).map_err(Unusable::into_error)
     }
 
     #[inline]
-    fn writer(&self, cache: &mut ThreadCache, epoch: u64, now: Now) -> Result<usize, EnvelopeError> {
-        let number = self.state.number;
-        if let Some(index) = cache.writer(number)
-            && let Some(entry) = cache.entry(index)
-            && !entry.entry.superseded()
-        {
-            match entry.entry.usable(epoch, now) {
-                Ok(()) => return Ok(index),
-                Err(Unusable::Refused(error)) => return Err(error),
-                Err(Unusable::Gone) => {}
-            }
-        }
-        let found = self.client.store.writer(number).filter(|entry| !entry.superseded());
-        self.install(cache, found, epoch, now, true)
-    }
-
-    #[inline]
-    fn reader(
+    fn find(
         &self,
         cache: &mut ThreadCache,
-        header: &Header,
+        purpose: Purpose<'_>,
         epoch: u64,
         now: Now,
     ) -> Result<usize, EnvelopeError> {
         let number = self.state.number;
-        if let Some(index) = cache.reader(number, header.data_key_id)
-            && let Some(entry) = cache.entry(index)
+        let index = match purpose {
+            Purpose::Write => cache.writer(number),
+            Purpose::Read(header) => cache.reader(number, header.data_key_id),
+        };
+        if let Some(index) = index
+            && let Some(ThreadEntry { entry, .. }) = cache.entry(index)
+            && !purpose.passed(entry)
         {
-            match entry.entry.usable(epoch, now) {
+            match entry.usable(epoch, now) {
                 Ok(()) => return Ok(index),
                 Err(Unusable::Refused(error)) => return Err(error),
                 Err(Unusable::Gone) => {}
             }
         }
-        let found = self.client.store.reader(number, header.data_key_id);
-        self.install(cache, found, epoch, now, false)
+        self.install(cache, purpose, epoch, now)
     }
 
     /// The thread lacks a key that the process may have.
@@ -455,42 +447,93 @@ impl Instance {
     fn install(
         &self,
         cache: &mut ThreadCache,
-        found: Option<Arc<KeyEntry>>,
+        purpose: Purpose<'_>,
         epoch: u64,
         now: Now,
-        writer: bool,
     ) -> Result<usize, EnvelopeError> {
-        let Some(entry) = found else {
-            if self.client.store.ids(self.state.number).is_some_and(|ids| ids.policy.closed()) {
+        let (store, number) = (&self.client.store, self.state.number);
+        let found = match purpose {
+            Purpose::Write => store.writer(number),
+            Purpose::Read(header) => store.reader(number, header.data_key_id),
+        };
+        let Some(entry) = found.filter(|entry| !purpose.passed(entry)) else {
+            if store.ids(number).is_some_and(|ids| ids.policy.closed()) {
                 return Err(EnvelopeError::Suspended);
             }
             return Err(EnvelopeError::NotCached);
         };
-        match entry.usable(epoch, now) {
-            Ok(()) => {}
-            Err(Unusable::Gone) => return Err(EnvelopeError::NotCached),
-            Err(Unusable::Refused(error)) => return Err(error),
-        }
-        if writer && entry.uses.load(Ordering::Relaxed) > self.client.config.hard_uses {
-            entry.supersede();
+        entry.usable(epoch, now).map_err(Unusable::into_error)?;
+        let writer = matches!(purpose, Purpose::Write);
+        if writer && self.worn_out(&entry) {
             return Err(EnvelopeError::NotCached);
         }
         cache.install(&entry, writer).ok_or(EnvelopeError::NotCached)
     }
+
+    /// Beyond its hard limit of uses a version is not written with.
+    fn worn_out(&self, entry: &KeyEntry) -> bool {
+        let worn_out = entry.uses.load(Ordering::Relaxed) > self.client.config.hard_uses;
+        if worn_out {
+            entry.supersede();
+        }
+        worn_out
+    }
+
+    #[cold]
+    fn refresh(&self, entry: &Arc<KeyEntry>, purpose: Purpose<'_>) {
+        let writer = matches!(purpose, Purpose::Write);
+        if writer {
+            self.worn_out(entry);
+        }
+        self.client.refresh(&self.state, entry, writer);
+    }
 }
 
-#[cold]
-fn client_refresh(instance: &Instance, entry: &Arc<KeyEntry>, writer: bool) {
-    if writer && entry.uses.load(Ordering::Relaxed) > instance.client.config.hard_uses {
-        entry.supersede();
+/// What a key is looked for.
+#[derive(Clone, Copy)]
+enum Purpose<'a> {
+    Write,
+    Read(&'a Header),
+}
+
+impl Purpose<'_> {
+    /// No longer of use: a newer version is written with.
+    #[inline]
+    fn passed(self, entry: &KeyEntry) -> bool {
+        matches!(self, Self::Write) && entry.superseded()
     }
-    instance.client.refresh(&instance.state, entry, writer);
+}
+
+/// Makes a message key under a nonce of its own, and writes both and their commitment where they stay.
+#[inline]
+fn fresh(
+    entry: &ThreadEntry,
+    pool: &mut Pool,
+    moment: &Moment,
+    key: &mut MessageKey,
+    header: &mut Header,
+) -> Result<(), EnvelopeError> {
+    header.data_key_id = entry.entry.data_key_id;
+    header.generation = entry.entry.generation;
+    pool.nonce(moment, &mut header.nonce)?;
+    entry.key.derive(&header.nonce, key, &mut header.commitment);
+    Ok(())
+}
+
+/// Makes the message key to which a header commits.
+#[inline]
+fn committed(entry: &ThreadEntry, header: &Header, key: &mut MessageKey) -> Result<(), EnvelopeError> {
+    let mut commitment = [0; COMMITMENT_LEN];
+    entry.key.derive(&header.nonce, key, &mut commitment);
+    if header.generation != entry.entry.generation || !same(&commitment, &header.commitment) {
+        return Err(EnvelopeError::TamperedOrWrongContext);
+    }
+    Ok(())
 }
 
 #[inline]
 fn seal_record(
     parts: &mut Parts<'_>,
-    tick: i64,
     context: &Context<'_>,
     plaintext: &[u8],
     out: &mut Vec<u8>,
@@ -498,48 +541,31 @@ fn seal_record(
     if plaintext.len() > MAX_RECORD {
         return Err(EnvelopeError::TooLarge { bytes: plaintext.len(), most: MAX_RECORD });
     }
-    let Parts { entry, pool, aad, cipher } = parts;
-    let nonce = pool.nonce(tick.cast_unsigned())?;
-    let (key, commitment) = entry.key.derive(&nonce);
-    let header = Header {
-        version: VERSION_RECORD,
-        data_key_id: entry.entry.data_key_id,
-        generation: entry.entry.generation,
-        nonce,
-        commitment,
-    };
-    write_aad(
-        aad,
-        VERSION_RECORD,
-        header.data_key_id,
-        header.generation,
-        None,
-        &entry.entry.ids.aad,
-        context,
-    )?;
+    let Parts { entry, pool, aad, cipher, moment } = parts;
+    write_aad(aad, &entry.entry.aad, context)?;
+    let (mut key, mut header) = (MessageKey::empty(), Header::empty(VERSION_RECORD));
+    fresh(entry, pool, moment, &mut key, &mut header)?;
     out.clear();
     out.reserve_exact(plaintext.len() + OVERHEAD);
-    out.extend_from_slice(&header.to_bytes());
-    cipher.keyed(&key, &nonce)?.seal(Chunk::Whole, aad, plaintext, out)
+    header.begin(out);
+    cipher.keyed(&key, &header.nonce)?.seal(Chunk::Whole, aad, plaintext, out)
 }
 
-fn stream_aad(
-    entry: &ThreadEntry,
-    header: &Header,
-    size: u32,
-    context: &Context<'_>,
-) -> Result<Vec<u8>, EnvelopeError> {
-    let mut aad = Vec::new();
-    write_aad(
-        &mut aad,
-        VERSION_STREAM,
-        header.data_key_id,
-        header.generation,
-        Some(size),
-        &entry.entry.ids.aad,
-        context,
-    )?;
-    Ok(aad)
+/// Reads the header of a stream and its chunk size.
+fn stream_header(header: &[u8]) -> Result<(Header, u32), EnvelopeError> {
+    let parsed = Header::parse(header)?;
+    if parsed.version != VERSION_STREAM {
+        return Err(EnvelopeError::MalformedRecord { why: "it is a single record, not a stream" });
+    }
+    let size = header
+        .get(HEADER_LEN..)
+        .and_then(|rest| rest.first_chunk::<4>())
+        .map(|size| u32::from_be_bytes(*size))
+        .ok_or(EnvelopeError::MalformedRecord { why: "it is shorter than its header" })?;
+    if size == 0 || size as usize > MAX_RECORD {
+        return Err(EnvelopeError::MalformedRecord { why: "its chunk size is out of bounds" });
+    }
+    Ok((parsed, size))
 }
 
 /// Leaves nothing behind that might be taken for an answer.

@@ -24,7 +24,8 @@ pub(crate) struct Owned<T> {
 
 // SAFETY: the value is reached through `Owner::with` and `Owned::visit` only. Each announces itself, passes a
 // barrier and then looks at the other's announcement, so never are both in; visitors hold a mutex among them, and
-// there is one `Owner`, which `with` borrows mutably.
+// there is one `Owner`, which `with` borrows mutably. Both lower their announcement with release and look at the
+// other's with acquire, so each sees what the other wrote. `T: Send` is enough: it is handed to and fro, never shared.
 #[expect(unsafe_code, reason = "the protocol of this file is what makes it safe to share")]
 unsafe impl<T: Send> Sync for Owned<T> {}
 
@@ -98,11 +99,11 @@ impl<T> Owned<T> {
         self.wanted.store(true, Ordering::Relaxed);
         let _leave = Leave(&self.wanted);
         fence(Ordering::SeqCst);
-        // INVARIANT: nobody goes in without the barrier. A forked child may have to register again.
-        while self.asymmetric && membarrier(MembarrierCommand::PrivateExpedited).is_err() {
-            if membarrier(MembarrierCommand::RegisterPrivateExpedited).is_err() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        // INVARIANT: nobody goes in without the barrier. Where the kernel offered it when the owner began, a forked
+        // child may have to register again, and a filter of system calls that came later leaves the slow form at
+        // best; with none at all the wipe waits, and with it the poll and so the lease (I1).
+        while self.asymmetric && !expedited_barrier() && membarrier(MembarrierCommand::Global).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
         }
         let mut looks = 0_u32;
         while self.busy.load(Ordering::Acquire) {
@@ -114,6 +115,12 @@ impl<T> Owned<T> {
         #[expect(unsafe_code, reason = "the one place where a visitor reaches the value")]
         f(unsafe { &mut *self.value.get() })
     }
+}
+
+/// Has every running thread of this process pass a barrier.
+fn expedited_barrier() -> bool {
+    let barrier = || membarrier(MembarrierCommand::PrivateExpedited).is_ok();
+    barrier() || (membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok() && barrier())
 }
 
 #[cfg(test)]

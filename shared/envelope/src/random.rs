@@ -1,12 +1,12 @@
-//! Pooled randomness: one call to the generator for about 170 nonces, owned by one thread.
+//! Pooled randomness: one call to the generator for 127 nonces, owned by one thread.
 //!
-//! The same pool must never serve twice: a forked child finds it empty (`MADV_WIPEONFORK`), and after a thaw or
-//! a clock jump `RESEED` is raised, which empties every pool. A clone that no clock can notice still differs by
-//! the wall clock that is mixed into each nonce.
+//! The same pool must never serve twice: a forked child finds it empty (`MADV_WIPEONFORK`; where the kernel does
+//! not offer that, nothing is pooled), and after a thaw or a clock jump `RESEED` is raised, which empties every
+//! pool. A clone that no clock can notice still differs by the wall clock that is mixed into each nonce.
 
 use crate::error::EnvelopeError;
-use crate::format::NONCE_LEN;
-use crate::memory::{RandomPage, wipe_on_fork};
+use crate::format::Nonce;
+use crate::memory::{SLOTS, WipedOnFork};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static RESEED: AtomicU64 = AtomicU64::new(1);
@@ -17,36 +17,69 @@ pub(crate) fn reseed_all() {
 }
 
 pub(crate) struct Pool {
-    page: Box<RandomPage>,
+    page: WipedOnFork,
+    /// How many nonces may be drawn at once: one if a forked child would find them too.
+    most: usize,
 }
 
 impl Pool {
     pub(crate) fn new() -> Self {
-        let mut page = Box::new(RandomPage { left: 0, epoch: 0, bytes: [0; 4096 - 16] });
-        wipe_on_fork(&mut page);
-        Self { page }
+        let page = WipedOnFork::new();
+        let most = if page.wiped() { SLOTS } else { 1 };
+        Self { page, most }
     }
 
     #[inline]
-    pub(crate) fn nonce(&mut self, wall_nanos: u64) -> Result<[u8; NONCE_LEN], EnvelopeError> {
+    pub(crate) fn nonce(&mut self, moment: &Moment, nonce: &mut Nonce) -> Result<(), EnvelopeError> {
         let epoch = RESEED.load(Ordering::Acquire);
+        if self.page.left == 0 || self.page.epoch != epoch {
+            self.fill(epoch)?;
+        }
         let page = &mut *self.page;
-        if page.left < NONCE_LEN || page.epoch != epoch {
-            aws_lc_rs::rand::fill(&mut page.bytes)
-                .map_err(|_| EnvelopeError::Internal { what: "no randomness" })?;
-            page.left = page.bytes.len();
-            page.epoch = epoch;
+        let bounds = EnvelopeError::Internal { what: "pool bounds" };
+        page.left = page.left.checked_sub(1).ok_or_else(|| bounds.clone())?;
+        take(page.slots.get_mut(page.left).ok_or(bounds)?, moment, nonce);
+        Ok(())
+    }
+
+    #[cold]
+    fn fill(&mut self, epoch: u64) -> Result<(), EnvelopeError> {
+        let page = &mut *self.page;
+        page.left = 0;
+        let slots = page.slots.get_mut(..self.most).unwrap_or_default();
+        aws_lc_rs::rand::fill(slots.as_flattened_mut().as_flattened_mut())
+            .map_err(|_| EnvelopeError::Internal { what: "no randomness" })?;
+        for [u, v] in slots.iter_mut() {
+            u.split_at_mut(4).0.fill(0);
+            v.split_at_mut(12).1.fill(0);
         }
-        let end = page.left;
-        page.left -= NONCE_LEN;
-        let taken = page.bytes.get_mut(page.left..end).and_then(|bytes| bytes.first_chunk_mut::<NONCE_LEN>());
-        let taken = taken.ok_or(EnvelopeError::Internal { what: "pool bounds" })?;
-        let mut nonce = std::mem::replace(taken, [0; NONCE_LEN]);
-        // Independent of the pool, so the nonce stays uniform.
-        if let Some(first) = nonce.first_chunk_mut::<8>() {
-            *first = (u64::from_ne_bytes(*first) ^ wall_nanos).to_ne_bytes();
-        }
-        Ok(nonce)
+        page.left = slots.len();
+        page.epoch = epoch;
+        Ok(())
+    }
+}
+
+/// Moves a nonce out of its place. A call of its own, so that both halves are moved as a whole.
+#[inline(never)]
+fn take(slot: &mut [[u8; 16]; 2], moment: &Moment, nonce: &mut Nonce) {
+    let [u, v] = slot;
+    // Independent of the pool, so the nonce stays uniform.
+    for ((to, from), moment) in nonce.u.iter_mut().zip(&*u).zip(&moment.0) {
+        *to = from ^ moment;
+    }
+    nonce.v = *v;
+    (*u, *v) = ([0; 16], [0; 16]);
+}
+
+/// A moment of the wall clock, where it is mixed into *U*.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment([u8; 16]);
+
+impl Moment {
+    pub(crate) fn at(wall_nanos: i64) -> Self {
+        let mut bytes = [0; 16];
+        bytes.split_at_mut(4).1.split_at_mut(8).0.copy_from_slice(&wall_nanos.to_ne_bytes());
+        Self(bytes)
     }
 }
 
@@ -55,30 +88,86 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
+    fn drawn(pool: &mut Pool, wall_nanos: i64) -> Nonce {
+        let mut nonce = Nonce { u: [0; 16], v: [0; 16] };
+        assert!(pool.nonce(&Moment::at(wall_nanos), &mut nonce).is_ok());
+        nonce
+    }
+
+    fn whole(nonce: Nonce) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.split_at_mut(16).0.copy_from_slice(&nonce.u);
+        bytes.split_at_mut(16).1.copy_from_slice(&nonce.v);
+        bytes
+    }
+
     #[test]
     fn a_pool_never_gives_a_nonce_twice_and_refills_after_a_thaw() {
         let mut pool = Pool::new();
         let mut seen = HashSet::new();
         for round in 0..2_000_u64 {
-            let Ok(nonce) = pool.nonce(0) else { unreachable!("randomness") };
-            assert!(seen.insert(nonce));
+            assert!(seen.insert(whole(drawn(&mut pool, 0))));
             if round % 300 == 0 {
-                let left = pool.page.left;
                 reseed_all();
-                assert!(pool.nonce(0).is_ok_and(|nonce| seen.insert(nonce)));
-                assert!(pool.page.left > left || left == pool.page.bytes.len() - NONCE_LEN);
+                assert!(seen.insert(whole(drawn(&mut pool, 0))));
+                assert_eq!(pool.page.left, pool.most - 1, "it was drawn anew");
             }
         }
     }
 
     #[test]
+    fn all_192_bits_of_a_nonce_vary_and_its_padding_does_not() {
+        let mut pool = Pool::new();
+        let (mut ones, mut zeros) = ([0; 32], [0; 32]);
+        for round in 0..400 {
+            for ((ones, zeros), byte) in ones.iter_mut().zip(&mut zeros).zip(whole(drawn(&mut pool, round))) {
+                *ones |= byte;
+                *zeros |= !byte;
+            }
+        }
+        let mut both = [0_u8; 32];
+        both.split_at_mut(4).1.split_at_mut(24).0.fill(255);
+        assert_eq!(ones, both);
+        assert_eq!(zeros.map(|byte| byte == 255), [true; 32]);
+    }
+
+    #[test]
+    fn where_a_forked_child_would_find_them_no_nonces_are_kept() {
+        let mut pool = Pool { most: 1, ..Pool::new() };
+        assert_ne!(drawn(&mut pool, 0), drawn(&mut pool, 0));
+        assert_eq!(pool.page.left, 0);
+    }
+
+    #[test]
+    fn a_forked_child_finds_the_pool_empty() {
+        use std::os::unix::process::CommandExt;
+        let mut pool = Pool::new();
+        drawn(&mut pool, 0);
+        let left = pool.page.left;
+        let page = std::ptr::from_ref(&*pool.page).addr();
+        let mut command = std::process::Command::new("true");
+        // SAFETY: the child reads one integer of its own copy of a page that outlives it, allocates nothing and
+        // takes no lock.
+        #[expect(unsafe_code, reason = "a fork is what is to be tested")]
+        unsafe {
+            command.pre_exec(move || {
+                let left = *std::ptr::with_exposed_provenance::<usize>(page);
+                if left == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(left as i32)) }
+            });
+        }
+        let child = command.status();
+        assert_eq!(child.is_ok(), pool.most > 1 || left == 0, "{child:?}");
+        assert_eq!(pool.page.left, left, "the parent keeps its own");
+    }
+
+    #[test]
     fn two_clones_of_one_pool_differ_by_the_clock() {
         let mut pool = Pool::new();
-        let Ok(_) = pool.nonce(0) else { unreachable!("randomness") };
+        drawn(&mut pool, 0);
         let mut clone = Pool::new();
         clone.page.left = pool.page.left;
         clone.page.epoch = pool.page.epoch;
-        clone.page.bytes = pool.page.bytes;
-        assert_ne!(pool.nonce(1).ok(), clone.nonce(2).ok());
+        clone.page.slots = pool.page.slots;
+        assert_ne!(drawn(&mut pool, 1), drawn(&mut clone, 2));
     }
 }

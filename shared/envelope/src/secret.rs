@@ -1,7 +1,7 @@
 //! Keys as types: no `Debug`, no `Clone`, wiped when dropped, on pages that stay out of core dumps.
 
 use crate::error::EnvelopeError;
-use crate::memory::keep_out_of_core_dumps;
+use crate::memory::Undumped;
 use std::sync::{Mutex, PoisonError};
 use zeroize::{Zeroize, optimization_barrier};
 
@@ -15,7 +15,7 @@ pub(crate) struct KeyPage {
 
 /// A data key in the clear. It lives on a page of its own, never moves, and is wiped when dropped.
 pub struct KeyBytes {
-    page: Box<KeyPage>,
+    page: Undumped<KeyPage>,
 }
 
 impl KeyBytes {
@@ -24,8 +24,7 @@ impl KeyBytes {
     /// # Errors
     /// What `fill` returns.
     pub fn fill_with<E>(fill: impl FnOnce(&mut [u8; KEY_LEN]) -> Result<(), E>) -> Result<Self, E> {
-        let mut bytes = Self { page: Box::new(KeyPage { key: [0; KEY_LEN] }) };
-        keep_out_of_core_dumps(&mut *bytes.page);
+        let mut bytes = Self { page: Undumped::new(KeyPage { key: [0; KEY_LEN] }) };
         fill(&mut bytes.page.key)?;
         Ok(bytes)
     }
@@ -73,7 +72,7 @@ pub(crate) struct Vault {
 
 #[derive(Default)]
 struct VaultInner {
-    pages: Vec<Box<VaultPage>>,
+    pages: Vec<Undumped<VaultPage>>,
     free: Vec<u32>,
 }
 
@@ -89,9 +88,7 @@ impl Vault {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.free.is_empty() {
             let first = u32::try_from(inner.pages.len() * KEYS_PER_PAGE).ok()?;
-            let mut page = Box::new(VaultPage { keys: [[0; KEY_LEN]; KEYS_PER_PAGE] });
-            keep_out_of_core_dumps(&mut *page);
-            inner.pages.push(page);
+            inner.pages.push(Undumped::new(VaultPage { keys: [[0; KEY_LEN]; KEYS_PER_PAGE] }));
             let last = first.checked_add(u32::try_from(KEYS_PER_PAGE).ok()?)?;
             inner.free.extend((first..last).rev());
         }
@@ -127,28 +124,31 @@ impl Drop for Vault {
     }
 }
 
-/// A key that was derived for one message. Wiped in one piece when dropped: a volatile write a byte is slow.
-pub(crate) struct MessageKey([u8; KEY_LEN]);
+/// A key that was derived for one message: the first two blocks. Wiped in one piece when dropped: a volatile write
+/// a byte is slow.
+pub(crate) struct MessageKey([aes::Block; 3]);
 
 impl MessageKey {
-    #[inline]
-    pub(crate) fn new(low: &aes::Block, high: &aes::Block) -> Self {
-        let mut key = [0; KEY_LEN];
-        let (first, last) = key.split_at_mut(KEY_LEN / 2);
-        first.copy_from_slice(low);
-        last.copy_from_slice(high);
-        Self(key)
+    pub(crate) fn empty() -> Self {
+        Self(Default::default())
     }
 
-    pub(crate) const fn bytes(&self) -> &[u8; KEY_LEN] {
-        &self.0
+    /// The key's two blocks, and the block from which its commitment is made.
+    pub(crate) const fn blocks(&mut self) -> &mut [aes::Block; 3] {
+        &mut self.0
+    }
+
+    /// Where its `KEY_LEN` bytes begin.
+    pub(crate) const fn as_ptr(&self) -> *const u8 {
+        const { assert!(size_of::<[aes::Block; 3]>() > KEY_LEN && size_of::<aes::Block>() == KEY_LEN / 2) };
+        self.0.as_ptr().cast()
     }
 }
 
 impl Drop for MessageKey {
     #[inline]
     fn drop(&mut self) {
-        self.0 = [0; KEY_LEN];
+        self.0 = Default::default();
         optimization_barrier(&self.0);
     }
 }

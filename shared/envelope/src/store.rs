@@ -3,6 +3,7 @@
 use crate::clock::Now;
 use crate::error::EnvelopeError;
 use crate::fence::PolicyState;
+use crate::format::aad_of_key;
 use crate::metrics::Counters;
 use crate::secret::{KEY_LEN, Vault, VaultSlot};
 use crate::source::InstanceName;
@@ -24,6 +25,8 @@ pub(crate) struct KeyEntry {
     pub(crate) created_at: i64,
     pub(crate) policy: Arc<PolicyState>,
     pub(crate) ids: Arc<InstanceIds>,
+    /// How the associated data of its records begins.
+    pub(crate) aad: Box<[u8]>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) uses: AtomicU64,
     pub(crate) times: Times,
@@ -34,11 +37,10 @@ pub(crate) struct KeyEntry {
     slot: Mutex<Option<VaultSlot>>,
 }
 
-/// What the broker calls an instance, and the associated data that follows from it.
+/// What an instance belongs to.
 pub(crate) struct InstanceIds {
     pub(crate) policy: Arc<PolicyState>,
     pub(crate) organisation_id: Box<str>,
-    pub(crate) aad: Box<[u8]>,
 }
 
 impl KeyEntry {
@@ -54,9 +56,10 @@ impl KeyEntry {
         ids: Arc<InstanceIds>,
         counters: Arc<Counters>,
         vault: Arc<Vault>,
-    ) -> Option<Self> {
-        let slot = vault.put(&key.key)?;
-        Some(Self {
+    ) -> Result<Self, EnvelopeError> {
+        let aad = aad_of_key(key.data_key_id, key.generation, &key.organisation_id, &key.instance_id)?;
+        let slot = vault.put(&key.key).ok_or(EnvelopeError::Internal { what: "the vault is full" })?;
+        Ok(Self {
             data_key_id: key.data_key_id,
             instance_number,
             client,
@@ -67,6 +70,7 @@ impl KeyEntry {
             created_at: key.created_at.unwrap_or(now.wall),
             policy,
             ids,
+            aad,
             counters,
             uses: AtomicU64::new(0),
             times: Times::new(lifetime),
@@ -122,6 +126,15 @@ impl KeyEntry {
 impl Drop for KeyEntry {
     fn drop(&mut self) {
         self.wipe();
+    }
+}
+
+impl Unusable {
+    pub(crate) fn into_error(self) -> EnvelopeError {
+        match self {
+            Self::Gone => EnvelopeError::NotCached,
+            Self::Refused(error) => error,
+        }
     }
 }
 

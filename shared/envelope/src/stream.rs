@@ -41,7 +41,7 @@ impl Permit {
 /// Encrypts a stream. Write [`Self::header`] first, then whatever `update` and `finish` append.
 pub struct StreamEncryptor {
     permit: Permit,
-    header: [u8; STREAM_HEADER_LEN],
+    header: Box<[u8]>,
     aad: Vec<u8>,
     cipher: MessageCipher,
     counter: u32,
@@ -56,16 +56,15 @@ impl StreamEncryptor {
         aad: Vec<u8>,
         cipher: MessageCipher,
     ) -> Self {
-        let mut bytes = [0; STREAM_HEADER_LEN];
-        let (head, size) = bytes.split_at_mut(STREAM_HEADER_LEN - 4);
-        head.copy_from_slice(&header.to_bytes());
-        size.copy_from_slice(&CHUNK_SIZE.to_be_bytes());
+        let mut bytes = Vec::with_capacity(STREAM_HEADER_LEN);
+        header.begin(&mut bytes);
+        bytes.extend_from_slice(&CHUNK_SIZE.to_be_bytes());
         let buffer = Wiped::new(Vec::with_capacity(CHUNK_SIZE as usize));
-        Self { permit: Permit { instance, entry }, header: bytes, aad, cipher, counter: 0, buffer }
+        Self { permit: Permit { instance, entry }, header: bytes.into(), aad, cipher, counter: 0, buffer }
     }
 
     #[must_use]
-    pub const fn header(&self) -> &[u8; STREAM_HEADER_LEN] {
+    pub const fn header(&self) -> &[u8] {
         &self.header
     }
 

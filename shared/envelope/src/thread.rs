@@ -5,9 +5,9 @@
 
 use crate::cipher::{MessageCipher, PreparedKey};
 use crate::clock::{Clock, Now};
-use crate::memory::{keep_out_of_core_dumps, scrub_stack};
+use crate::memory::{Undumped, scrub_stack};
 use crate::owned::{Owned, Owner};
-use crate::random::Pool;
+use crate::random::{Moment, Pool};
 use crate::store::KeyEntry;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -37,7 +37,7 @@ pub(crate) struct ThreadEntry {
 
 impl ThreadEntry {
     #[inline]
-    pub(crate) fn count(&mut self, uses: u32) {
+    fn count(&mut self, uses: u32) {
         self.uses += uses;
         if self.uses >= FLUSH_EVERY {
             self.flush();
@@ -109,7 +109,7 @@ impl ReaderKey {
 }
 
 pub(crate) struct ThreadCache {
-    pages: Vec<Box<EntryPage>>,
+    pages: Vec<Undumped<EntryPage>>,
     free: Vec<usize>,
     /// Key that each instance writes with.
     writers: IdMap<u64, usize>,
@@ -121,7 +121,7 @@ pub(crate) struct ThreadCache {
     pool: Pool,
     aad: Vec<u8>,
     cipher: MessageCipher,
-    read: Option<Reading>,
+    read: Reading,
 }
 
 /// What an operation needs at once.
@@ -131,13 +131,15 @@ pub(crate) struct Parts<'a> {
     /// For the associated data.
     pub(crate) aad: &'a mut Vec<u8>,
     pub(crate) cipher: &'a mut MessageCipher,
+    pub(crate) moment: &'a Moment,
 }
 
-#[derive(Clone, Copy)]
+/// The clocks as a client of this thread read them last.
 struct Reading {
     client: u64,
     tick: i64,
     now: Now,
+    moment: Moment,
 }
 
 impl ThreadCache {
@@ -153,7 +155,7 @@ impl ThreadCache {
             pool: Pool::new(),
             aad: Vec::with_capacity(512),
             cipher: MessageCipher::empty(),
-            read: None,
+            read: Reading { client: 0, tick: 0, now: Now { boot: 0, wall: 0 }, moment: Moment::at(0) },
         }
     }
 
@@ -161,15 +163,24 @@ impl ThreadCache {
     #[inline]
     pub(crate) fn now(&mut self, client: u64, clock: &Clock) -> (Now, i64) {
         let tick = clock.tick();
-        if let Some(read) = self.read
-            && read.tick == tick
-            && read.client == client
-        {
-            return (read.now, tick);
+        if self.read.tick != tick || self.read.client != client {
+            self.read = Reading { client, tick, now: clock.now(), moment: Moment::at(tick) };
         }
-        let now = clock.now();
-        self.read = Some(Reading { client, tick, now });
-        (now, tick)
+        (self.read.now, tick)
+    }
+
+    /// The clocks as they were read last, and the tick at that time.
+    #[inline]
+    pub(crate) fn last(&self, client: u64) -> Option<(Now, i64)> {
+        (self.read.client == client).then_some((self.read.now, self.read.tick))
+    }
+
+    /// Counts the uses of a key and returns it if it should be asked for anew.
+    #[inline]
+    pub(crate) fn count(&mut self, index: usize, uses: u32, now: Now) -> Option<Arc<KeyEntry>> {
+        let entry = self.entry(index)?;
+        entry.count(uses);
+        entry.entry.times.wants_refresh(now).then(|| entry.entry.clone())
     }
 
     #[inline]
@@ -210,7 +221,8 @@ impl ThreadCache {
             .entries
             .get_mut(index % ENTRIES_PER_PAGE)?
             .as_mut()?;
-        Some(Parts { entry, pool: &mut self.pool, aad: &mut self.aad, cipher: &mut self.cipher })
+        let Self { pool, aad, cipher, read, .. } = self;
+        Some(Parts { entry, pool, aad, cipher, moment: &read.moment })
     }
 
     fn cell(&mut self, index: usize) -> Option<&mut Option<ThreadEntry>> {
@@ -263,9 +275,7 @@ impl ThreadCache {
         }
         let places = self.pages.len() * ENTRIES_PER_PAGE;
         if places < MOST_ENTRIES {
-            let mut page = Box::new(EntryPage { entries: [const { None }; ENTRIES_PER_PAGE] });
-            keep_out_of_core_dumps(&mut *page);
-            self.pages.push(page);
+            self.pages.push(Undumped::new(EntryPage { entries: [const { None }; ENTRIES_PER_PAGE] }));
             self.free.extend((places..places + ENTRIES_PER_PAGE).rev());
         } else {
             let victim = self.next_victim;

@@ -392,7 +392,7 @@ async fn i1_every_chunk_of_a_stream_looks_at_the_lease() {
     let plain: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let mut sealed = Vec::new();
     let mut writer = acme.encrypt_stream(&NOTE).await.unwrap();
-    let header = *writer.header();
+    let header = writer.header().to_vec();
     for part in plain.chunks(7_001) {
         writer.update(part, &mut sealed).await.unwrap();
     }
@@ -423,7 +423,7 @@ async fn a_stream_that_was_cut_or_reordered_is_refused() {
     let chunk = 65_536 + 16;
     let mut sealed = Vec::new();
     let mut writer = acme.encrypt_stream(&NOTE).await.unwrap();
-    let header = *writer.header();
+    let header = writer.header().to_vec();
     writer.update(&vec![1; 3 * 65_536], &mut sealed).await.unwrap();
     writer.finish(&mut sealed).await.unwrap();
     assert_eq!(sealed.len(), 3 * chunk);
