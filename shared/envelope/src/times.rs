@@ -28,6 +28,7 @@ impl Lifetime {
     }
 
     /// On the clock since boot, milliseconds.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub const fn refresh_at(&self) -> i64 {
         self.refresh_boot
