@@ -2,7 +2,7 @@
 //! brings sweeps and hints, and other functions ask for a probe and wait.
 
 use aws_lambda_events::event::sqs::SqsEvent;
-use claviger_app::check_enrolment::CheckEnrolment;
+use claviger_app::check_enrolment::{CheckEnrolment, Checked};
 use claviger_app::error::WorkError;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::messages::{ProbeAnswer, ProbeMessage, ProbeRequest};
@@ -90,8 +90,9 @@ impl KeyProber<'_> {
             ProbeRequest::ProbeNow { organisation, rounds } => {
                 Ok(ProbeAnswer::Probed { rounds: self.now.run(&organisation, rounds).await? })
             }
-            ProbeRequest::Check { organisation, enrolment } => {
-                Ok(ProbeAnswer::Checked { checks: self.check.run(organisation, &enrolment).await })
+            ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
+                let whose = Checked { organisation, external_id: &external_id, regions: &regions };
+                Ok(ProbeAnswer::Checked { checks: self.check.run(whose, &enrolment).await })
             }
         }
     }

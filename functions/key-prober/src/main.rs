@@ -24,7 +24,7 @@ async fn main() -> Result<(), Error> {
         sweep: Sweep { report, watch: store, ids, clock, settings },
         follow: FollowHint { report, queue: &queue },
         now: ProbeNow { probe, policies: store },
-        check: CheckEnrolment { keys: &keys, ids },
+        check: CheckEnrolment { keys: &keys, roles: &keys, ids },
     };
     let prober = &prober;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| prober.handle(event.payload).await))

@@ -1,6 +1,7 @@
 //! Starts `provisioner`.
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::verify_policy::VerifyPolicy;
@@ -17,7 +18,15 @@ async fn main() -> Result<(), Error> {
     let Adapters { settings, store, clock, ids, .. } = &adapters;
     let probe = ProbeKeys { keys: &keys, controls: &keys, clock };
     let provisioner = Provisioner {
-        verify: VerifyPolicy { policies: store, keys: &keys, probe, ids, clock, settings },
+        verify: VerifyPolicy {
+            policies: store,
+            keys: &keys,
+            check: CheckEnrolment { keys: &keys, roles: &keys, ids },
+            probe,
+            ids,
+            clock,
+            settings,
+        },
         provision: ProvisionInstance {
             instances: store,
             policies: store,

@@ -1,7 +1,7 @@
 //! Enrols an organisation: everything is proven before anything is stored (spec E1, E2, E4, E12).
 
 use claviger_domain::decide::enrol;
-use claviger_domain::enrolment::Enrolment;
+use claviger_domain::enrolment::{Enrolment, Holding};
 use claviger_domain::event::Origin;
 use claviger_domain::ids::PolicyId;
 use claviger_domain::invalid::InvalidField;
@@ -62,7 +62,7 @@ impl Enrol<'_> {
                 RequestError::RealmIsFixed { reason }
             });
         }
-        let checks = check_keys(self.prober, organisation, &enrolment).await?;
+        let checks = check_keys(self.prober, self.settings, organisation, &enrolment).await?;
         if checks.iter().any(|check| check.result == CheckResult::Fail) {
             return Err(RequestError::NotVerified(checks));
         }
@@ -88,14 +88,15 @@ impl Enrol<'_> {
     }
 }
 
-/// The request, parsed. BYOK is parsed too, and refused while nothing can create its keys.
+/// The request, parsed. The vendor's own account is nobody's: a role of ours must not be assumed for a customer.
 pub(crate) fn parse(body: &Value, settings: &Settings) -> Result<Enrolment, Vec<InvalidField>> {
     let enrolment = Enrolment::parse(body, &settings.catalogue)?;
-    if enrolment.keys.is_empty() {
+    if enrolment.account == settings.vendor.account {
         return Err(vec![InvalidField {
-            field: "mode".to_owned(),
-            reason: format!("`{}` is not served yet", enrolment.mode.slug()),
-            help: "use `cmk`: make the keys and put the policy of `GET .../key-policy` on them".to_owned(),
+            field: "awsAccountId".to_owned(),
+            reason: format!("{} is our own account", enrolment.account),
+            help: "name the account in which your keys are; `aws sts get-caller-identity` shows it"
+                .to_owned(),
         }]);
     }
     Ok(enrolment)
@@ -144,26 +145,38 @@ pub(crate) fn enrolled(policy: Option<&EncryptionPolicy>, wanted: &Enrolment) ->
         | Lifecycle::Lapsed { .. }
         | Lifecycle::Closed { .. } => Some(if policy.realm != wanted.realm {
             format!("data cannot move between realms: the organisation is enrolled in `{}`", policy.realm)
-        } else if policy.mode != wanted.mode {
-            format!("the organisation is enrolled as `{}`; it cannot enrol again", policy.mode.slug())
+        } else if policy.mode() != wanted.mode() {
+            format!("the organisation is enrolled as `{}`; it cannot enrol again", policy.mode().slug())
         } else {
             format!("the organisation has its encryption policy, which is {}", policy.lifecycle.slug())
         }),
     }
 }
 
-/// Lets the prober check every key; a prober that checks nothing has not proven anything.
+/// Lets the prober check every key, or the role in every region; a prober that checks nothing has not proven
+/// anything.
 pub(crate) async fn check_keys(
     prober: &dyn Prober,
+    settings: &Settings,
     organisation: &Organisation,
     enrolment: &Enrolment,
 ) -> Result<Vec<Check>, CallError> {
-    let request = ProbeRequest::Check { organisation: organisation.id, enrolment: enrolment.clone() };
+    let regions = settings.catalogue.regions(&enrolment.realm).unwrap_or_default();
+    let request = ProbeRequest::Check {
+        organisation: organisation.id,
+        external_id: organisation.external_id.clone(),
+        regions: regions.to_vec(),
+        enrolment: enrolment.clone(),
+    };
     let wrong = |reason: &str| CallError { what: "the prober", reason: reason.to_owned() };
     match prober.probe(&request).await? {
         ProbeAnswer::Checked { checks } => {
             let covered = |region| checks.iter().any(|check| check.region.as_ref() == Some(region));
-            if enrolment.keys.keys().all(covered) {
+            let all = match &enrolment.holding {
+                Holding::Cmk { keys } => keys.keys().all(covered),
+                Holding::Byok { .. } => regions.iter().all(covered),
+            };
+            if all {
                 return Ok(checks);
             }
             Err(wrong("it did not check every region"))

@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use claviger_domain::fence::Epoch;
 use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId, OrganisationId, PolicyId};
 use claviger_domain::instance::{AppInstance, InstanceStatus};
+use claviger_domain::key_access::KeyAccess;
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_DATA_KEY};
 use claviger_domain::values::{App, OrganisationName, Region, ShardId, SiteName};
@@ -12,8 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::messages::ProbeMessage;
 use crate::ports::{
-    Clock, CustomerKeys, DataKeyChoice, DataKeyRegistry, Ids, Instances, KeyError, Policies, ProbeQueue,
-    StoreError, WrappedDataKey,
+    Clock, CustomerKeys, DataKeyChoice, DataKeyRegistry, Ids, Instances, KeyError, KeyRef, Policies,
+    ProbeQueue, StoreError, WrappedDataKey,
 };
 use crate::provision_instance::PURPOSE_RECORDS;
 use crate::settings::Settings;
@@ -154,9 +155,18 @@ impl HandOutDataKey<'_> {
             current: wrapped.id == current_id,
             key,
             not_after: started_at + NOT_AFTER,
-            proven_until: unwrapped_at + self.settings.proof_reuse,
+            proven_until: self.proven_until(&policy, unwrapped_at),
             kms_calls,
         })
+    }
+
+    /// Until when the unwrap proves that the customer lets us. Through a kept session of its role it proves nothing:
+    /// the role may have stopped trusting us since.
+    fn proven_until(&self, policy: &EncryptionPolicy, unwrapped_at: Timestamp) -> Timestamp {
+        match policy.access {
+            KeyAccess::KeyPolicy => unwrapped_at + self.settings.proof_reuse,
+            KeyAccess::Role(_) => unwrapped_at,
+        }
     }
 
     async fn entitled(&self, request: &KeyRequest) -> Result<AppInstance, HandOutError> {
@@ -197,7 +207,7 @@ impl HandOutDataKey<'_> {
                 };
                 calls = calls.saturating_add(1);
                 let at = self.clock.now();
-                match self.keys.decrypt(&wrap.key, &sealed, &context).await {
+                match self.keys.decrypt(KeyRef::of(policy, &wrap.key), &sealed, &context).await {
                     Ok(plain) => return Ok((plain, at)),
                     Err(error) => {
                         if matches!(error.observation, Observation::Refused(_)) {

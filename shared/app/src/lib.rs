@@ -15,6 +15,7 @@ pub mod follow_hint;
 pub mod hand_out_data_key;
 pub mod hear_key_event;
 pub mod list_instances;
+mod make_keys;
 pub mod messages;
 pub mod pass_deadlines;
 pub mod ports;

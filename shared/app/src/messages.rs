@@ -6,6 +6,7 @@ use claviger_domain::effect::OutboxRow;
 use claviger_domain::enrolment::Enrolment;
 use claviger_domain::fence::Epoch;
 use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId, OrganisationId, PolicyId};
+use claviger_domain::key_access::ExternalId;
 use claviger_domain::observation::ProbeRound;
 use claviger_domain::values::{OrganisationName, Region, ShardId};
 use jiff::Timestamp;
@@ -59,10 +60,14 @@ pub enum ProbeRequest {
         /// How many rounds, one after the other (1 to 3).
         rounds: u8,
     },
-    /// Check the keys of an enrolment that is not stored (spec E12).
+    /// Check the keys, or the role, of an enrolment that is not stored (spec E12).
     Check {
         /// The organisation's opaque id.
         organisation: OrganisationId,
+        /// What its role asks for (BYOK).
+        external_id: ExternalId,
+        /// The regions of the realm.
+        regions: Vec<Region>,
         /// What is asked for.
         enrolment: Enrolment,
     },

@@ -2,11 +2,13 @@
 //! `shared/testkit` in memory; both behave alike, and a differential test says so.
 
 use async_trait::async_trait;
+use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::OutboxRow;
 use claviger_domain::fact::Fact;
-use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, PolicyId, TicketId};
+use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, OrganisationId, PolicyId, TicketId};
 use claviger_domain::instance::{AppInstance, InstanceDecision};
+use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
 use claviger_domain::observation::Observation;
 use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::EncryptionPolicy;
@@ -61,7 +63,8 @@ pub struct Page<T> {
 pub trait Organisations: Send + Sync {
     /// The organisation of this name (consistent read).
     async fn organisation(&self, name: &OrganisationName) -> Result<Option<Organisation>, StoreError>;
-    /// Stores it as a whole. The opaque id of a known organisation never changes: `Conflict` if it would.
+    /// Stores it as a whole. The opaque id and the external id of a known organisation never change: `Conflict` if
+    /// one would.
     async fn save_organisation(&self, organisation: &Organisation) -> Result<(), StoreError>;
 }
 
@@ -359,38 +362,129 @@ pub struct KeyDescription {
     pub deletion_date: Option<Timestamp>,
 }
 
-/// Customers' keys, through the one key-access role.
+/// Which session of a customer's role a call may use (BYOK). Without a role it makes no difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleSession {
+    /// One that is there already: good for work. It outlives a change of the trust policy, so nothing that it does
+    /// proves that the role still trusts us.
+    Kept,
+    /// One of its own, by an AssumeRole of this very moment: what every probe and every proof needs.
+    Fresh,
+}
+
+/// A customer's key and the way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyRef<'a> {
+    /// Which key.
+    pub arn: &'a KeyArn,
+    /// How it is reached.
+    pub access: &'a KeyAccess,
+    /// For whom; in the name of the role's session, so that the customer's CloudTrail explains itself.
+    pub organisation: OrganisationId,
+    /// Through which session.
+    pub session: RoleSession,
+}
+
+impl<'a> KeyRef<'a> {
+    /// A key of a policy.
+    pub const fn of(policy: &'a EncryptionPolicy, arn: &'a KeyArn) -> Self {
+        Self { arn, access: &policy.access, organisation: policy.organisation, session: RoleSession::Kept }
+    }
+
+    /// The same, by an AssumeRole of this moment.
+    #[must_use]
+    pub const fn fresh(self) -> Self {
+        Self { session: RoleSession::Fresh, ..self }
+    }
+
+    /// Where the key is.
+    pub fn region(&self) -> &'a Region {
+        self.arn.region()
+    }
+}
+
+/// Customers' keys: by their key policies through the one key-access role, or through the customer's role.
 #[async_trait]
 pub trait CustomerKeys: Send + Sync {
     /// Decrypts under exactly this key and context.
     async fn decrypt(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         ciphertext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Zeroizing<Vec<u8>>, KeyError>;
     /// Encrypts at most 4,096 bytes.
     async fn encrypt(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         plaintext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Vec<u8>, KeyError>;
     /// Makes 32 random bytes: in the clear, and wrapped under the key.
     async fn generate_data_key(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         context: &EncryptionContext,
     ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError>;
     /// Describes the key.
-    async fn describe(&self, key: &KeyArn) -> Result<KeyDescription, KeyError>;
+    async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError>;
+}
+
+/// How a role is asked to let us in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking<'a> {
+    /// As we always do.
+    With(&'a ExternalId),
+    /// As nobody may: a role that lets this in would let any customer of ours name it.
+    WithoutExternalId,
+}
+
+/// A key that is to be made in a BYOK customer's account.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewKey {
+    /// For whom.
+    pub organisation: OrganisationId,
+    /// Which generation of its keys.
+    pub generation: u64,
+    /// The key policy that it gets.
+    pub policy: serde_json::Value,
+}
+
+/// Customers' key-management roles (BYOK).
+#[async_trait]
+pub trait CustomerRoles: Send + Sync {
+    /// Assumes the role, and does nothing with the session.
+    async fn assume(
+        &self,
+        role: &RoleArn,
+        asking: Asking<'_>,
+        organisation: OrganisationId,
+        region: &Region,
+    ) -> Result<(), KeyError>;
+    /// The organisation's key of this generation in a region, if it was made before: by its alias, else by its tags,
+    /// so that a key which a crash left without an alias is found too.
+    async fn find_key(
+        &self,
+        role: &CustomerRole,
+        region: &Region,
+        organisation: OrganisationId,
+        generation: u64,
+    ) -> Result<Option<KeyArn>, KeyError>;
+    /// The same key, made now if it is not there. Repeating it makes nothing twice.
+    async fn make_key(
+        &self,
+        role: &CustomerRole,
+        region: &Region,
+        wanted: &NewKey,
+    ) -> Result<KeyArn, KeyError>;
 }
 
 /// The vendor's own canary customers: keys in a separate account that nobody takes away.
 #[async_trait]
 pub trait ControlProbes: Send + Sync {
-    /// Whether the canary customer of a region answers through the same role as customers' keys do.
-    async fn control_is_healthy(&self, region: &Region) -> bool;
+    /// Whether the canary customer of a region answers on the same way as customers' keys of this mode do: through
+    /// the key-access role alone, or through a role of the canary customer's as well.
+    async fn control_is_healthy(&self, region: &Region, mode: Mode) -> bool;
 }
 
 /// A call of another function, or of a queue or the bus, that failed.

@@ -12,7 +12,7 @@ use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_DATA_KEY};
 
 use crate::error::{ATTEMPTS, WorkError};
 use crate::ports::{
-    Clock, CustomerKeys, DataKeyRegistry, Ids, Instances, Policies, StoreError, Wrap, WrappedDataKey,
+    Clock, CustomerKeys, DataKeyRegistry, Ids, Instances, KeyRef, Policies, StoreError, Wrap, WrappedDataKey,
 };
 
 /// The one purpose of data keys so far.
@@ -113,14 +113,14 @@ impl ProvisionInstance<'_> {
         let context = policy.encryption_context(PURPOSE_DATA_KEY, &instance.id.to_string());
         let mut regions = policy.keys.iter();
         let (first, key) = regions.next().ok_or(WorkError::NotThere { what: "the policy's first key" })?;
-        let (plain, sealed) = self.keys.generate_data_key(&key.arn, &context).await?;
+        let (plain, sealed) = self.keys.generate_data_key(KeyRef::of(policy, &key.arn), &context).await?;
         let wrap = |arn: &claviger_domain::values::KeyArn, sealed: &[u8]| Wrap {
             key: arn.clone(),
             ciphertext: BASE64_STANDARD.encode(sealed),
         };
         let mut wraps = BTreeMap::from([(first.clone(), wrap(&key.arn, &sealed))]);
         for (region, key) in regions {
-            let sealed = self.keys.encrypt(&key.arn, &plain, &context).await?;
+            let sealed = self.keys.encrypt(KeyRef::of(policy, &key.arn), &plain, &context).await?;
             wraps.insert(region.clone(), wrap(&key.arn, &sealed));
         }
         Ok(WrappedDataKey {

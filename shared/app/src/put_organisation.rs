@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::invalid::{Invalid, InvalidField, shown};
+use claviger_domain::key_access::ExternalId;
 use claviger_domain::organisation::Organisation;
 use claviger_domain::values::{App, OrganisationName, Subject};
 use serde_json::Value;
@@ -126,8 +127,8 @@ pub struct PutOrganisation<'a> {
 }
 
 impl PutOrganisation<'_> {
-    /// Stores the record as a whole and says whether it is a new organisation. The opaque id is made
-    /// once and kept for good, because customers' key policies name it.
+    /// Stores the record as a whole and says whether it is a new organisation. The opaque id
+    /// and the external id are made once and kept for good, because customers' policies name them.
     ///
     /// # Errors
     /// When the store fails.
@@ -140,7 +141,11 @@ impl PutOrganisation<'_> {
             let known = self.organisations.organisation(name).await?;
             let created = known.is_none();
             let organisation = Organisation {
-                id: known.map_or_else(|| OrganisationId::from_uuid(self.ids.random()), |known| known.id),
+                id: known
+                    .as_ref()
+                    .map_or_else(|| OrganisationId::from_uuid(self.ids.random()), |known| known.id),
+                external_id: known
+                    .map_or_else(|| ExternalId::from_uuid(self.ids.random()), |known| known.external_id),
                 name: name.clone(),
                 plans: feed.plans.clone(),
                 government: feed.government,

@@ -1,10 +1,14 @@
-//! Shows the key policy that the customer pastes on each key (spec E12, K1).
+//! Shows what the customer pastes (spec E12, K1): the key policy of each key, or, for BYOK, the two policies of its
+//! key-management role.
 
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::invalid::{Invalid, InvalidField};
-use claviger_domain::key_policy::{KEY_POLICY_VERSION, key_policy};
+use claviger_domain::key_access::{ExternalId, KeyAccess, RoleArn};
+use claviger_domain::key_policy::{
+    KEY_POLICY_VERSION, key_policy, made_key_policy, role_permissions, trust_policy,
+};
 use claviger_domain::organisation::Organisation;
-use claviger_domain::policy::CONTEXT_ORGANISATION;
+use claviger_domain::policy::{CONTEXT_ORGANISATION, Lifecycle};
 use claviger_domain::values::{AccountId, KeyArn, Realm, Region};
 use serde::Serialize;
 use serde_json::Value;
@@ -28,8 +32,24 @@ pub struct KeyPolicyView {
     pub policy: Value,
     /// The document for each region's key; empty while no realm is known.
     pub regions: Vec<RegionView>,
+    /// The key-management role; none for an organisation that is enrolled with keys of its own making.
+    pub role: Option<RoleView>,
     /// What taking it away does (spec R1).
     pub warning: &'static str,
+}
+
+/// What to make for BYOK: a role in the organisation's account, with these two policies.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleView {
+    /// The role, once it is known.
+    pub role_arn: Option<RoleArn>,
+    /// What the trust policy asks of us. The organisation's own, and the same for good.
+    pub external_id: ExternalId,
+    /// Who may assume the role: `aws iam create-role --assume-role-policy-document`.
+    pub trust_policy: Value,
+    /// What the role may do: `aws iam put-role-policy --policy-document`.
+    pub permission_policy: Value,
 }
 
 /// The vendor's principal.
@@ -80,7 +100,23 @@ impl ShowKeyPolicy<'_> {
     ) -> Result<KeyPolicyView, RequestError> {
         let enrolled = self.policies.policy(&organisation.name).await?;
         let account = account.or_else(|| enrolled.as_ref().map(|policy| policy.account.clone()));
-        let document = key_policy(&self.settings.vendor, organisation.id, account.as_ref());
+        let binding =
+            enrolled.as_ref().filter(|policy| !matches!(policy.lifecycle, Lifecycle::Rejected { .. }));
+        let access = binding.map(|policy| &policy.access);
+        let role_arn = access.and_then(KeyAccess::role).map(|role| &role.arn);
+        let document = match role_arn {
+            Some(arn) => made_key_policy(arn, organisation.id),
+            None => key_policy(&self.settings.vendor, organisation.id, account.as_ref()),
+        };
+        let role = match access {
+            Some(KeyAccess::KeyPolicy) => None,
+            Some(KeyAccess::Role(_)) | None => Some(RoleView {
+                role_arn: role_arn.cloned(),
+                external_id: organisation.external_id.clone(),
+                trust_policy: trust_policy(&self.settings.vendor, &organisation.external_id),
+                permission_policy: role_permissions(organisation.id, account.as_ref()),
+            }),
+        };
         let realm = realm.or_else(|| enrolled.as_ref().map(|policy| policy.realm.clone()));
         let regions = match &realm {
             None => &[],
@@ -100,6 +136,7 @@ impl ShowKeyPolicy<'_> {
             encryption_context: [(CONTEXT_ORGANISATION, organisation.id)].into(),
             regions: regions.iter().map(of_region).collect(),
             policy: document,
+            role,
             warning: WARNING,
         })
     }

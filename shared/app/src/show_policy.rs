@@ -4,6 +4,7 @@ use claviger_domain::calendar::{DatedPhase, business_days_after, dated_phases, w
 use claviger_domain::catalogue::{Mode, WindowPhase};
 use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::ids::{PolicyId, TicketId};
+use claviger_domain::key_access::RoleArn;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region};
 use claviger_domain::vendor::{Ground, VendorSuspension};
@@ -34,6 +35,8 @@ pub struct PolicyView {
     pub realm: Realm,
     /// The customer's account.
     pub aws_account_id: AccountId,
+    /// The customer's key-management role (BYOK).
+    pub role_arn: Option<RoleArn>,
     /// The label in every encryption context.
     pub context_tag: ContextTag,
     /// One entry a region.
@@ -171,13 +174,13 @@ impl ShowPolicy<'_> {
         let window = policy.lifecycle.cut_off_at().map(|cut_off_at| {
             let now = self.clock.now();
             let catalogue = &self.settings.catalogue;
-            let (phase, ends_at) = window_phase(catalogue, policy.mode, cut_off_at, now);
+            let (phase, ends_at) = window_phase(catalogue, policy.mode(), cut_off_at, now);
             WindowView {
                 phase,
                 ends_at,
                 remaining_seconds: ends_at.map(|end| end.duration_since(now).as_secs().max(0)),
                 cut_off_at,
-                phases: dated_phases(catalogue, policy.mode, cut_off_at),
+                phases: dated_phases(catalogue, policy.mode(), cut_off_at),
             }
         });
         PolicyView {
@@ -189,9 +192,10 @@ impl ShowPolicy<'_> {
             },
             degraded: policy.is_degraded(),
             reencrypting: false,
-            mode: policy.mode,
+            mode: policy.mode(),
             realm: policy.realm.clone(),
             aws_account_id: policy.account.clone(),
+            role_arn: policy.access.role().map(|role| role.arn.clone()),
             context_tag: policy.context_tag.clone(),
             keys: keys.collect(),
             fence: FenceView {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use claviger_domain::catalogue::Mode;
-use claviger_domain::enrolment::{Enrolment, parsed};
+use claviger_domain::enrolment::{Enrolment, Holding, parsed};
 use claviger_domain::invalid::InvalidField;
+use claviger_domain::key_access::RoleArn;
 use claviger_domain::organisation::Organisation;
 use claviger_domain::values::{AccountId, ContextTag, KeyArn, Realm, Region};
 use serde::Serialize;
@@ -64,7 +65,7 @@ impl ValidateEnrolment<'_> {
             }
         };
         if let Some(enrolment) = to_check {
-            checks.extend(check_keys(self.prober, organisation, &enrolment).await?);
+            checks.extend(check_keys(self.prober, self.settings, organisation, &enrolment).await?);
         }
         let result = checks.iter().map(|check| check.result).max().unwrap_or(CheckResult::Fail);
         Ok(Validation { result, checks })
@@ -104,6 +105,12 @@ fn readable(body: &Value) -> Option<Enrolment> {
     let realm: Realm = parsed(body, "realm", &mut ignored)?;
     let context_tag: ContextTag = parsed(body, "contextTag", &mut ignored)?;
     let mode: Mode = parsed(body, "mode", &mut ignored)?;
+    if mode == Mode::Byok {
+        let role_arn: RoleArn = parsed(body, "roleArn", &mut ignored)?;
+        let own = *role_arn.account() == account;
+        let holding = Holding::Byok { role_arn };
+        return own.then_some(Enrolment { holding, account, realm, context_tag });
+    }
     let entries = body.get("keys").and_then(Value::as_array).filter(|entries| entries.len() <= 16)?;
     let mut keys = BTreeMap::new();
     for entry in entries {
@@ -116,7 +123,9 @@ fn readable(body: &Value) -> Option<Enrolment> {
             keys.insert(region, arn);
         }
     }
-    (!keys.is_empty()).then_some(Enrolment { mode, account, realm, keys, context_tag })
+    let holds_something = !keys.is_empty();
+    let holding = Holding::Cmk { keys };
+    holds_something.then_some(Enrolment { holding, account, realm, context_tag })
 }
 
 #[cfg(test)]

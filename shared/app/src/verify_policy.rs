@@ -1,4 +1,5 @@
-//! Works an approved enrolment off: makes a canary under every key, proves it, activates the policy.
+//! Works an approved enrolment off: for BYOK makes the keys; then makes a canary under every key, proves it, activates
+//! the policy.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +7,15 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use claviger_domain::decide::{Refusal, decide};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
-use claviger_domain::ids::CorrelationId;
+use claviger_domain::ids::{CorrelationId, OrganisationId};
+use claviger_domain::key_access::KeyAccess;
 use claviger_domain::observation::Observation;
-use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_CANARY};
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_CANARY, encryption_context};
 use claviger_domain::values::{KeyArn, OrganisationName, Region};
 
+use crate::check_enrolment::CheckEnrolment;
 use crate::error::{ATTEMPTS, WorkError};
-use crate::ports::{Clock, CustomerKeys, Ids, KeyError, Policies, StoreError};
+use crate::ports::{Clock, CustomerKeys, Ids, KeyError, KeyRef, Policies, StoreError};
 use crate::probe_keys::ProbeKeys;
 use crate::settings::Settings;
 
@@ -22,6 +25,8 @@ pub struct VerifyPolicy<'a> {
     pub policies: &'a dyn Policies,
     /// The customers' keys.
     pub keys: &'a dyn CustomerKeys,
+    /// How a role is proven, and keys are made with it.
+    pub check: CheckEnrolment<'a>,
     /// How to probe.
     pub probe: ProbeKeys<'a>,
     /// Randomness.
@@ -49,7 +54,7 @@ impl VerifyPolicy<'_> {
             if !matches!(policy.lifecycle, Lifecycle::Verifying { .. }) {
                 return Ok(());
             }
-            let event = self.verified(&policy).await?;
+            let event = self.event(&policy).await?;
             let origin = Origin { actor: Actor::Claviger("provisioner".to_owned()), correlation };
             let decision = match decide(&self.settings.rules(), &policy, &event, &origin, self.clock.now()) {
                 Ok(decision) => decision,
@@ -58,10 +63,26 @@ impl VerifyPolicy<'_> {
             };
             match self.policies.commit_policy(Some(&policy), &decision).await {
                 Err(StoreError::Conflict) => {}
-                other => return Ok(other?),
+                Err(other) => return Err(other.into()),
+                // The keys are recorded; what is left is to prove them.
+                Ok(()) if matches!(event, PolicyEvent::KeysCreated { .. }) => {}
+                Ok(()) => return Ok(()),
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// What is next: BYOK keys are made before they are proven.
+    async fn event(&self, policy: &EncryptionPolicy) -> Result<PolicyEvent, WorkError> {
+        match &policy.access {
+            KeyAccess::Role(role) if policy.keys.is_empty() => {
+                Ok(match self.check.make_keys(policy, role, self.settings).await? {
+                    Ok(keys) => PolicyEvent::KeysCreated { keys },
+                    Err(faults) => PolicyEvent::VerificationFailed { faults },
+                })
+            }
+            KeyAccess::Role(_) | KeyAccess::KeyPolicy => self.verified(policy).await,
+        }
     }
 
     async fn verified(&self, policy: &EncryptionPolicy) -> Result<PolicyEvent, WorkError> {
@@ -69,9 +90,13 @@ impl VerifyPolicy<'_> {
         let mut canaries = BTreeMap::new();
         let mut faults = BTreeMap::new();
         let context = policy.encryption_context(PURPOSE_CANARY, &policy.id.to_string());
+        let stranger = OrganisationId::from_uuid(self.ids.random());
+        let id = policy.id.to_string();
+        let foreign = encryption_context(stranger, PURPOSE_CANARY, &id, &policy.context_tag);
         for (region, key) in &mut with_canaries.keys {
             let sample = self.ids.random();
-            match self.keys.encrypt(&key.arn, sample.as_bytes(), &context).await {
+            let way = KeyRef::of(policy, &key.arn).fresh();
+            match self.keys.encrypt(way, sample.as_bytes(), &context).await {
                 Ok(sealed) => {
                     let text = BASE64_STANDARD.encode(sealed);
                     key.canary = Some(text.clone());
@@ -79,7 +104,18 @@ impl VerifyPolicy<'_> {
                 }
                 Err(error) => {
                     faults.insert(region.clone(), fault(error, &key.arn)?);
+                    continue;
                 }
+            }
+            // Proven before it is used, whoever made the key: nobody else's context may pass (spec E12).
+            match self.keys.encrypt(way, sample.as_bytes(), &foreign).await {
+                Ok(_) => {
+                    let fault = "the key also works with another organisation's context; put the key policy that \
+                                 `GET .../key-policy` prints on it";
+                    faults.insert(region.clone(), fault.to_owned());
+                }
+                Err(error) if matches!(error.observation, Observation::Refused(_)) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         if !faults.is_empty() {

@@ -33,7 +33,7 @@ pub fn classify(call: Call, code: Option<&str>, status: Option<u16>) -> Observat
         // Ambiguous as it stands; see `after_describe`.
         (Call::CustomerKey, INVALID_STATE) => Observation::Refused(RefusalKind::InvalidState),
         // Role gone, trust denied, wrong external id, SCP: they cannot be told apart.
-        (Call::CustomerRole, "AccessDenied") => Observation::Refused(RefusalKind::AccessDenied),
+        (Call::CustomerRole, "AccessDenied") => Observation::Refused(RefusalKind::RoleDenied),
         (Call::CustomerKey | Call::CustomerRole | Call::OwnRole, _) => {
             Observation::NoAnswer(no_answer(code, status))
         }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::customer(Call::CustomerRole, "AccessDenied", refused(RefusalKind::AccessDenied))]
+    #[case::customer(Call::CustomerRole, "AccessDenied", refused(RefusalKind::RoleDenied))]
     #[case::our_own_role(Call::OwnRole, "AccessDenied", silent(NoAnswerKind::OurFault))]
     #[case::expired(Call::CustomerRole, "ExpiredToken", silent(NoAnswerKind::OurFault))]
     #[case::no_such_id(Call::CustomerRole, "InvalidClientTokenId", silent(NoAnswerKind::OurFault))]

@@ -7,20 +7,36 @@ use serde_json::Value;
 
 use crate::catalogue::{Catalogue, Mode};
 use crate::invalid::{Invalid, InvalidField, shown};
+use crate::key_access::RoleArn;
 use crate::values::{AccountId, ContextTag, KeyArn, Realm, Region};
 
-/// What an org admin asks for: one mode, one account, one realm, one key per region.
+/// The mode, with what the customer brings for it (spec E7, E8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "mode")]
+pub enum Holding {
+    /// The customer made the keys.
+    Cmk {
+        /// One key per region.
+        keys: BTreeMap<Region, KeyArn>,
+    },
+    /// The service makes the keys, through the customer's role.
+    Byok {
+        /// The key-management role.
+        role_arn: RoleArn,
+    },
+}
+
+/// What an org admin asks for: one mode, one account, one realm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Enrolment {
-    /// How the keys are held.
-    pub mode: Mode,
+    /// How the keys are held, and what was brought for it.
+    #[serde(flatten)]
+    pub holding: Holding,
     /// The customer's account.
     pub account: AccountId,
     /// Where the data will live.
     pub realm: Realm,
-    /// One key per region.
-    pub keys: BTreeMap<Region, KeyArn>,
     /// The label in every encryption context.
     pub context_tag: ContextTag,
 }
@@ -71,6 +87,24 @@ impl std::str::FromStr for Mode {
 }
 
 impl Enrolment {
+    /// The mode.
+    pub const fn mode(&self) -> Mode {
+        match self.holding {
+            Holding::Cmk { .. } => Mode::Cmk,
+            Holding::Byok { .. } => Mode::Byok,
+        }
+    }
+
+    /// The keys that the customer made; none for BYOK.
+    pub fn keys(&self) -> impl Iterator<Item = (&Region, &KeyArn)> {
+        match &self.holding {
+            Holding::Cmk { keys } => Some(keys),
+            Holding::Byok { .. } => None,
+        }
+        .into_iter()
+        .flatten()
+    }
+
     /// Parses the body of an enrolment request against the catalogue.
     ///
     /// # Errors
@@ -102,17 +136,48 @@ impl Enrolment {
             }
             regions
         });
-        let keys = match mode {
-            Some(Mode::Cmk) => parse_keys(body, account.as_ref(), regions, &mut faults),
-            Some(Mode::Byok) | None => BTreeMap::new(),
+        let holding = match mode {
+            Some(Mode::Cmk) => {
+                unwanted(body, "roleArn", "`cmk` uses the keys in `keys`", &mut faults);
+                Some(Holding::Cmk { keys: parse_keys(body, account.as_ref(), regions, &mut faults) })
+            }
+            Some(Mode::Byok) => {
+                unwanted(
+                    body,
+                    "keys",
+                    "`byok` makes the keys itself, with the role in `roleArn`",
+                    &mut faults,
+                );
+                parse_role(body, account.as_ref(), &mut faults).map(|role_arn| Holding::Byok { role_arn })
+            }
+            None => None,
         };
-        match (mode, account, realm, tag) {
-            (Some(mode), Some(account), Some(realm), Some(context_tag)) if faults.is_empty() => {
-                Ok(Self { mode, account, realm, keys, context_tag })
+        match (holding, account, realm, tag) {
+            (Some(holding), Some(account), Some(realm), Some(context_tag)) if faults.is_empty() => {
+                Ok(Self { holding, account, realm, context_tag })
             }
             _ => Err(faults),
         }
     }
+}
+
+/// A field of the other mode: whoever sends both has to say which is meant.
+fn unwanted(body: &Value, field: &str, reason: &str, faults: &mut Vec<InvalidField>) {
+    if body.get(field).is_some_and(|value| !value.is_null()) {
+        let help = format!("leave `{field}` out, or choose the other mode");
+        faults.push(Invalid::new(reason, help).at(field));
+    }
+}
+
+fn parse_role(body: &Value, account: Option<&AccountId>, faults: &mut Vec<InvalidField>) -> Option<RoleArn> {
+    let role: RoleArn = parsed(body, "roleArn", faults)?;
+    if account.is_some_and(|account| account != role.account()) {
+        let reason = format!("the role belongs to account {}", role.account());
+        let help =
+            "the key-management role lives in the account in `awsAccountId`, where the keys will be made";
+        faults.push(Invalid::new(reason, help).at("roleArn"));
+    }
+    Some(role)
 }
 
 fn parse_keys(

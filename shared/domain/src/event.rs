@@ -8,7 +8,7 @@ use crate::calendar::{MomentKind, WindowMoment};
 use crate::fence::Epoch;
 use crate::ids::{CorrelationId, PolicyId, TicketId};
 use crate::observation::ProbeRound;
-use crate::values::{Region, Subject};
+use crate::values::{KeyArn, Region, Subject};
 use crate::vendor::Ground;
 
 /// Who caused something.
@@ -44,6 +44,11 @@ pub enum PolicyEvent {
     EnrolmentRejected {
         /// Why.
         reason: String,
+    },
+    /// BYOK: the organisation's keys were made, or found again, through its role.
+    KeysCreated {
+        /// One per region of the realm.
+        keys: BTreeMap<Region, KeyArn>,
     },
     /// Every key was proven and holds a canary.
     KeysVerified {
@@ -131,6 +136,7 @@ impl PolicyEvent {
         match self {
             Self::EnrolmentApproved => "enrolment-approved",
             Self::EnrolmentRejected { .. } => "enrolment-rejected",
+            Self::KeysCreated { .. } => "keys-created",
             Self::KeysVerified { .. } => "keys-verified",
             Self::VerificationFailed { .. } => "verification-failed",
             Self::ProbesReported { .. } => "probes-reported",

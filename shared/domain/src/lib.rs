@@ -17,6 +17,7 @@ pub mod fence;
 pub mod ids;
 pub mod instance;
 pub mod invalid;
+pub mod key_access;
 pub mod key_policy;
 pub mod observation;
 pub mod organisation;

@@ -22,6 +22,9 @@ pub enum RefusalKind {
     KeyUnavailable,
     /// Access denied: key policy, trust policy, role, SCP; they cannot be told apart.
     AccessDenied,
+    /// The customer's key-management role (BYOK) did not let itself be assumed: trust policy, external id, role
+    /// gone, SCP; they cannot be told apart.
+    RoleDenied,
     /// The key, or what was used of it, was not found.
     KeyNotFound,
     /// An invalid state that DescribeKey does not explain (a custom key store).
@@ -35,7 +38,7 @@ impl RefusalKind {
             Self::KeyDisabled | Self::KeyPendingDeletion | Self::KeyPendingImport | Self::KeyUnavailable => {
                 true
             }
-            Self::AccessDenied | Self::KeyNotFound | Self::InvalidState => false,
+            Self::AccessDenied | Self::RoleDenied | Self::KeyNotFound | Self::InvalidState => false,
         }
     }
 
@@ -53,7 +56,13 @@ impl RefusalKind {
             Self::KeyUnavailable => "the key is gone for good; ask to restore into degraded and replace it",
             Self::AccessDenied => {
                 "put the key policy that `GET .../key-policy` prints on the key again: `aws kms put-key-policy \
-                 --key-id <arn> --region <region> --policy-name default --policy file://policy.json`"
+                 --key-id <arn> --region <region> --policy-name default --policy file://policy.json`; where a \
+                 key-management role is used, its permission policy too"
+            }
+            Self::RoleDenied => {
+                "let the key-management role trust us again, with the trust policy that `GET .../key-policy` prints: \
+                 `aws iam update-assume-role-policy --role-name <your role> --policy-document file://trust.json`; \
+                 if the role was deleted, make it again under the same name with the same two policies"
             }
             Self::KeyNotFound => "check that the key still exists in this account and region",
             Self::InvalidState => "check the key's custom key store: it has to be connected",

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::OrganisationId;
+use crate::key_access::ExternalId;
 use crate::values::{App, OrganisationName, Subject};
 
 /// An organisation's record.
@@ -14,6 +15,8 @@ use crate::values::{App, OrganisationName, Subject};
 pub struct Organisation {
     /// Opaque and random; stands in encryption contexts.
     pub id: OrganisationId,
+    /// What its key-management role asks of us, should it bring its own keys; made once, for good (spec E12).
+    pub external_id: ExternalId,
     /// The vendor's name for it.
     pub name: OrganisationName,
     /// The plan of each app it has.

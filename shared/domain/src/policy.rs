@@ -9,6 +9,7 @@ use crate::catalogue::Mode;
 use crate::fact::AuditHead;
 use crate::fence::{Epoch, Fence};
 use crate::ids::{OrganisationId, PolicyId, TicketId};
+use crate::key_access::KeyAccess;
 use crate::observation::{NoAnswerKind, RefusalKind};
 use crate::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
 use crate::vendor::{LiftProposal, VendorSuspension};
@@ -54,7 +55,9 @@ impl KeyHealth {
                 RefusalKind::KeyPendingDeletion => "pending-deletion",
                 RefusalKind::KeyPendingImport => "pending-import",
                 RefusalKind::KeyUnavailable | RefusalKind::KeyNotFound => "deleted",
-                RefusalKind::AccessDenied | RefusalKind::InvalidState => "access-denied",
+                RefusalKind::AccessDenied | RefusalKind::RoleDenied | RefusalKind::InvalidState => {
+                    "access-denied"
+                }
             },
             Self::NoAnswer { kind, .. } => match kind {
                 NoAnswerKind::Throttled => "throttled",
@@ -214,8 +217,8 @@ pub struct EncryptionPolicy {
     pub organisation: OrganisationId,
     /// The vendor's name for whose it is.
     pub organisation_name: OrganisationName,
-    /// How the keys are held.
-    pub mode: Mode,
+    /// How the keys are reached, and with it the mode.
+    pub access: KeyAccess,
     /// Where the data lives.
     pub realm: Realm,
     /// The customer's account.
@@ -224,7 +227,7 @@ pub struct EncryptionPolicy {
     pub context_tag: ContextTag,
     /// The shard in which its keys are swept.
     pub shard: ShardId,
-    /// One key per region of the realm.
+    /// One key per region of the realm; none yet while a BYOK organisation's keys are not made.
     pub keys: BTreeMap<Region, RegionalKey>,
     /// Where it stands.
     pub lifecycle: Lifecycle,
@@ -255,6 +258,11 @@ pub struct EncryptionPolicy {
 }
 
 impl EncryptionPolicy {
+    /// How the keys are held (spec E8).
+    pub const fn mode(&self) -> Mode {
+        self.access.mode()
+    }
+
     /// The word that is shown of where it stands: an active policy whose fence somebody closed for another
     /// cause than its keys is suspended for everybody who asks.
     pub fn standing(&self) -> &'static str {

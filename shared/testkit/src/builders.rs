@@ -5,13 +5,14 @@ use std::sync::LazyLock;
 
 use claviger_app::ports::{Instances, Policies};
 use claviger_app::settings::Settings;
-use claviger_domain::catalogue::{Catalogue, Mode};
+use claviger_domain::catalogue::Catalogue;
 use claviger_domain::decide::{Decision, Rules, decide, enrol};
-use claviger_domain::enrolment::Enrolment;
+use claviger_domain::enrolment::{Enrolment, Holding};
 use claviger_domain::event::{Actor, InstanceEvent, Origin, PolicyEvent};
 use claviger_domain::fence::Epoch;
 use claviger_domain::ids::{CorrelationId, InstanceId, OrganisationId, PolicyId};
 use claviger_domain::instance::{AppInstance, InstanceDecision, InstanceStatus, create, decide_instance};
+use claviger_domain::key_access::{ExternalId, RoleArn};
 use claviger_domain::key_policy::VendorPrincipal;
 use claviger_domain::observation::{Observation, ProbeRound};
 use claviger_domain::organisation::Organisation;
@@ -92,6 +93,7 @@ pub fn an_organisation(name: &str) -> Organisation {
     let apps = ["jira", "jira-service-management", "confluence"];
     Organisation {
         id: OrganisationId::from_uuid(SequentialIds::uuid(number(name))),
+        external_id: ExternalId::from_uuid(SequentialIds::uuid(number(name) ^ 0xe0_0000)),
         name: parsed(name),
         plans: apps.map(|app| (parsed(app), "enterprise".to_owned())).into(),
         government: false,
@@ -107,16 +109,43 @@ pub fn a_key(account: &str, region: &str, number: u32) -> KeyArn {
 
 /// A CMK enrolment: a key in every region of the realm.
 pub fn an_enrolment(account: &str, realm: &str) -> Enrolment {
+    an_enrolment_with(account, realm, 1)
+}
+
+/// The same with keys of another number.
+pub fn an_enrolment_with(account: &str, realm: &str, number: u32) -> Enrolment {
     let realm: Realm = parsed(realm);
     let regions = SETTINGS.catalogue.regions(&realm).expect("a realm of the catalogue");
-    let key = |region: &Region| (region.clone(), a_key(account, region.as_str(), 1));
+    let key = |region: &Region| (region.clone(), a_key(account, region.as_str(), number));
     Enrolment {
-        mode: Mode::Cmk,
+        holding: Holding::Cmk { keys: regions.iter().map(key).collect() },
         account: parsed(account),
-        keys: regions.iter().map(key).collect(),
         realm,
         context_tag: parsed("tag"),
     }
+}
+
+/// The key-management role of an account.
+pub fn a_role(account: &str) -> RoleArn {
+    parsed(&format!("arn:aws:iam::{account}:role/key-management"))
+}
+
+/// A BYOK enrolment: a role in the account.
+pub fn a_byok_enrolment(account: &str, realm: &str) -> Enrolment {
+    Enrolment {
+        holding: Holding::Byok { role_arn: a_role(account) },
+        account: parsed(account),
+        realm: parsed(realm),
+        context_tag: parsed("tag"),
+    }
+}
+
+/// The record of a BYOK organisation's keys, one in each region of its realm.
+pub fn creation(policy: &EncryptionPolicy, now: Timestamp) -> Decision {
+    let regions = SETTINGS.catalogue.regions(&policy.realm).expect("a realm of the catalogue");
+    let key = |region: &Region| (region.clone(), a_key(policy.account.as_str(), region.as_str(), 1));
+    let event = PolicyEvent::KeysCreated { keys: regions.iter().map(key).collect() };
+    decided(policy, &event, &by_claviger(), now)
 }
 
 /// The decision that makes a policy, which waits for support then. Its id follows from the organisation's name.
@@ -186,6 +215,7 @@ pub fn an_active_policy(
 ) -> EncryptionPolicy {
     let requested = an_enrolment_decision(organisation, enrolment, now).next;
     let approved = approval(&requested, now).next;
+    let approved = if approved.keys.is_empty() { creation(&approved, now).next } else { approved };
     verification(&approved, now).next
 }
 
@@ -200,8 +230,14 @@ pub async fn commit_active_policy(
     policies.commit_policy(None, &asked).await.expect("the enrolment is stored");
     let approved = approval(&asked.next, now);
     policies.commit_policy(Some(&asked.next), &approved).await.expect("the approval is stored");
-    let active = verification(&approved.next, now);
-    policies.commit_policy(Some(&approved.next), &active).await.expect("the proof is stored");
+    let mut approved = approved.next;
+    if approved.keys.is_empty() {
+        let made = creation(&approved, now);
+        policies.commit_policy(Some(&approved), &made).await.expect("the keys are stored");
+        approved = made.next;
+    }
+    let active = verification(&approved, now);
+    policies.commit_policy(Some(&approved), &active).await.expect("the proof is stored");
     active.next
 }
 

@@ -5,8 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use claviger_app::messages::EncryptionContext;
-use claviger_app::ports::{ControlProbes, CustomerKeys, KeyDescription, KeyError};
+use claviger_app::ports::{
+    Asking, ControlProbes, CustomerKeys, CustomerRoles, KeyDescription, KeyError, KeyRef, NewKey, RoleSession,
+};
+use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
+use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::policy::CONTEXT_ORGANISATION;
 use claviger_domain::values::{KeyArn, Region};
@@ -32,9 +36,33 @@ struct FakeKey {
     description: Result<KeyDescription, Observation>,
 }
 
+/// A customer's key-management role.
+#[derive(Debug)]
+struct FakeRole {
+    external_id: Option<ExternalId>,
+    answer: Observation,
+    /// Whether a session of it is kept. It lives on, whatever becomes of the trust policy, as on AWS.
+    kept: bool,
+}
+
+/// One AssumeRole of a customer's role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assumed {
+    /// Which role.
+    pub role: RoleArn,
+    /// Whether an external id came with it.
+    pub with_external_id: bool,
+    /// Whether it was let in.
+    pub let_in: bool,
+}
+
 #[derive(Debug, Default)]
 struct State {
     keys: BTreeMap<KeyArn, FakeKey>,
+    roles: BTreeMap<RoleArn, FakeRole>,
+    made_keys: BTreeMap<(RoleArn, Region, u64), KeyArn>,
+    assumed: Vec<Assumed>,
+    refuse_making: BTreeMap<Region, Observation>,
     ill_controls: BTreeSet<Region>,
     calls: Vec<KeyCall>,
     control_calls: u64,
@@ -89,6 +117,42 @@ impl FakeKeys {
             description: Ok(a_description()),
         };
         self.state().keys.insert(key.clone(), fresh);
+    }
+
+    /// A key-management role that lets us in with this external id, or, with none, whoever comes.
+    pub fn create_role(&self, role: &RoleArn, external_id: Option<&ExternalId>) {
+        let fresh = FakeRole { external_id: external_id.cloned(), answer: Observation::Usable, kept: false };
+        self.state().roles.insert(role.clone(), fresh);
+    }
+
+    /// From now on AssumeRole of the role answers this; sessions that are kept live on.
+    pub fn role_answers(&self, role: &RoleArn, answer: Observation) {
+        self.state().roles.get_mut(role).expect("the role was created before").answer = answer;
+    }
+
+    /// The role is deleted, and with it what its sessions may do.
+    pub fn delete_role(&self, role: &RoleArn) {
+        self.state().roles.remove(role);
+    }
+
+    /// From now on no key can be made in a region; `Usable` heals it.
+    pub fn making_answers(&self, region: &Region, answer: Observation) {
+        self.state().refuse_making.insert(region.clone(), answer);
+    }
+
+    /// Every AssumeRole of customers' roles so far, oldest first.
+    pub fn assumed(&self) -> Vec<Assumed> {
+        self.state().assumed.clone()
+    }
+
+    /// How many keys were made through roles.
+    pub fn made_count(&self) -> usize {
+        self.state().made_keys.len()
+    }
+
+    /// Whether the key is there.
+    pub fn has(&self, key: &KeyArn) -> bool {
+        self.state().keys.contains_key(key)
     }
 
     /// From now on the key policy lets only this organisation's context through (spec E12).
@@ -146,10 +210,12 @@ impl FakeKeys {
     fn called(
         &self,
         operation: &'static str,
-        key: &KeyArn,
+        way: KeyRef<'_>,
         context: &EncryptionContext,
     ) -> Result<(), KeyError> {
         let mut state = self.state();
+        state.reached(way)?;
+        let key = way.arn;
         let request = state.calls.len();
         state.calls.push(KeyCall { operation, key: key.clone(), context: context.clone() });
         let Some(known) = state.keys.get_mut(key) else {
@@ -167,11 +233,44 @@ impl FakeKeys {
     }
 }
 
+impl State {
+    /// The way to a key: nothing to do by key policy; else an AssumeRole, unless a kept session will do.
+    fn reached(&mut self, way: KeyRef<'_>) -> Result<(), KeyError> {
+        let KeyAccess::Role(role) = way.access else {
+            return Ok(());
+        };
+        let kept = self.roles.get(&role.arn).is_some_and(|role| role.kept);
+        if kept && way.session == RoleSession::Kept {
+            return Ok(());
+        }
+        self.assume(&role.arn, Some(&role.external_id))?;
+        if let Some(role) = self.roles.get_mut(&role.arn) {
+            role.kept |= way.session == RoleSession::Kept;
+        }
+        Ok(())
+    }
+
+    fn assume(&mut self, role: &RoleArn, external_id: Option<&ExternalId>) -> Result<(), KeyError> {
+        let denied = Observation::Refused(RefusalKind::RoleDenied);
+        let answer = match self.roles.get(role) {
+            None => denied,
+            Some(role) if role.answer != Observation::Usable => role.answer,
+            Some(FakeRole { external_id: Some(wanted), .. }) if external_id != Some(wanted) => denied,
+            Some(_) => Observation::Usable,
+        };
+        let let_in = answer == Observation::Usable;
+        let with_external_id = external_id.is_some();
+        self.assumed.push(Assumed { role: role.clone(), with_external_id, let_in });
+        if let_in { Ok(()) } else { Err(refusal(answer, self.calls.len())) }
+    }
+}
+
 fn refusal(observation: Observation, request: usize) -> KeyError {
     let code = match observation {
         Observation::Usable => "none",
         Observation::Refused(RefusalKind::KeyDisabled) => "DisabledException",
         Observation::Refused(RefusalKind::AccessDenied) => "AccessDeniedException",
+        Observation::Refused(RefusalKind::RoleDenied) => "AccessDenied",
         Observation::Refused(RefusalKind::KeyNotFound) => "NotFoundException",
         Observation::Refused(
             RefusalKind::KeyPendingDeletion
@@ -203,14 +302,14 @@ fn seal(key: &KeyArn, plaintext: &[u8], context: &EncryptionContext) -> Vec<u8> 
 impl CustomerKeys for FakeKeys {
     async fn decrypt(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         ciphertext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         self.called("Decrypt", key, context)?;
         let sealed: Sealed =
             serde_json::from_slice(ciphertext).map_err(|_| not_ours("InvalidCiphertextException"))?;
-        if sealed.key != *key {
+        if sealed.key != *key.arn {
             return Err(not_ours("IncorrectKeyException"));
         }
         if sealed.context != *context {
@@ -221,17 +320,17 @@ impl CustomerKeys for FakeKeys {
 
     async fn encrypt(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         plaintext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Vec<u8>, KeyError> {
         self.called("Encrypt", key, context)?;
-        Ok(seal(key, plaintext, context))
+        Ok(seal(key.arn, plaintext, context))
     }
 
     async fn generate_data_key(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         context: &EncryptionContext,
     ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError> {
         self.called("GenerateDataKey", key, context)?;
@@ -239,12 +338,14 @@ impl CustomerKeys for FakeKeys {
         let mut state = self.state();
         state.made += 1;
         plaintext.extend_from_slice(&state.made.to_be_bytes());
-        let wrapped = seal(key, &plaintext, context);
+        let wrapped = seal(key.arn, &plaintext, context);
         Ok((plaintext, wrapped))
     }
 
-    async fn describe(&self, key: &KeyArn) -> Result<KeyDescription, KeyError> {
+    async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError> {
         let mut state = self.state();
+        state.reached(key)?;
+        let key = key.arn;
         let request = state.calls.len();
         let call = KeyCall { operation: "DescribeKey", key: key.clone(), context: EncryptionContext::new() };
         state.calls.push(call);
@@ -257,8 +358,63 @@ impl CustomerKeys for FakeKeys {
 }
 
 #[async_trait]
+impl CustomerRoles for FakeKeys {
+    async fn assume(
+        &self,
+        role: &RoleArn,
+        asking: Asking<'_>,
+        _organisation: OrganisationId,
+        _region: &Region,
+    ) -> Result<(), KeyError> {
+        self.state().assume(
+            role,
+            match asking {
+                Asking::With(id) => Some(id),
+                Asking::WithoutExternalId => None,
+            },
+        )
+    }
+
+    async fn find_key(
+        &self,
+        role: &CustomerRole,
+        region: &Region,
+        _organisation: OrganisationId,
+        generation: u64,
+    ) -> Result<Option<KeyArn>, KeyError> {
+        let mut state = self.state();
+        state.assume(&role.arn, Some(&role.external_id))?;
+        Ok(state.made_keys.get(&(role.arn.clone(), region.clone(), generation)).cloned())
+    }
+
+    async fn make_key(
+        &self,
+        role: &CustomerRole,
+        region: &Region,
+        wanted: &NewKey,
+    ) -> Result<KeyArn, KeyError> {
+        if let Some(known) = self.find_key(role, region, wanted.organisation, wanted.generation).await? {
+            return Ok(known);
+        }
+        let answer = self.state().refuse_making.get(region).copied().unwrap_or(Observation::Usable);
+        if answer != Observation::Usable {
+            return Err(refusal(answer, 0));
+        }
+        let account = role.arn.account();
+        let number = 0xb0_0000 + wanted.generation;
+        let text = format!("arn:aws:kms:{region}:{account}:key/0000000a-0000-4000-8000-{number:012x}");
+        let arn: KeyArn = text.parse().expect("a key ARN");
+        self.create(&arn);
+        self.bind(&arn, wanted.organisation);
+        let place = (role.arn.clone(), region.clone(), wanted.generation);
+        self.state().made_keys.insert(place, arn.clone());
+        Ok(arn)
+    }
+}
+
+#[async_trait]
 impl ControlProbes for FakeKeys {
-    async fn control_is_healthy(&self, region: &Region) -> bool {
+    async fn control_is_healthy(&self, region: &Region, _mode: Mode) -> bool {
         let mut state = self.state();
         state.control_calls += 1;
         !state.ill_controls.contains(region)

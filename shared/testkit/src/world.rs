@@ -283,7 +283,7 @@ impl Store {
         for arn in had.difference(&has) {
             self.keys.remove(arn);
         }
-        let account = |policy: &EncryptionPolicy| (policy.account.clone(), policy.mode);
+        let account = |policy: &EncryptionPolicy| (policy.account.clone(), policy.mode());
         let (had, has) = (before.map(account), after.map(account));
         if had == has {
             return Ok(());
@@ -396,7 +396,10 @@ impl Organisations for MemoryWorld {
     async fn save_organisation(&self, organisation: &Organisation) -> Result<(), StoreError> {
         self.changed(|store| {
             let known = store.organisations.get(&organisation.name);
-            require(known.is_none_or(|known| known.id == organisation.id), StoreError::Conflict)?;
+            let same = |known: &Organisation| {
+                known.id == organisation.id && known.external_id == organisation.external_id
+            };
+            require(known.is_none_or(same), StoreError::Conflict)?;
             store.organisations.insert(organisation.name.clone(), organisation.clone());
             Ok(())
         })

@@ -48,6 +48,7 @@ fn good(region: &str) -> Value {
     json!([good("eu-central-1"), key("eu-west-1", a_key("333333333333", "eu-west-1", 1).as_str())]),
     "keys[1].keyArn")]
 #[case::e7_an_entry_without_key("keys", json!([good("eu-central-1"), { "region": "eu-west-1" }]), "keys[1].keyArn")]
+#[case::e8_a_role_of_the_other_mode("roleArn", json!("arn:aws:iam::222222222222:role/a"), "roleArn")]
 #[case::e9_empty_tag("contextTag", json!(""), "contextTag")]
 #[case::e9_long_tag("contextTag", json!("a234567890123"), "contextTag")]
 #[case::e9_odd_tag("contextTag", json!("acme-1"), "contextTag")]
@@ -71,6 +72,65 @@ async fn a_wrong_field_is_named_with_its_reason_and_remedy(
     }
     assert_eq!(Policies::policy(&*stage.world, &parsed("acme")).await.unwrap(), None);
     assert!(stage.world.take_probe_requests().is_empty(), "no key is touched for a request that is wrong");
+}
+
+fn byok() -> Value {
+    json!({
+        "mode": "byok", "awsAccountId": "333333333333", "realm": "usa",
+        "roleArn": "arn:aws:iam::333333333333:role/key-management",
+        "contextTag": "acme1", "contextTagConfirmation": "acme1",
+    })
+}
+
+#[rstest]
+#[case::e7_missing("roleArn", Value::Null, "roleArn")]
+#[case::e7_no_text("roleArn", json!(["arn:aws:iam::333333333333:role/a"]), "roleArn")]
+#[case::e7_a_name("roleArn", json!("key-management"), "roleArn")]
+#[case::e7_a_user("roleArn", json!("arn:aws:iam::333333333333:user/key-management"), "roleArn")]
+#[case::e7_another_account("roleArn", json!("arn:aws:iam::444444444444:role/key-management"), "roleArn")]
+#[case::e7_another_partition("roleArn", json!("arn:aws-cn:iam::333333333333:role/key-management"), "roleArn")]
+#[case::e7_eleven_digits("roleArn", json!("arn:aws:iam::33333333333:role/key-management"), "roleArn")]
+#[case::e8_keys_of_the_other_mode("keys", json!([good("us-east-1")]), "keys")]
+#[case::e8_keys_that_are_none("keys", json!([]), "keys")]
+#[tokio::test]
+async fn e12_byok_a_wrong_role_is_named_with_its_reason_and_remedy(
+    #[case] field: &str,
+    #[case] value: Value,
+    #[case] named: &str,
+) {
+    let stage = stage().await;
+    let mut body = byok();
+    body[field] = value;
+    let came = stage.post("acme-admin", ENROL, body).await;
+    assert_eq!(came.status, StatusCode::BAD_REQUEST, "{}", came.text);
+    assert_eq!(came.fields(), [named]);
+    for error in came.json()["errors"].as_array().unwrap() {
+        assert!(!error["reason"].as_str().unwrap().is_empty() && !error["help"].as_str().unwrap().is_empty());
+    }
+    assert_eq!(Policies::policy(&*stage.world, &parsed("acme")).await.unwrap(), None);
+    assert!(stage.world.take_probe_requests().is_empty(), "no role is touched for a request that is wrong");
+}
+
+#[tokio::test]
+async fn e8_byok_waits_for_support_with_its_role_and_shows_its_own_documents() {
+    let stage = stage().await;
+    let before = stage.get("acme-admin", "organizations/acme/key-policy").await.json();
+    let external_id = before["role"]["externalId"].as_str().unwrap().to_owned();
+    assert!(before["role"]["trustPolicy"].to_string().contains(&external_id));
+    stage.regions_are_good(&["us-east-1", "us-west-2"]);
+    let came = stage.post("acme-admin", ENROL, byok()).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let shown = stage.get("acme-admin", ENROL).await.json();
+    assert_eq!((&shown["mode"], &shown["lifecycle"]), (&json!("byok"), &json!("requested")));
+    assert_eq!(shown["roleArn"], "arn:aws:iam::333333333333:role/key-management");
+    assert_eq!(shown["keys"], json!([]), "no key is made before support has approved");
+    assert!(
+        !shown.to_string().contains(&external_id),
+        "the external id is shown where it is to be pasted, only"
+    );
+    let after = stage.get("acme-admin", "organizations/acme/key-policy").await.json();
+    assert_eq!(after["role"]["externalId"], external_id.as_str(), "the same for good");
+    assert!(after["policy"].to_string().contains("ClavigerOnlyWithContext"));
 }
 
 #[tokio::test]

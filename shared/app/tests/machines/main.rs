@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod broker;
+mod byok;
 mod cut_off;
 mod steps;
 mod world;

@@ -1,6 +1,7 @@
 //! A vendor with its functions, and one enrolled organisation with an instance.
 
 use async_trait::async_trait;
+use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::deliver_effect::DeliverEffect;
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
@@ -18,9 +19,11 @@ use claviger_app::sweep::{Sweep, Swept};
 use claviger_app::verify_policy::VerifyPolicy;
 use claviger_domain::decide::decide;
 use claviger_domain::effect::{Effect, Order, OutboxRow};
+use claviger_domain::enrolment::Enrolment;
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::ids::{CorrelationId, InstanceId};
 use claviger_domain::instance::AppInstance;
+use claviger_domain::key_access::RoleArn;
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::ticket::Ticket;
@@ -67,25 +70,58 @@ impl Prober for Direct<'_> {
 impl World {
     /// `acme` in realm Europe, active, with Jira on `acme-eng`, provisioned by the functions themselves.
     pub async fn with_acme() -> Self {
-        let world = Self {
-            store: MemoryWorld::new(),
-            keys: FakeKeys::new(),
-            clock: FakeClock::at("2026-11-23T09:00:00Z"),
-            ids: SequentialIds::default(),
-            cache: UnwrappedKeys::new(),
-            home: builders::parsed("eu-central-1"),
-        };
+        let world = Self::empty();
         let organisation = builders::an_organisation("acme");
         for region in ["eu-central-1", "eu-west-1"] {
             let key = builders::a_key(ACCOUNT, region, 1);
             world.keys.create(&key);
             world.keys.bind(&key, organisation.id);
         }
-        let enrolment = builders::an_enrolment(ACCOUNT, "europe");
-        let asked = builders::an_enrolment_decision(&organisation, &enrolment, world.now());
-        world.store.commit_policy(None, &asked).await.unwrap();
-        let approved = builders::approval(&asked.next, world.now());
-        world.store.commit_policy(Some(&asked.next), &approved).await.unwrap();
+        world.approved(&builders::an_enrolment(ACCOUNT, "europe")).await;
+        world.settled().await
+    }
+
+    /// The same with a key-management role in place of keys: the functions make them.
+    pub async fn with_byok_acme() -> Self {
+        let world = Self::byok_approved().await;
+        world.drain().await;
+        world.settled().await
+    }
+
+    /// Approved, and nothing made yet.
+    pub async fn byok_approved() -> Self {
+        let world = Self::empty();
+        let organisation = builders::an_organisation("acme");
+        world.keys.create_role(&world.role(), Some(&organisation.external_id));
+        world.approved(&builders::a_byok_enrolment(ACCOUNT, "europe")).await;
+        world
+    }
+
+    pub fn role(&self) -> RoleArn {
+        builders::a_role(ACCOUNT)
+    }
+
+    fn empty() -> Self {
+        Self {
+            store: MemoryWorld::new(),
+            keys: FakeKeys::new(),
+            clock: FakeClock::at("2026-11-23T09:00:00Z"),
+            ids: SequentialIds::default(),
+            cache: UnwrappedKeys::new(),
+            home: builders::parsed("eu-central-1"),
+        }
+    }
+
+    async fn approved(&self, enrolment: &Enrolment) {
+        let organisation = builders::an_organisation("acme");
+        let asked = builders::an_enrolment_decision(&organisation, enrolment, self.now());
+        self.store.commit_policy(None, &asked).await.unwrap();
+        let approved = builders::approval(&asked.next, self.now());
+        self.store.commit_policy(Some(&asked.next), &approved).await.unwrap();
+    }
+
+    async fn settled(self) -> Self {
+        let world = self;
         world.drain().await;
         let policy = world.policy().await;
         let asked = builders::an_instance_decision(&policy, "acme-eng", "jira", world.now());
@@ -121,7 +157,10 @@ impl World {
     /// Both keys answer this from now on.
     pub fn keys_answer(&self, answer: Observation) {
         for region in ["eu-central-1", "eu-west-1"] {
-            self.keys.answer(&self.key(region), answer);
+            let key = self.key(region);
+            if self.keys.has(&key) {
+                self.keys.answer(&key, answer);
+            }
         }
     }
 
@@ -200,6 +239,7 @@ impl World {
                 let verify = VerifyPolicy {
                     policies: &self.store,
                     keys: &self.keys,
+                    check: CheckEnrolment { keys: &self.keys, roles: &self.keys, ids: &self.ids },
                     probe: self.probe(),
                     ids: &self.ids,
                     clock: &self.clock,

@@ -51,6 +51,14 @@ async fn enrol_as(
 }
 
 #[tokio::test]
+async fn e5_our_own_account_is_nobodys() {
+    let (world, acme) = (MemoryWorld::new(), an_organisation("acme"));
+    let error = enrol_as(&world, &acme, &body("111111111111"), &by_admin()).await.unwrap_err();
+    assert!(matches!(error, RequestError::Invalid(faults) if faults[0].field == "awsAccountId"));
+    assert!(world.take_probe_requests().is_empty());
+}
+
+#[tokio::test]
 async fn e12_nothing_is_stored_while_a_check_fails() {
     let (world, acme) = (MemoryWorld::new(), an_organisation("acme"));
     world.prober_answers(checked(CheckResult::Fail));

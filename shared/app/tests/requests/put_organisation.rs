@@ -23,7 +23,7 @@ async fn the_opaque_id_is_made_once_and_kept() {
     changed["admins"] = json!(["eve"]);
     let (second, created) = case.run(&name, Feed::parse(&changed, &catalogue).unwrap()).await.unwrap();
     assert!(!created);
-    assert_eq!(first.id, second.id);
+    assert_eq!((first.id, &first.external_id), (second.id, &second.external_id));
     assert_eq!(second.admins, ["eve".parse().unwrap()].into());
 }
 

@@ -9,7 +9,8 @@ use claviger_domain::observation::ProbeRound;
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_testkit::builders::{
-    self, a_round, an_enrolment, an_organisation, by_admin, by_support, commit_active_policy, cut_off, parsed,
+    self, a_byok_enrolment, a_round, an_enrolment, an_organisation, by_admin, by_support,
+    commit_active_policy, cut_off, parsed,
 };
 use claviger_testkit::{FakeClock, MemoryWorld, SequentialIds};
 use jiff::SignedDuration;
@@ -100,8 +101,7 @@ async fn a_restoration_is_decided_anew_when_a_sweep_was_faster() {
 async fn s3_after_the_window_self_service_is_refused() {
     let (world, clock) = (MemoryWorld::new(), FakeClock::default());
     let acme = an_organisation("acme");
-    let mut enrolment = an_enrolment("222222222222", "europe");
-    enrolment.mode = claviger_domain::catalogue::Mode::Byok;
+    let enrolment = a_byok_enrolment("222222222222", "europe");
     let active = commit_active_policy(&world, &acme, &enrolment, clock.now()).await;
     let decision = cut_off(&active, clock.advance(SignedDuration::from_secs(60)));
     world.commit_policy(Some(&active), &decision).await.unwrap();

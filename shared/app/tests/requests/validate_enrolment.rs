@@ -62,7 +62,26 @@ async fn e12_a_missing_region_is_a_failed_check_and_the_other_key_is_checked_all
     assert_eq!(validation.result, CheckResult::Fail);
     assert_eq!(failed(&validation), ["context-tag-confirmation", "keys"]);
     let asked = world.take_probe_requests();
-    assert!(matches!(asked.as_slice(), [ProbeRequest::Check { enrolment, .. }] if enrolment.keys.len() == 1));
+    assert!(
+        matches!(asked.as_slice(), [ProbeRequest::Check { enrolment, .. }] if enrolment.keys().count() == 1)
+    );
+}
+
+#[tokio::test]
+async fn e12_byok_the_role_is_checked_in_every_region_of_the_realm_with_the_organisations_external_id() {
+    let world = MemoryWorld::new();
+    world.prober_answers(passing(&["us-east-1", "us-west-2"]));
+    let body = json!({
+        "mode": "byok", "awsAccountId": "333333333333", "realm": "usa",
+        "roleArn": "arn:aws:iam::333333333333:role/key-management",
+        "contextTag": "acme1", "contextTagConfirmation": "other",
+    });
+    let validation = validate(&world, &body).await.unwrap();
+    assert_eq!(failed(&validation), ["context-tag-confirmation"], "the role is checked all the same");
+    let asked = world.take_probe_requests();
+    let [ProbeRequest::Check { external_id, regions, .. }] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!(*external_id, an_organisation("acme").external_id);
+    assert_eq!(regions.iter().map(|region| region.as_str()).collect::<Vec<_>>(), ["us-east-1", "us-west-2"]);
 }
 
 #[tokio::test]

@@ -1,15 +1,18 @@
 //! Control probes: canary keys of the vendor's, in an account of its own, that nobody takes away.
 //!
-//! They go through the same role, clients and region as customers' keys, so while they answer, a refusal that could
-//! have been ours was the customer's (spec R4). A region without a canary is unhealthy: nothing ambiguous counts there.
+//! They go the same way as customers' keys of their mode, through the same roles, clients and region, so while they
+//! answer, a refusal that could have been ours was the customer's (spec R4). A region without a canary, or for BYOK
+//! without a canary role, is unhealthy: nothing ambiguous counts there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use claviger_app::messages::EncryptionContext;
-use claviger_app::ports::{ControlProbes, CustomerKeys, KeyError};
+use claviger_app::ports::{ControlProbes, CustomerKeys, KeyError, KeyRef, RoleSession};
+use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
+use claviger_domain::key_access::{CustomerRole, KeyAccess};
 use claviger_domain::policy::{
     CONTEXT_INSTANCE, CONTEXT_ORGANISATION, CONTEXT_PURPOSE, CONTEXT_TAG, PURPOSE_CANARY,
 };
@@ -27,11 +30,16 @@ pub struct CanaryKey {
     pub key_arn: KeyArn,
     /// The opaque organisation id in that key policy's condition.
     pub organisation: OrganisationId,
+    /// A role of the canary customer's that uses the same key: the control probe of BYOK.
+    #[serde(default)]
+    pub role: Option<CustomerRole>,
 }
 
 /// Why the canary keys could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("the canary keys are not JSON of the form {{region: {{keyArn, organisation}}}}: {0}")]
+#[error(
+    "the canary keys are not JSON of the form {{region: {{keyArn, organisation, role: {{arn, externalId}}}}}}: {0}"
+)]
 pub struct CanaryKeysError(#[from] serde_json::Error);
 
 /// Parses `CLAVIGER_CANARY_KEYS`; empty text is none.
@@ -83,24 +91,26 @@ fn context(key: &CanaryKey) -> EncryptionContext {
 }
 
 impl KmsKeys {
-    async fn control(&self, region: &Region, key: &CanaryKey) -> Result<bool, KeyError> {
+    async fn control(&self, region: &Region, key: &CanaryKey, access: &KeyAccess) -> Result<bool, KeyError> {
         let context = context(key);
+        let arn = &key.key_arn;
+        let way = KeyRef { arn, access, organisation: key.organisation, session: RoleSession::Fresh };
         let ciphertext = match self.canaries.ciphertext(region) {
             Some(known) => known,
             None => {
-                let made = self.encrypt(&key.key_arn, PLAINTEXT, &context).await?;
+                let made = self.encrypt(way, PLAINTEXT, &context).await?;
                 self.canaries.keep(region, made.clone());
                 made
             }
         };
-        let plaintext = self.decrypt(&key.key_arn, &ciphertext, &context).await?;
+        let plaintext = self.decrypt(way, &ciphertext, &context).await?;
         Ok(plaintext.as_slice() == PLAINTEXT)
     }
 }
 
 #[async_trait]
 impl ControlProbes for KmsKeys {
-    async fn control_is_healthy(&self, region: &Region) -> bool {
+    async fn control_is_healthy(&self, region: &Region, mode: Mode) -> bool {
         let Some(key) = self.canaries.keys.get(region) else {
             warn!(
                 key.region = region.as_str(),
@@ -108,7 +118,18 @@ impl ControlProbes for KmsKeys {
             );
             return false;
         };
-        match self.control(region, key).await {
+        let access = match (mode, &key.role) {
+            (Mode::Cmk, _) => KeyAccess::KeyPolicy,
+            (Mode::Byok, Some(role)) => KeyAccess::Role(role.clone()),
+            (Mode::Byok, None) => {
+                warn!(
+                    key.region = region.as_str(),
+                    "there is no canary role in this region: ambiguous refusals of BYOK keys do not count"
+                );
+                return false;
+            }
+        };
+        match self.control(region, key, &access).await {
             Ok(healthy) => healthy,
             Err(error) => {
                 warn!(

@@ -1,6 +1,9 @@
-//! Customers' keys, through the one key-access role.
+//! Customers' keys: by their key policies, with sessions of the one key-access role, or through a role of the customer's,
+//! which that session assumes.
 
 mod control;
+mod customer_role;
+mod make;
 mod session;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +23,8 @@ use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use claviger_app::messages::EncryptionContext;
-use claviger_app::ports::{CustomerKeys, KeyDescription, KeyError};
+use claviger_app::ports::{CustomerKeys, KeyDescription, KeyError, KeyRef};
+use claviger_domain::key_access::KeyAccess;
 use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_domain::values::{KeyArn, Region};
 use jiff::Timestamp;
@@ -29,10 +33,11 @@ use zeroize::Zeroizing;
 
 use self::control::Canaries;
 pub use self::control::{CanaryKey, CanaryKeysError, parse_canary_keys};
+use self::customer_role::CustomerRoleSessions;
 use self::session::Session;
 use crate::errors::{Call, INVALID_STATE, after_describe, key_error};
 
-/// KMS, with sessions of the key-access role.
+/// KMS, with sessions of the key-access role, and of customers' roles.
 ///
 /// A call is sent once: whoever probes asks again by itself, and a retry in between would only hide what it saw and
 /// spend the customer's quota.
@@ -42,6 +47,7 @@ pub struct KmsKeys {
     session: Arc<Session>,
     call_timeout: Duration,
     clients: Mutex<HashMap<Region, Client>>,
+    customer_roles: CustomerRoleSessions,
     canaries: Canaries,
 }
 
@@ -74,36 +80,49 @@ impl KmsKeys {
             session: Arc::new(Session::new(sts, role)),
             call_timeout,
             clients: Mutex::default(),
+            customer_roles: CustomerRoleSessions::default(),
             canaries: Canaries::new(canary_keys),
         }
     }
 
-    /// A client for a region with a session that lives.
-    async fn client(&self, region: &Region) -> Result<Client, KeyError> {
+    /// A client with a session that may use the key.
+    async fn client(&self, key: KeyRef<'_>) -> Result<Client, KeyError> {
+        match key.access {
+            KeyAccess::KeyPolicy => self.own_client(key.region()).await,
+            KeyAccess::Role(role) => self.role_client(role, key).await,
+        }
+    }
+
+    /// A client for a region with a session of the key-access role that lives.
+    async fn own_client(&self, region: &Region) -> Result<Client, KeyError> {
         self.session.ensure().await?;
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(region) {
             return Ok(client.clone());
         }
         let provider: Arc<dyn ProvideCredentials> = self.session.clone();
+        let client = self.client_with(region, SharedCredentialsProvider::new(provider));
+        clients.insert(region.clone(), client.clone());
+        Ok(client)
+    }
+
+    fn client_with(&self, region: &Region, credentials: SharedCredentialsProvider) -> Client {
         let config = aws_sdk_kms::config::Builder::from(&self.config)
             .region(SdkRegion::new(region.as_str().to_owned()))
             .timeout_config(timeouts(self.call_timeout))
             .retry_config(RetryConfig::disabled())
-            .credentials_provider(SharedCredentialsProvider::new(provider))
+            .credentials_provider(credentials)
             // The session is the cache: one for all regions, renewed in one place.
             .identity_cache(IdentityCache::no_cache())
             .build();
-        let client = Client::from_conf(config);
-        clients.insert(region.clone(), client.clone());
-        Ok(client)
+        Client::from_conf(config)
     }
 
     /// What a failed call says; an invalid state is looked into.
     async fn failed<E>(
         &self,
         operation: &'static str,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         error: SdkError<E, HttpResponse>,
     ) -> KeyError
     where
@@ -115,7 +134,7 @@ impl KmsKeys {
             let state = described.as_ref().map(|key| key.state.as_str()).map_err(|no| no.observation);
             error.observation = after_describe(state);
         }
-        counted(operation, key, &error.code, error.request_id.as_deref());
+        counted(operation, key.arn, &error.code, error.request_id.as_deref());
         error
     }
 }
@@ -157,22 +176,22 @@ fn context_of(context: &EncryptionContext) -> Option<HashMap<String, String>> {
 impl CustomerKeys for KmsKeys {
     async fn decrypt(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         ciphertext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let answer = self
-            .client(key.region())
+            .client(key)
             .await?
             .decrypt()
-            .key_id(key.as_str())
+            .key_id(key.arn.as_str())
             .ciphertext_blob(Blob::new(ciphertext))
             .set_encryption_context(context_of(context))
             .send()
             .await;
         match answer {
             Ok(mut output) => {
-                counted("Decrypt", key, "ok", output.request_id());
+                counted("Decrypt", key.arn, "ok", output.request_id());
                 let plaintext = output.plaintext.take().ok_or_else(|| incomplete(output.request_id()))?;
                 Ok(Zeroizing::new(plaintext.into_inner()))
             }
@@ -182,22 +201,22 @@ impl CustomerKeys for KmsKeys {
 
     async fn encrypt(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         plaintext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Vec<u8>, KeyError> {
         let answer = self
-            .client(key.region())
+            .client(key)
             .await?
             .encrypt()
-            .key_id(key.as_str())
+            .key_id(key.arn.as_str())
             .plaintext(Blob::new(plaintext))
             .set_encryption_context(context_of(context))
             .send()
             .await;
         match answer {
             Ok(mut output) => {
-                counted("Encrypt", key, "ok", output.request_id());
+                counted("Encrypt", key.arn, "ok", output.request_id());
                 let ciphertext =
                     output.ciphertext_blob.take().ok_or_else(|| incomplete(output.request_id()))?;
                 Ok(ciphertext.into_inner())
@@ -208,21 +227,21 @@ impl CustomerKeys for KmsKeys {
 
     async fn generate_data_key(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         context: &EncryptionContext,
     ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError> {
         let answer = self
-            .client(key.region())
+            .client(key)
             .await?
             .generate_data_key()
-            .key_id(key.as_str())
+            .key_id(key.arn.as_str())
             .key_spec(DataKeySpec::Aes256)
             .set_encryption_context(context_of(context))
             .send()
             .await;
         match answer {
             Ok(mut output) => {
-                counted("GenerateDataKey", key, "ok", output.request_id());
+                counted("GenerateDataKey", key.arn, "ok", output.request_id());
                 let plaintext = output.plaintext.take().map(|blob| Zeroizing::new(blob.into_inner()));
                 let wrapped = output.ciphertext_blob.take().map(Blob::into_inner);
                 plaintext.zip(wrapped).ok_or_else(|| incomplete(output.request_id()))
@@ -231,14 +250,14 @@ impl CustomerKeys for KmsKeys {
         }
     }
 
-    async fn describe(&self, key: &KeyArn) -> Result<KeyDescription, KeyError> {
-        let answer = self.client(key.region()).await?.describe_key().key_id(key.as_str()).send().await;
+    async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError> {
+        let answer = self.client(key).await?.describe_key().key_id(key.arn.as_str()).send().await;
         let output = answer.map_err(|error| {
             let error = key_error(Call::CustomerKey, &error);
-            counted("DescribeKey", key, &error.code, error.request_id.as_deref());
+            counted("DescribeKey", key.arn, &error.code, error.request_id.as_deref());
             error
         })?;
-        counted("DescribeKey", key, "ok", output.request_id());
+        counted("DescribeKey", key.arn, "ok", output.request_id());
         let found = output.key_metadata().ok_or_else(|| incomplete(output.request_id()))?;
         let word = |word: Option<&str>| word.unwrap_or_default().to_owned();
         Ok(KeyDescription {

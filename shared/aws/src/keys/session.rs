@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
+use aws_sdk_sts::operation::assume_role::AssumeRoleOutput;
 use claviger_app::ports::KeyError;
 use claviger_domain::observation::{NoAnswerKind, Observation};
 use tokio::sync::Mutex;
@@ -14,12 +15,12 @@ use tracing::warn;
 use crate::errors::{Call, key_error};
 
 /// Chained roles may have an hour at most; a changed trust policy does not end a session, so short ones are better.
-const SESSION_SECONDS: i32 = 900;
+pub(super) const SESSION_SECONDS: i32 = 900;
 const SESSION_NAME: &str = "claviger";
 /// From here on a session is renewed.
 const AHEAD: Duration = Duration::from_secs(300);
 /// With less than this a session counts as over.
-const MARGIN: Duration = Duration::from_secs(20);
+pub(super) const MARGIN: Duration = Duration::from_secs(20);
 /// After a renewal failed, while the session still lives.
 const PAUSE: Duration = Duration::from_secs(15);
 
@@ -104,22 +105,22 @@ impl Session {
             .send()
             .await
             .map_err(|error| key_error(Call::OwnRole, &error))?;
-        let session = answer.credentials.ok_or_else(|| KeyError {
-            observation: Observation::NoAnswer(NoAnswerKind::OurFault),
-            code: "incomplete-answer".to_owned(),
-            request_id: None,
-        })?;
-        let expiry = SystemTime::try_from(session.expiration).ok();
-        let credentials = Credentials::new(
-            session.access_key_id,
-            session.secret_access_key,
-            Some(session.session_token),
-            expiry,
-            "key-access-role",
-        );
+        let credentials = credentials(answer, "key-access-role")?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(credentials);
         Ok(())
     }
+}
+
+/// The credentials of an AssumeRole's answer.
+pub(super) fn credentials(answer: AssumeRoleOutput, name: &'static str) -> Result<Credentials, KeyError> {
+    let session = answer.credentials.ok_or_else(|| KeyError {
+        observation: Observation::NoAnswer(NoAnswerKind::OurFault),
+        code: "incomplete-answer".to_owned(),
+        request_id: None,
+    })?;
+    let expiry = SystemTime::try_from(session.expiration).ok();
+    let (id, secret, token) = (session.access_key_id, session.secret_access_key, session.session_token);
+    Ok(Credentials::new(id, secret, Some(token), expiry, name))
 }
 
 impl ProvideCredentials for Session {

@@ -158,7 +158,7 @@ impl DynamoStore {
                 .with(":organisation", organisation.clone());
             transaction.delete(control, &names::key_arn(arn), ours, Otherwise::Conflict)?;
         }
-        let account = |policy: &EncryptionPolicy| (policy.account.clone(), policy.mode);
+        let account = |policy: &EncryptionPolicy| (policy.account.clone(), policy.mode());
         let (had, has) = (before.map(account), after.map(account));
         if had != has {
             self.account_claim(transaction, &next.organisation_name, had.as_ref(), has.as_ref())?;

@@ -17,8 +17,8 @@ use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::ticket::{Ticket, TicketStatus};
 use claviger_domain::values::ShardId;
 use claviger_testkit::builders::{
-    a_key, a_round, an_enrolment, an_enrolment_decision_as, an_instance_decision, an_organisation, by_admin,
-    by_claviger, by_support, instant, parsed, rules,
+    a_byok_enrolment, a_key, a_round, an_enrolment_decision_as, an_enrolment_with, an_instance_decision,
+    an_organisation, by_admin, by_claviger, by_support, instant, parsed, rules,
 };
 use claviger_testkit::{MemoryWorld, SequentialIds};
 use jiff::{SignedDuration, Timestamp};
@@ -242,14 +242,11 @@ impl Pair {
             }
             Operation::Enrol { organisation, account, byok, keys } => {
                 let account = ACCOUNTS[account];
-                let mut enrolment = an_enrolment(account, "europe");
-                if byok {
-                    enrolment.mode = Mode::Byok;
-                    enrolment.keys.clear();
-                }
-                for key in enrolment.keys.values_mut() {
-                    *key = a_key(account, key.region().as_str(), keys);
-                }
+                let enrolment = if byok {
+                    a_byok_enrolment(account, "europe")
+                } else {
+                    an_enrolment_with(account, "europe", keys)
+                };
                 self.made += 1;
                 let id = PolicyId::from_uuid(SequentialIds::uuid(self.made));
                 let organisation = an_organisation(ORGANISATIONS[organisation]);
@@ -264,9 +261,17 @@ impl Pair {
                 self.policy_event(organisation, by_support(), |_, _| event).await
             }
             Operation::Verify { organisation } => {
-                self.policy_event(organisation, by_claviger(), |policy, now| PolicyEvent::KeysVerified {
-                    canaries: policy.keys.keys().map(|region| (region.clone(), "Yw==".into())).collect(),
-                    round: a_round(policy, Observation::Usable, now),
+                // BYOK: the first time the keys are recorded, the second time they are proven.
+                self.policy_event(organisation, by_claviger(), |policy, now| {
+                    if policy.keys.is_empty() {
+                        let made = ["eu-central-1", "eu-west-1"]
+                            .map(|region| (parsed(region), a_key(policy.account.as_str(), region, 0)));
+                        return PolicyEvent::KeysCreated { keys: made.into() };
+                    }
+                    PolicyEvent::KeysVerified {
+                        canaries: policy.keys.keys().map(|region| (region.clone(), "Yw==".into())).collect(),
+                        round: a_round(policy, Observation::Usable, now),
+                    }
                 })
                 .await
             }

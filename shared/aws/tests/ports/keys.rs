@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use claviger_app::messages::EncryptionContext;
-use claviger_app::ports::{ControlProbes, CustomerKeys, KeyError};
+use claviger_app::ports::{
+    Asking, ControlProbes, CustomerKeys, CustomerRoles, KeyError, KeyRef, NewKey, RoleSession,
+};
 use claviger_aws::keys::{CanaryKey, KmsKeys};
+use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
+use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess};
 use claviger_domain::observation::NoAnswerKind::{OurFault, Throttled, Unreachable};
 use claviger_domain::observation::Observation::{self, NoAnswer, Refused};
 use claviger_domain::observation::RefusalKind::{
     AccessDenied, InvalidState, KeyDisabled, KeyNotFound, KeyPendingDeletion, KeyPendingImport,
-    KeyUnavailable,
+    KeyUnavailable, RoleDenied,
 };
-use claviger_domain::values::Region;
+use claviger_domain::values::{KeyArn, Region};
 use claviger_testkit::SequentialIds;
-use claviger_testkit::builders::{a_key, parsed};
+use claviger_testkit::builders::{a_key, a_role, parsed};
 use futures_util::future::join_all;
 use rstest::rstest;
 
@@ -38,13 +42,22 @@ async fn wire() -> (Wire, KmsKeys) {
     (wire, keys)
 }
 
+fn reached<'a>(arn: &'a KeyArn, access: &'a KeyAccess, session: RoleSession) -> KeyRef<'a> {
+    KeyRef { arn, access, organisation: OrganisationId::from_uuid(SequentialIds::uuid(7)), session }
+}
+
+/// A key whose policy names our role.
+fn straight(arn: &KeyArn) -> KeyRef<'_> {
+    reached(arn, &KeyAccess::KeyPolicy, RoleSession::Kept)
+}
+
 fn context() -> EncryptionContext {
     [("claviger:organisation".to_owned(), "o-1".to_owned())].into()
 }
 
 async fn decrypt(keys: &KmsKeys, region: &str) -> Result<Vec<u8>, KeyError> {
     let key = a_key("222222222222", region, 1);
-    keys.decrypt(&key, b"wrapped", &context()).await.map(|plaintext| plaintext.to_vec())
+    keys.decrypt(straight(&key), b"wrapped", &context()).await.map(|plaintext| plaintext.to_vec())
 }
 
 #[rstest]
@@ -197,7 +210,7 @@ async fn a_data_key_comes_in_the_clear_and_wrapped() {
     let answer = r#"{"KeyId":"k","Plaintext":"dGV4dA==","CiphertextBlob":"d3JhcHBlZA=="}"#;
     wire.answers("GenerateDataKey", [Answer::ok(answer)]);
     let key = a_key("222222222222", "eu-central-1", 1);
-    let (plaintext, wrapped) = keys.generate_data_key(&key, &context()).await.unwrap();
+    let (plaintext, wrapped) = keys.generate_data_key(straight(&key), &context()).await.unwrap();
     assert_eq!((plaintext.as_slice(), wrapped.as_slice()), (&b"text"[..], &b"wrapped"[..]));
     assert!(wire.asked()[1].body.contains(r#""KeySpec":"AES_256""#));
 }
@@ -208,7 +221,7 @@ async fn a_description_says_what_enrolment_asks_about() {
     let answer = r#"{"KeyMetadata":{"KeyId":"k","KeyState":"PendingDeletion","KeySpec":"RSA_2048","KeyUsage":"SIGN_VERIFY",
         "Origin":"EXTERNAL","KeyManager":"CUSTOMER","CustomKeyStoreId":"cks-1","DeletionDate":1795000000.0}}"#;
     wire.answers("DescribeKey", [Answer::ok(answer)]);
-    let found = keys.describe(&a_key("222222222222", "eu-central-1", 1)).await.unwrap();
+    let found = keys.describe(straight(&a_key("222222222222", "eu-central-1", 1))).await.unwrap();
     assert_eq!(
         (found.state.as_str(), found.spec.as_str(), found.usage.as_str()),
         ("PendingDeletion", "RSA_2048", "SIGN_VERIFY")
@@ -224,6 +237,7 @@ fn canary() -> BTreeMap<Region, CanaryKey> {
     let key = CanaryKey {
         key_arn: a_key("555555555555", "eu-central-1", 1),
         organisation: OrganisationId::from_uuid(SequentialIds::uuid(7)),
+        role: None,
     };
     [(parsed("eu-central-1"), key)].into()
 }
@@ -247,7 +261,7 @@ async fn r4_a_control_probe_encrypts_once_and_decrypts_each_time() {
     let region: Region = parsed("eu-central-1");
     let mut seen = Vec::new();
     for _ in 0..4 {
-        seen.push(keys.control_is_healthy(&region).await);
+        seen.push(keys.control_is_healthy(&region, Mode::Cmk).await);
     }
     assert_eq!(seen, [true, true, false, false]);
     assert_eq!(wire.operations(), ["AssumeRole", "Encrypt", "Decrypt", "Decrypt", "Decrypt", "Decrypt"]);
@@ -259,6 +273,150 @@ async fn r4_a_control_probe_encrypts_once_and_decrypts_each_time() {
 #[tokio::test]
 async fn r4_a_region_without_a_canary_is_never_healthy() {
     let (wire, keys) = wire().await;
-    assert!(!keys.control_is_healthy(&parsed("eu-west-1")).await);
+    assert!(!keys.control_is_healthy(&parsed("eu-west-1"), Mode::Cmk).await);
     assert!(wire.operations().is_empty());
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |decoded, part| {
+        let (code, rest) = part.split_at(2);
+        format!("{decoded}{}{rest}", char::from(u8::from_str_radix(code, 16).unwrap()))
+    })
+}
+
+fn organisation() -> OrganisationId {
+    OrganisationId::from_uuid(SequentialIds::uuid(7))
+}
+
+fn key_management() -> CustomerRole {
+    CustomerRole {
+        arn: a_role("333333333333"),
+        external_id: ExternalId::from_uuid(SequentialIds::uuid(0xeee)),
+    }
+}
+
+async fn decrypt_through_role(keys: &KmsKeys, session: RoleSession) -> Result<Vec<u8>, KeyError> {
+    let (key, access) = (a_key("333333333333", "us-east-1", 1), KeyAccess::Role(key_management()));
+    keys.decrypt(reached(&key, &access, session), b"wrapped", &context()).await.map(|plain| plain.to_vec())
+}
+
+#[tokio::test]
+async fn e12_a_customers_role_is_assumed_with_its_external_id_for_one_key_and_900_seconds() {
+    let (wire, keys) = wire().await;
+    wire.answers("Decrypt", [Answer::ok(PLAINTEXT)]);
+    decrypt_through_role(&keys, RoleSession::Fresh).await.unwrap();
+    assert_eq!(wire.operations(), ["AssumeRole", "AssumeRole", "Decrypt"]);
+    let asked = wire.asked();
+    assert!(!asked[0].body.contains("ExternalId"), "our own role knows no external id");
+    let body = &asked[1].body;
+    assert_eq!(asked[1].region, "us-east-1", "the STS of the key's own region");
+    assert_eq!(asked[1].access_key, "ASIASESSION", "the key-access role assumes it");
+    let external_id = format!("ExternalId={}", key_management().external_id.as_str());
+    let session = format!("RoleSessionName=claviger-probe-{}", organisation());
+    for part in ["DurationSeconds=900", "key-management", &external_id, &session] {
+        assert!(body.contains(part), "{part}: {body}");
+    }
+    let policy = body.split('&').find_map(|pair| pair.strip_prefix("Policy=")).unwrap();
+    let policy: serde_json::Value = serde_json::from_str(&percent_decoded(policy)).unwrap();
+    let statement = &policy["Statement"][0];
+    assert_eq!(statement["Resource"], a_key("333333333333", "us-east-1", 1).as_str());
+    let actions = statement["Action"].to_string();
+    assert!(actions.contains("kms:Decrypt") && !actions.contains('*'), "{actions}");
+    for never in ["ScheduleKeyDeletion", "DisableKey", "PutKeyPolicy", "CreateGrant"] {
+        assert!(!actions.contains(never), "{actions}");
+    }
+}
+
+#[tokio::test]
+async fn r1_a_probe_assumes_the_role_anew_and_work_keeps_its_session() {
+    let (wire, keys) = wire().await;
+    wire.answers("Decrypt", [Answer::ok(PLAINTEXT)]);
+    for _ in 0..3 {
+        decrypt_through_role(&keys, RoleSession::Kept).await.unwrap();
+    }
+    assert_eq!(wire.operations(), ["AssumeRole", "AssumeRole", "Decrypt", "Decrypt", "Decrypt"]);
+    for _ in 0..2 {
+        decrypt_through_role(&keys, RoleSession::Fresh).await.unwrap();
+    }
+    assert_eq!(wire.operations()[5..], ["AssumeRole", "Decrypt", "AssumeRole", "Decrypt"]);
+}
+
+#[rstest]
+#[case(403, "AccessDenied", Refused(RoleDenied))]
+#[case(403, "ExpiredToken", NoAnswer(OurFault))]
+#[case(400, "Throttling", NoAnswer(Throttled))]
+#[case(500, "InternalFailure", NoAnswer(Unreachable))]
+#[case(403, "RegionDisabledException", NoAnswer(OurFault))]
+#[tokio::test]
+async fn r4_a_role_that_refuses_is_a_refusal_and_a_stumbling_sts_is_none(
+    #[case] status: u16,
+    #[case] code: &str,
+    #[case] expected: Observation,
+) {
+    let wire = Wire::new().await;
+    wire.answers("AssumeRole", [Answer::session(FAR), Answer::query_error(status, code)]);
+    let keys = keys_at(&wire.endpoint, BTreeMap::new());
+    let error = decrypt_through_role(&keys, RoleSession::Fresh).await.unwrap_err();
+    assert_eq!((error.observation, error.code.as_str()), (expected, code));
+    assert!(!wire.operations().contains(&"Decrypt".to_owned()));
+}
+
+#[tokio::test]
+async fn i2_a_byok_refusal_does_not_count_where_no_canary_role_answers() {
+    let (wire, _) = wire().await;
+    let keys = keys_at(&wire.endpoint, canary());
+    assert!(!keys.control_is_healthy(&parsed("eu-central-1"), Mode::Byok).await);
+    assert!(wire.operations().is_empty(), "a canary without a role says nothing about roles");
+}
+
+#[tokio::test]
+async fn e12_the_proof_of_the_external_id_asks_without_one_and_may_do_nothing() {
+    let (wire, keys) = wire().await;
+    let role = a_role("333333333333");
+    keys.assume(&role, Asking::WithoutExternalId, organisation(), &parsed("us-east-1")).await.unwrap();
+    let asked = wire.asked();
+    assert!(!asked[1].body.contains("ExternalId"), "{}", asked[1].body);
+    assert!(asked[1].body.contains("Deny"), "the session is good for nothing");
+}
+
+const FOUND: &str = "arn:aws:kms:us-east-1:333333333333:key/0000000a-0000-4000-8000-000000000001";
+
+fn wanted() -> NewKey {
+    NewKey { organisation: organisation(), generation: 1, policy: serde_json::json!({ "Statement": [] }) }
+}
+
+fn metadata() -> Answer {
+    Answer::ok(&format!(r#"{{"KeyMetadata":{{"KeyId":"k","Arn":"{FOUND}"}}}}"#))
+}
+
+#[tokio::test]
+async fn e7_a_key_that_has_its_alias_is_found_and_not_made_again() {
+    let (wire, keys) = wire().await;
+    wire.answers("DescribeKey", [metadata()]);
+    let arn = keys.make_key(&key_management(), &parsed("us-east-1"), &wanted()).await.unwrap();
+    assert_eq!(arn.as_str(), FOUND);
+    assert_eq!(wire.operations(), ["AssumeRole", "AssumeRole", "DescribeKey"]);
+    let alias = format!(r#""KeyId":"alias/cryptor-{}-1""#, organisation());
+    assert!(wire.asked()[2].body.contains(&alias), "{}", wire.asked()[2].body);
+}
+
+#[tokio::test]
+async fn e7_a_key_that_a_crash_left_without_alias_is_found_by_its_tags_and_named() {
+    let (wire, keys) = wire().await;
+    wire.answers("DescribeKey", [Answer::error(400, "NotFoundException")]);
+    let other = FOUND.replace("000000000001", "000000000002");
+    let list = format!(r#"{{"Keys":[{{"KeyArn":"{other}"}},{{"KeyArn":"{FOUND}"}}],"Truncated":false}}"#);
+    wire.answers("ListKeys", [Answer::ok(&list)]);
+    let tags = format!(
+        r#"{{"Tags":[{{"TagKey":"claviger:organisation","TagValue":"{}"}},{{"TagKey":"claviger:generation","TagValue":"1"}}]}}"#,
+        organisation()
+    );
+    wire.answers("ListResourceTags", [Answer::ok(r#"{"Tags":[]}"#), Answer::ok(&tags)]);
+    wire.answers("CreateAlias", [Answer::ok("{}")]);
+    let arn = keys.make_key(&key_management(), &parsed("us-east-1"), &wanted()).await.unwrap();
+    assert_eq!(arn.as_str(), FOUND);
+    assert!(!wire.operations().contains(&"CreateKey".to_owned()));
+    assert_eq!(wire.operations().last().unwrap(), "CreateAlias");
 }

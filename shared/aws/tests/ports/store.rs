@@ -14,9 +14,10 @@ use claviger_domain::ticket::{Ticket, TicketStatus};
 use claviger_domain::values::ShardId;
 use claviger_testkit::SequentialIds;
 use claviger_testkit::builders::{
-    a_key, an_active_policy, an_enrolment, an_enrolment_decision, an_enrolment_decision_as,
-    an_instance_decision, an_organisation, approval, by_claviger, by_support, commit_active_instance,
-    commit_active_policy, cut_off, instance_decided, instant, parsed, rejection, verification,
+    a_byok_enrolment, a_key, an_active_policy, an_enrolment, an_enrolment_decision, an_enrolment_decision_as,
+    an_enrolment_with, an_instance_decision, an_organisation, approval, by_claviger, by_support,
+    commit_active_instance, commit_active_policy, cut_off, instance_decided, instant, parsed, rejection,
+    verification,
 };
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -115,11 +116,10 @@ async fn e4_a_rejected_policy_gives_everything_back_and_may_be_followed_by_anoth
 async fn e5_an_account_of_byok_has_one_organisation() {
     let world = World::new().await;
     let with = |name: &str, mode, number| {
-        let mut enrolment = an_enrolment(ACCOUNT, "europe");
-        enrolment.mode = mode;
-        for key in enrolment.keys.values_mut() {
-            *key = a_key(ACCOUNT, key.region().as_str(), number);
-        }
+        let enrolment = match mode {
+            Mode::Byok => a_byok_enrolment(ACCOUNT, "europe"),
+            Mode::Cmk => an_enrolment_with(ACCOUNT, "europe", number),
+        };
         an_enrolment_decision(&an_organisation(name), &enrolment, noon())
     };
     let store = &world.store;

@@ -6,15 +6,16 @@ use jiff::Timestamp;
 
 use crate::calendar::business_days_after;
 use crate::effect::Effect;
-use crate::enrolment::Enrolment;
+use crate::enrolment::{Enrolment, Holding};
 use crate::event::{Actor, Origin};
 use crate::fact::AuditHead;
 use crate::fence::{Epoch, Fence};
 use crate::ids::PolicyId;
+use crate::key_access::{CustomerRole, KeyAccess};
 use crate::observation::ProbeRound;
 use crate::organisation::Organisation;
 use crate::policy::{EncryptionPolicy, KeyHealth, Lifecycle, RegionalKey};
-use crate::values::{Region, ShardId};
+use crate::values::{KeyArn, Region, ShardId};
 
 use super::health::{all_usable, believe, observed};
 use super::{Change, Decision, Refusal, Rules, committed, illegal};
@@ -39,15 +40,19 @@ pub fn enrol(
     } else {
         Lifecycle::Requested { at: now, by: by.clone(), due_at }
     };
-    let keys = enrolment.keys.iter().map(|(region, arn)| {
-        let key = RegionalKey { arn: arn.clone(), canary: None, health: KeyHealth::Unknown, since: now };
-        (region.clone(), key)
-    });
+    let access = match &enrolment.holding {
+        Holding::Cmk { .. } => KeyAccess::KeyPolicy,
+        Holding::Byok { role_arn } => KeyAccess::Role(CustomerRole {
+            arn: role_arn.clone(),
+            external_id: organisation.external_id.clone(),
+        }),
+    };
+    let keys = enrolment.keys().map(|(region, arn)| (region.clone(), unproven(arn, now)));
     let next = EncryptionPolicy {
         id,
         organisation: organisation.id,
         organisation_name: organisation.name.clone(),
-        mode: enrolment.mode,
+        access,
         realm: enrolment.realm.clone(),
         account: enrolment.account.clone(),
         context_tag: enrolment.context_tag.clone(),
@@ -68,6 +73,10 @@ pub fn enrol(
     let effects = if self_service { vec![Effect::VerifyPolicy] } else { Vec::new() };
     let event = serde_json::json!({ "event": "enrolment-requested", "enrolment": enrolment });
     Ok(committed(Change { next, effects }, "enrolment-requested", event, origin, now))
+}
+
+fn unproven(arn: &KeyArn, now: Timestamp) -> RegionalKey {
+    RegionalKey { arn: arn.clone(), canary: None, health: KeyHealth::Unknown, since: now }
 }
 
 pub(super) fn due(rules: &Rules<'_>, now: Timestamp) -> Timestamp {
@@ -120,6 +129,42 @@ pub(super) fn rejected(policy: &EncryptionPolicy, reason: String, now: Timestamp
     Change { next, effects: Vec::new() }
 }
 
+/// The keys are recorded before they are proven, so that a crash in between knows them again.
+pub(super) fn keys_created(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    keys: &BTreeMap<Region, KeyArn>,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    match (&policy.lifecycle, &policy.access) {
+        (Lifecycle::Verifying { .. }, KeyAccess::Role(_)) => {}
+        (Lifecycle::Verifying { .. }, KeyAccess::KeyPolicy)
+        | (
+            Lifecycle::Requested { .. }
+            | Lifecycle::Active { .. }
+            | Lifecycle::Suspended { .. }
+            | Lifecycle::Restoring { .. }
+            | Lifecycle::Lapsed { .. }
+            | Lifecycle::Closed { .. }
+            | Lifecycle::Rejected { .. },
+            KeyAccess::Role(_) | KeyAccess::KeyPolicy,
+        ) => return illegal(policy),
+    }
+    if !policy.keys.is_empty() {
+        return Err(Refusal::Redundant);
+    }
+    // INVARIANT (E7): a key in every region of the realm, in the organisation's own account.
+    let wanted = rules.catalogue.regions(&policy.realm).unwrap_or_default();
+    let whole = wanted.len() == keys.len() && wanted.iter().all(|region| keys.contains_key(region));
+    let own = keys.iter().all(|(region, arn)| arn.region() == region && *arn.account() == policy.account);
+    if !whole || !own {
+        return Err(Refusal::KeysNotUsable { faults: BTreeMap::new() });
+    }
+    let mut next = policy.clone();
+    next.keys = keys.iter().map(|(region, arn)| (region.clone(), unproven(arn, now))).collect();
+    Ok(Change { next, effects: Vec::new() })
+}
+
 pub(super) fn keys_verified(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
@@ -138,7 +183,8 @@ pub(super) fn keys_verified(
         | Lifecycle::Rejected { .. } => return illegal(policy),
     }
     all_usable(rules, policy, round, now)?;
-    if !policy.keys.keys().all(|region| canaries.contains_key(region)) {
+    // Without keys every key is usable, and nothing is proven.
+    if policy.keys.is_empty() || !policy.keys.keys().all(|region| canaries.contains_key(region)) {
         return Err(Refusal::KeysNotUsable { faults: BTreeMap::new() });
     }
     let mut next = policy.clone();

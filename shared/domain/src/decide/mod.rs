@@ -27,7 +27,9 @@ use crate::policy::EncryptionPolicy;
 use crate::values::Region;
 
 pub use self::enrolment::enrol;
-use self::enrolment::{enrolment_approved, enrolment_rejected, keys_verified, verification_failed};
+use self::enrolment::{
+    enrolment_approved, enrolment_rejected, keys_created, keys_verified, verification_failed,
+};
 pub use self::health::{becomes_due, wants_confirmation};
 use self::mistake::mistake_declared;
 use self::restoration::{
@@ -126,6 +128,7 @@ pub fn decide(
     let change = match event {
         PolicyEvent::EnrolmentApproved => enrolment_approved(policy, origin, now),
         PolicyEvent::EnrolmentRejected { reason } => enrolment_rejected(policy, reason, origin, now),
+        PolicyEvent::KeysCreated { keys } => keys_created(rules, policy, keys, now),
         PolicyEvent::KeysVerified { canaries, round } => keys_verified(rules, policy, canaries, round, now),
         PolicyEvent::VerificationFailed { faults } => verification_failed(policy, faults, now),
         PolicyEvent::ProbesReported { rounds } => probes_reported(rules, policy, rounds, now),

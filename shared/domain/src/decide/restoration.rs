@@ -41,7 +41,7 @@ pub(super) fn restoration_requested(
     if policy.ticket != Some(ticket) {
         return Err(Refusal::WrongTicket { expected: policy.ticket });
     }
-    let (phase, _) = window_phase(rules.catalogue, policy.mode, cut_off_at, now);
+    let (phase, _) = window_phase(rules.catalogue, policy.mode(), cut_off_at, now);
     if phase == WindowPhase::Lapsed {
         return Err(Refusal::WindowLapsed);
     }

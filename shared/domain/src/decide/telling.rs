@@ -40,7 +40,7 @@ pub(super) fn tell(
     let title = rules
         .catalogue
         .modes
-        .get(&next.mode)
+        .get(&next.mode())
         .map(|mode| mode.revocation_title.replace("{account}", next.account.as_str()))
         .unwrap_or_default();
     next.ticket = Some(ticket);

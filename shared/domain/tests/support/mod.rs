@@ -7,6 +7,7 @@ use claviger_domain::decide::{Decision, Refusal, Rules, decide, enrol};
 use claviger_domain::enrolment::Enrolment;
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::ids::{CorrelationId, OrganisationId, PolicyId};
+use claviger_domain::key_access::ExternalId;
 use claviger_domain::observation::{NoAnswerKind, Observation, ProbeRound, RefusalKind};
 use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
@@ -23,6 +24,18 @@ pub const DENIED: Observation = Observation::Refused(RefusalKind::AccessDenied);
 pub const THROTTLED: Observation = Observation::NoAnswer(NoAnswerKind::Throttled);
 pub const UNREACHABLE: Observation = Observation::NoAnswer(NoAnswerKind::Unreachable);
 pub const OUR_FAULT: Observation = Observation::NoAnswer(NoAnswerKind::OurFault);
+
+pub fn acme() -> Organisation {
+    Organisation {
+        id: OrganisationId::from_uuid(Uuid::from_u128(1)),
+        external_id: ExternalId::from_uuid(Uuid::from_u128(3)),
+        name: "acme".parse().unwrap(),
+        plans: [("jira".parse().unwrap(), "enterprise".to_owned())].into(),
+        government: false,
+        admins: ["ada".parse().unwrap()].into(),
+        auditors: Default::default(),
+    }
+}
 
 /// A vendor, an organisation in realm Europe, and a clock.
 pub struct World {
@@ -77,14 +90,7 @@ impl World {
             ],
         });
         let enrolment = Enrolment::parse(&body, &catalogue).unwrap();
-        let organisation = Organisation {
-            id: OrganisationId::from_uuid(Uuid::from_u128(1)),
-            name: "acme".parse().unwrap(),
-            plans: [("jira".parse().unwrap(), "enterprise".to_owned())].into(),
-            government: false,
-            admins: ["ada".parse().unwrap()].into(),
-            auditors: Default::default(),
-        };
+        let organisation = acme();
         let rules = Rules {
             catalogue: &catalogue,
             ambiguity: SignedDuration::from_secs(60),
@@ -94,6 +100,32 @@ impl World {
         let id = PolicyId::from_uuid(Uuid::from_u128(2));
         let decision = enrol(&rules, &organisation, &enrolment, id, ShardId(0), &admin(), now).unwrap();
         Self { policy: decision.next, facts: vec![decision.fact], catalogue, now }
+    }
+
+    /// An organisation that lets us make its keys, approved.
+    pub fn byok_approved() -> Self {
+        let mut world = Self::requested();
+        let body = json!({
+            "mode": "byok", "awsAccountId": "222222222222", "realm": "europe",
+            "contextTag": "acme1", "contextTagConfirmation": "acme1",
+            "roleArn": "arn:aws:iam::222222222222:role/key-management",
+        });
+        let enrolment = Enrolment::parse(&body, &world.catalogue).unwrap();
+        let organisation = acme();
+        let decision = enrol(
+            &world.rules(),
+            &organisation,
+            &enrolment,
+            world.policy.id,
+            ShardId(0),
+            &admin(),
+            world.now,
+        )
+        .unwrap();
+        world.policy = decision.next;
+        world.facts = vec![decision.fact];
+        world.happens(PolicyEvent::EnrolmentApproved, &support()).unwrap();
+        world
     }
 
     pub fn active() -> Self {

@@ -154,6 +154,7 @@ fn e3_the_vendors_people_are_never_an_organisations_own() {
     let subject: Subject = "ada".parse().unwrap();
     let organisation = Organisation {
         id: claviger_domain::ids::OrganisationId::from_uuid(Default::default()),
+        external_id: claviger_domain::key_access::ExternalId::from_uuid(Default::default()),
         name: "acme".parse().unwrap(),
         plans: [].into(),
         government: false,

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use claviger_app::check_enrolment::CheckEnrolment;
+use claviger_app::check_enrolment::{CheckEnrolment, Checked};
 use claviger_app::messages::{AppOrder, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{
-    Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, FanOutQueue,
-    Ids, Instances, KeyDescription, KeyError, Outbox, Page, Policies, ProbeQueue, Prober, Proofs, StoreError,
-    SupportRequest, SupportRequests, Tickets, WatchList, WatchRow, WrappedDataKey,
+    Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
+    DataKeyRegistry, FanOutQueue, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey, Outbox, Page,
+    Policies, ProbeQueue, Prober, Proofs, StoreError, SupportRequest, SupportRequests, Tickets, WatchList,
+    WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
+use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::{Order, OutboxRow};
-use claviger_domain::ids::{EffectId, InstanceId, PolicyId, TicketId};
+use claviger_domain::ids::{EffectId, InstanceId, OrganisationId, PolicyId, TicketId};
 use claviger_domain::instance::{AppInstance, InstanceDecision};
+use claviger_domain::key_access::{CustomerRole, RoleArn};
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::policy::{CONTEXT_PURPOSE, EncryptionPolicy, PURPOSE_CANARY};
 use claviger_domain::ticket::Ticket;
@@ -220,11 +223,11 @@ impl Ids for Ports {
 impl CustomerKeys for Ports {
     async fn decrypt(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         ciphertext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let (seen, _) = self.kms("Decrypt", key).await;
+        let (seen, _) = self.kms("Decrypt", key.arn).await;
         if seen != Observation::Usable {
             self.on_the_way().await;
             return Err(failed(seen));
@@ -233,7 +236,7 @@ impl CustomerKeys for Ports {
         self.world.kms.vault.forget_calls();
         if plain.is_ok() {
             let canary = context.get(CONTEXT_PURPOSE).is_some_and(|purpose| purpose == PURPOSE_CANARY);
-            self.world.key_used(key, canary);
+            self.world.key_used(key.arn, canary);
         }
         self.on_the_way().await;
         plain
@@ -241,11 +244,11 @@ impl CustomerKeys for Ports {
 
     async fn encrypt(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         plaintext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Vec<u8>, KeyError> {
-        let (seen, _) = self.kms("Encrypt", key).await;
+        let (seen, _) = self.kms("Encrypt", key.arn).await;
         if seen != Observation::Usable {
             return Err(failed(seen));
         }
@@ -254,18 +257,18 @@ impl CustomerKeys for Ports {
 
     async fn generate_data_key(
         &self,
-        key: &KeyArn,
+        key: KeyRef<'_>,
         context: &EncryptionContext,
     ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError> {
-        let (seen, _) = self.kms("GenerateDataKey", key).await;
+        let (seen, _) = self.kms("GenerateDataKey", key.arn).await;
         if seen != Observation::Usable {
             return Err(failed(seen));
         }
         self.world.kms.vault.generate_data_key(key, context).await
     }
 
-    async fn describe(&self, key: &KeyArn) -> Result<KeyDescription, KeyError> {
-        let (seen, standing) = self.kms("DescribeKey", key).await;
+    async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError> {
+        let (seen, standing) = self.kms("DescribeKey", key.arn).await;
         if matches!(seen, Observation::NoAnswer(_)) {
             return Err(failed(seen));
         }
@@ -281,9 +284,42 @@ impl CustomerKeys for Ports {
     }
 }
 
+/// The organisations of the simulation bring their own keys: no role is ever asked.
+#[async_trait]
+impl CustomerRoles for Ports {
+    async fn assume(
+        &self,
+        _role: &RoleArn,
+        _asking: Asking<'_>,
+        _organisation: OrganisationId,
+        _region: &Region,
+    ) -> Result<(), KeyError> {
+        Err(failed(Observation::Refused(RefusalKind::RoleDenied)))
+    }
+
+    async fn find_key(
+        &self,
+        _role: &CustomerRole,
+        _region: &Region,
+        _organisation: OrganisationId,
+        _generation: u64,
+    ) -> Result<Option<KeyArn>, KeyError> {
+        Err(failed(Observation::Refused(RefusalKind::RoleDenied)))
+    }
+
+    async fn make_key(
+        &self,
+        _role: &CustomerRole,
+        _region: &Region,
+        _wanted: &NewKey,
+    ) -> Result<KeyArn, KeyError> {
+        Err(failed(Observation::Refused(RefusalKind::RoleDenied)))
+    }
+}
+
 #[async_trait]
 impl ControlProbes for Ports {
-    async fn control_is_healthy(&self, region: &Region) -> bool {
+    async fn control_is_healthy(&self, region: &Region, _mode: Mode) -> bool {
         let hurt = matches!(self.enter("control").await, Some(Fault::Before | Fault::After));
         let now = self.world.now();
         let down = hurt || self.world.kms.no_answer(region, now).is_some();
@@ -531,9 +567,10 @@ impl Prober for Ports {
                 let rounds = now.run(organisation, *rounds).await;
                 Ok(ProbeAnswer::Probed { rounds: rounds.map_err(|error| failed(error.to_string()))? })
             }
-            ProbeRequest::Check { organisation, enrolment } => {
-                let check = CheckEnrolment { keys: self, ids: self };
-                Ok(ProbeAnswer::Checked { checks: check.run(*organisation, enrolment).await })
+            ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
+                let check = CheckEnrolment { keys: self, roles: self, ids: self };
+                let whose = Checked { organisation: *organisation, external_id, regions };
+                Ok(ProbeAnswer::Checked { checks: check.run(whose, enrolment).await })
             }
         }
     }

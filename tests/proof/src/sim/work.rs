@@ -1,6 +1,7 @@
 //! The functions: each message is worked off by production's use case, as the functions' own `main.rs` wire it.
 
 use claviger_app::acknowledge_order::AcknowledgeOrder;
+use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::deliver_effect::DeliverEffect;
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
@@ -71,8 +72,16 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
     match &row.effect {
         Effect::VerifyPolicy => {
             let probe = ports.probe_keys();
-            let verify =
-                VerifyPolicy { policies: ports, keys: ports, probe, ids: ports, clock: ports, settings };
+            let check = CheckEnrolment { keys: ports, roles: ports, ids: ports };
+            let verify = VerifyPolicy {
+                policies: ports,
+                keys: ports,
+                check,
+                probe,
+                ids: ports,
+                clock: ports,
+                settings,
+            };
             verify.run(&row.organisation, row.correlation).await
         }
         Effect::ProvisionInstance { instance } => {

@@ -48,6 +48,9 @@ text!(AwsRegion, "An AWS region's code.", "eu-central-1",
 text!(KeyArn, "A KMS key's own ARN, never an alias.",
     "arn:aws:kms:eu-central-1:222222222222:key/1234abcd-12ab-34cd-56ef-1234567890ab",
     .pattern(Some("^arn:aws:kms:[a-z]+(-[a-z]+)+-[0-9]:[0-9]{12}:key/[0-9A-Fa-fmrk-]+$")).max_length(Some(256)));
+text!(RoleArn, "The ARN of an IAM role in the customer's account.",
+    "arn:aws:iam::333333333333:role/key-management",
+    .pattern(Some("^arn:aws:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$")).max_length(Some(600)));
 text!(ContextTag, "A label in every encryption context; it cannot be changed later.", "acme1",
     .pattern(Some("^[A-Za-z0-9]{1,12}$")));
 text!(Subject, "A person or machine: `sub` of its token.", "ada",
@@ -160,17 +163,18 @@ pub struct Organization {
     auditors: Vec<Subject>,
 }
 
-/// A request to enrol: one mode, one account, one realm, one key per region of the realm.
+/// A request to enrol: one mode with what it needs, one account, one realm.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct Enrolment {
-    /// `byok` is not served yet.
     mode: Mode,
     aws_account_id: AwsAccountId,
     realm: Realm,
-    /// One entry per region of the realm, none missing, none twice, none besides; needed for `cmk`.
+    /// One entry per region of the realm, none missing, none twice, none besides; needed for `cmk`, refused for `byok`.
     #[schema(max_items = 16)]
     keys: Option<Vec<RegionalKey>>,
+    /// The key-management role, through which the keys are made; needed for `byok`, refused for `cmk`.
+    role_arn: Option<RoleArn>,
     context_tag: ContextTag,
     /// The context tag again.
     context_tag_confirmation: ContextTag,
@@ -200,6 +204,9 @@ pub struct EncryptionPolicy {
     mode: Mode,
     realm: Realm,
     aws_account_id: AwsAccountId,
+    /// The key-management role (`byok`).
+    #[schema(required)]
+    role_arn: Option<RoleArn>,
     context_tag: ContextTag,
     keys: Vec<RegionalKeyHealth>,
     fence: Fence,
@@ -392,7 +399,7 @@ pub struct Check {
     help: String,
 }
 
-/// What to paste on each key.
+/// What to paste: on each key, or, for `byok`, on the key-management role.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct KeyPolicy {
@@ -406,8 +413,28 @@ pub struct KeyPolicy {
     policy: serde_json::Value,
     /// The document for each region's key; empty while no realm is known.
     regions: Vec<RegionalKeyPolicy>,
+    /// The key-management role of `byok`; none for an organization that is enrolled as `cmk`.
+    #[schema(required)]
+    role: Option<KeyManagementRole>,
     /// What taking it away does.
     warning: String,
+}
+
+/// The role that a `byok` organization makes in its account, with its two policies.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct KeyManagementRole {
+    /// Known once the organization has enrolled.
+    #[schema(required)]
+    role_arn: Option<RoleArn>,
+    /// The organization's own, the same for good: the role must not let us in without it.
+    external_id: String,
+    /// Who may assume the role.
+    #[schema(value_type = Object)]
+    trust_policy: serde_json::Value,
+    /// What the role may do.
+    #[schema(value_type = Object)]
+    permission_policy: serde_json::Value,
 }
 
 /// Whom the key policy allows.
@@ -913,6 +940,7 @@ pub fn components() -> Components {
         Enrolment,
         EncryptionPolicy,
         Validation,
+        KeyManagementRole,
         KeyPolicy,
         Place,
         AppInstance,

@@ -1,0 +1,224 @@
+//! An organisation that lets us make its keys: from the role to the keys, and from a role that is taken away to cut off
+//! and back.
+
+use claviger_app::check_enrolment::{CheckEnrolment, Checked};
+use claviger_app::hand_out_data_key::HandOutError;
+use claviger_app::messages::{Check, CheckResult};
+use claviger_app::prove_policies::{Proof, ProvePolicies};
+use claviger_domain::effect::Effect;
+use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
+use claviger_testkit::{FakeKeys, SequentialIds, builders};
+use rstest::rstest;
+
+use crate::world::{DENIED, DISABLED, USABLE, World};
+
+const ROLE_DENIED: Observation = Observation::Refused(RefusalKind::RoleDenied);
+const ACCOUNT: &str = "222222222222";
+
+#[tokio::test]
+async fn e7_byok_keys_are_made_in_every_region_and_proven_before_the_policy_is_active() {
+    let world = World::with_byok_acme().await;
+    let policy = world.policy().await;
+    assert_eq!(policy.lifecycle.slug(), "active");
+    assert_eq!(
+        policy.keys.keys().map(|region| region.as_str()).collect::<Vec<_>>(),
+        ["eu-central-1", "eu-west-1"]
+    );
+    assert!(policy.keys.values().all(|key| key.canary.is_some()));
+    assert_eq!(world.instances().await[0].status.slug(), "active");
+    let facts = world.store.all_facts(&world.name());
+    assert!(facts.iter().any(|fact| fact.slug == "keys-created"));
+}
+
+#[tokio::test]
+async fn e7_a_crash_while_keys_are_made_leaves_no_second_key() {
+    let world = World::byok_approved().await;
+    let west = builders::parsed("eu-west-1");
+    world.keys.making_answers(&west, Observation::NoAnswer(NoAnswerKind::Unreachable));
+    let row = world.store.outbox().into_iter().find(|row| row.effect == Effect::VerifyPolicy).unwrap();
+    world.work(&row).await.unwrap_err();
+    assert_eq!(world.policy().await.lifecycle.slug(), "verifying", "it is tried again");
+    assert_eq!(world.keys.made_count(), 1);
+    world.keys.making_answers(&west, USABLE);
+    world.work(&row).await.unwrap();
+    assert_eq!(world.policy().await.lifecycle.slug(), "active");
+    assert_eq!(world.keys.made_count(), 2, "the key of the first try is found again");
+}
+
+#[tokio::test]
+async fn e7_a_role_that_may_make_no_key_is_rejected_with_the_remedy_and_the_key_that_is_left() {
+    let world = World::byok_approved().await;
+    world.keys.making_answers(&builders::parsed("eu-west-1"), DENIED);
+    world.drain().await;
+    let policy = world.policy().await;
+    let claviger_domain::policy::Lifecycle::Rejected { reason, .. } = &policy.lifecycle else {
+        panic!("{}", policy.lifecycle.slug());
+    };
+    assert!(reason.contains("put-role-policy") && reason.contains("eu-west-1"), "{reason}");
+    assert!(reason.contains("arn:aws:kms:eu-central-1:222222222222:key/"), "{reason}");
+}
+
+#[tokio::test]
+async fn e12_a_role_that_stops_asking_for_the_external_id_before_support_approves_is_refused() {
+    let world = World::byok_approved().await;
+    world.keys.create_role(&world.role(), None);
+    world.drain().await;
+    let policy = world.policy().await;
+    assert_eq!(policy.lifecycle.slug(), "rejected");
+    assert_eq!(world.keys.made_count(), 0, "no key is made through it");
+}
+
+async fn checks(keys: &FakeKeys) -> Vec<Check> {
+    let organisation = builders::an_organisation("acme");
+    let regions = ["eu-central-1", "eu-west-1"].map(builders::parsed);
+    let whose =
+        Checked { organisation: organisation.id, external_id: &organisation.external_id, regions: &regions };
+    let ids = SequentialIds::default();
+    let check = CheckEnrolment { keys, roles: keys, ids: &ids };
+    check.run(whose, &builders::a_byok_enrolment(ACCOUNT, "europe")).await
+}
+
+fn failed(checks: &[Check]) -> Vec<&str> {
+    let failed = checks.iter().filter(|check| check.result == CheckResult::Fail);
+    failed.map(|check| check.id.as_str()).collect()
+}
+
+#[tokio::test]
+async fn e12_byok_a_role_is_proven_with_its_external_id_and_refuses_without_and_with_a_wrong_one() {
+    let keys = FakeKeys::new();
+    let organisation = builders::an_organisation("acme");
+    keys.create_role(&builders::a_role(ACCOUNT), Some(&organisation.external_id));
+    let passed = checks(&keys).await;
+    assert!(failed(&passed).is_empty(), "{passed:?}");
+    for region in ["eu-central-1", "eu-west-1"] {
+        assert!(passed.iter().any(|check| check.region.as_ref().is_some_and(|r| r.as_str() == region)));
+    }
+    let refused: Vec<bool> =
+        keys.assumed().iter().filter(|asked| !asked.let_in).map(|asked| asked.with_external_id).collect();
+    assert_eq!(refused, [false, true], "without, and with a wrong one");
+    assert_eq!(keys.made_count(), 0, "a dry run makes nothing");
+}
+
+#[tokio::test]
+async fn e12_byok_a_role_without_external_id_is_refused_with_its_own_remedy() {
+    let keys = FakeKeys::new();
+    keys.create_role(&builders::a_role(ACCOUNT), None);
+    let found = checks(&keys).await;
+    assert_eq!(failed(&found), ["external-id-enforced"]);
+    let check = found.iter().find(|check| check.id == "external-id-enforced").unwrap();
+    assert!(check.help.contains("update-assume-role-policy --role-name key-management"), "{}", check.help);
+    assert!(!found.iter().any(|check| check.id == "role-permissions"), "and it is not used any further");
+}
+
+#[rstest]
+#[case::of_another_customer(Some(0xbad), "role-assumable")]
+#[case::not_there(None, "role-assumable")]
+#[tokio::test]
+async fn e12_byok_a_role_that_does_not_let_us_in_proves_nothing_about_the_external_id(
+    #[case] other: Option<u64>,
+    #[case] fault: &str,
+) {
+    let keys = FakeKeys::new();
+    if let Some(other) = other {
+        let id = claviger_domain::key_access::ExternalId::from_uuid(SequentialIds::uuid(other));
+        keys.create_role(&builders::a_role(ACCOUNT), Some(&id));
+    }
+    let found = checks(&keys).await;
+    assert_eq!(failed(&found), [fault, fault]);
+    assert!(!found.iter().any(|check| check.id == "external-id-enforced"));
+}
+
+#[tokio::test]
+async fn e12_byok_what_gives_no_answer_is_no_proof() {
+    let keys = FakeKeys::new();
+    let organisation = builders::an_organisation("acme");
+    keys.create_role(&builders::a_role(ACCOUNT), Some(&organisation.external_id));
+    keys.role_answers(&builders::a_role(ACCOUNT), Observation::NoAnswer(NoAnswerKind::Throttled));
+    let found = checks(&keys).await;
+    assert_eq!(failed(&found), ["role-assumable", "role-assumable"]);
+    assert!(found[0].help.contains("try again"), "{}", found[0].help);
+}
+
+#[tokio::test]
+async fn r1_a_denied_trust_cuts_off_when_it_persists_although_kept_sessions_still_work() {
+    let world = World::with_byok_acme().await;
+    world.asks_for_key().await.unwrap();
+    world.keys.role_answers(&world.role(), ROLE_DENIED);
+    world.later(301);
+    world.asks_for_key().await.unwrap();
+    world.sweep().await.unwrap();
+    let policy = world.policy().await;
+    assert_eq!(policy.lifecycle.slug(), "active", "ambiguous: it has to persist");
+    world.later(61);
+    world.sweep().await.unwrap();
+    let policy = world.policy().await;
+    assert_eq!(policy.lifecycle.slug(), "suspended");
+    assert!(matches!(world.asks_for_key().await.err().unwrap(), HandOutError::Suspended));
+    let help = policy.keys.values().next().unwrap().help().unwrap();
+    assert!(help.contains("update-assume-role-policy"), "{help}");
+    world.drain().await;
+    let ticket = &world.tickets().await[0];
+    assert_eq!(ticket.title, "BYOK revocation started for AWS account 222222222222");
+}
+
+#[tokio::test]
+async fn i2_a_denied_trust_counts_for_nothing_while_the_control_probes_are_ill() {
+    let world = World::with_byok_acme().await;
+    for region in ["eu-central-1", "eu-west-1"] {
+        world.keys.control(&builders::parsed(region), false);
+    }
+    world.keys.role_answers(&world.role(), ROLE_DENIED);
+    for _ in 0..10 {
+        world.sweep().await.unwrap();
+        world.later(60);
+    }
+    assert_eq!(world.policy().await.lifecycle.slug(), "active");
+}
+
+#[tokio::test]
+async fn i3_an_unwrap_through_a_kept_session_proves_nothing_and_a_proof_assumes_the_role_anew() {
+    let world = World::with_byok_acme().await;
+    world.asks_for_key().await.unwrap();
+    world.keys.role_answers(&world.role(), ROLE_DENIED);
+    world.later(301);
+    let key = world.asks_for_key().await.unwrap();
+    assert!(
+        key.proven_until <= world.now(),
+        "the kept session let us in, and that says nothing of the trust"
+    );
+    let prove = ProvePolicies {
+        policies: &world.store,
+        proofs: &world.store,
+        probe: world.probe(),
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    let id = world.policy().await.id;
+    assert_eq!(prove.run(&[id]).await, [(id, Proof::Unavailable)]);
+}
+
+#[tokio::test]
+async fn s1_a_deleted_role_cuts_off_and_the_same_role_made_again_restores() {
+    let world = World::with_byok_acme().await;
+    world.keys.delete_role(&world.role());
+    for _ in 0..3 {
+        world.sweep().await.unwrap();
+        world.later(60);
+    }
+    assert_eq!(world.policy().await.lifecycle.slug(), "suspended");
+    world.drain().await;
+    world.keys.create_role(&world.role(), Some(&builders::an_organisation("acme").external_id));
+    world.restore().await;
+    assert_eq!(world.policy().await.lifecycle.slug(), "active");
+    world.asks_for_key().await.unwrap();
+}
+
+#[tokio::test]
+async fn r3_a_disabled_key_of_byok_cuts_off_at_once() {
+    let world = World::with_byok_acme().await;
+    for key in world.policy().await.keys.values() {
+        world.keys.answer(&key.arn, DISABLED);
+    }
+    world.sweep().await.unwrap();
+    assert_eq!(world.policy().await.lifecycle.slug(), "suspended");
+}

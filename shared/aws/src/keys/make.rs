@@ -1,0 +1,187 @@
+//! Finds and makes the keys of BYOK customers, through their roles.
+
+use async_trait::async_trait;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::config::SharedCredentialsProvider;
+use aws_sdk_kms::error::ProvideErrorMetadata;
+use aws_sdk_kms::operation::RequestId;
+use aws_sdk_kms::types::Tag;
+use claviger_app::ports::{Asking, CustomerRoles, KeyError, NewKey};
+use claviger_domain::ids::OrganisationId;
+use claviger_domain::key_access::{CustomerRole, RoleArn};
+use claviger_domain::key_policy::{KEY_PREFIX, TAG_GENERATION, TAG_ORGANISATION, key_alias};
+use claviger_domain::observation::{NoAnswerKind, Observation};
+use claviger_domain::values::{KeyArn, Region};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::customer_role::{Purpose, nothing};
+use super::{KmsKeys, counted, incomplete};
+use crate::errors::{Call, key_error};
+
+/// A dedicated account has a handful of keys; one with more than this is not looked through.
+const MOST_PAGES: usize = 20;
+
+/// What a session that finds and makes keys may do. Which keys it made is not known when it begins, so they are told
+/// by their account; nothing in it uses, changes or deletes a key.
+fn making(role: &RoleArn) -> Value {
+    let account = role.account();
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            { "Effect": "Allow", "Action": ["kms:CreateKey", "kms:TagResource", "kms:ListKeys"], "Resource": "*" },
+            {
+                "Effect": "Allow",
+                "Action": ["kms:CreateAlias", "kms:DescribeKey", "kms:ListResourceTags"],
+                "Resource": [
+                    format!("arn:aws:kms:*:{account}:alias/{KEY_PREFIX}-*"),
+                    format!("arn:aws:kms:*:{account}:key/*"),
+                ],
+            },
+        ],
+    })
+}
+
+fn parsed(arn: Option<&str>, request_id: Option<&str>) -> Result<KeyArn, KeyError> {
+    arn.and_then(|arn| arn.parse().ok()).ok_or_else(|| incomplete(request_id))
+}
+
+/// The organisation's key of a generation, told by its tags.
+fn bears(tags: &[Tag], organisation: OrganisationId, generation: u64) -> bool {
+    let has =
+        |key: &str, value: &str| tags.iter().any(|tag| tag.tag_key() == key && tag.tag_value() == value);
+    has(TAG_ORGANISATION, &organisation.to_string()) && has(TAG_GENERATION, &generation.to_string())
+}
+
+impl KmsKeys {
+    async fn maker(
+        &self,
+        role: &CustomerRole,
+        organisation: OrganisationId,
+        region: &Region,
+    ) -> Result<Client, KeyError> {
+        let (asking, policy) = (Asking::With(&role.external_id), making(&role.arn));
+        let session = self.assumed(&role.arn, asking, Purpose::Make, organisation, region, &policy).await?;
+        Ok(self.client_with(region, SharedCredentialsProvider::new(session)))
+    }
+}
+
+/// By its alias, which costs one call; else by its tags, which finds the key that a crash left without an alias.
+async fn found(
+    client: &Client,
+    organisation: OrganisationId,
+    generation: u64,
+) -> Result<Option<(KeyArn, bool)>, KeyError> {
+    let alias = key_alias(organisation, generation);
+    match client.describe_key().key_id(&alias).send().await {
+        Ok(output) => {
+            let arn = output.key_metadata().and_then(|key| key.arn());
+            return parsed(arn, output.request_id()).map(|arn| Some((arn, true)));
+        }
+        Err(error) if error.code() == Some("NotFoundException") => {}
+        Err(error) => return Err(key_error(Call::CustomerKey, &error)),
+    }
+    let mut marker: Option<String> = None;
+    for _ in 0..MOST_PAGES {
+        let page = client.list_keys().limit(1000).set_marker(marker.take()).send().await;
+        let page = page.map_err(|error| key_error(Call::CustomerKey, &error))?;
+        for entry in page.keys() {
+            let Some(arn) = entry.key_arn() else { continue };
+            let tags = match client.list_resource_tags().key_id(arn).send().await {
+                Ok(tags) => tags,
+                // A key whose policy shuts the role out is not one of ours.
+                Err(error) if error.code() == Some("AccessDeniedException") => continue,
+                Err(error) => return Err(key_error(Call::CustomerKey, &error)),
+            };
+            if bears(tags.tags(), organisation, generation) {
+                return parsed(Some(arn), page.request_id()).map(|arn| Some((arn, false)));
+            }
+        }
+        marker = page.next_marker().map(str::to_owned);
+        if marker.is_none() {
+            return Ok(None);
+        }
+    }
+    warn!("the account has more keys than are looked through: it is not dedicated");
+    Err(KeyError {
+        observation: Observation::NoAnswer(NoAnswerKind::OurFault),
+        code: "too-many-keys".to_owned(),
+        request_id: None,
+    })
+}
+
+fn tag(key: &str, value: String) -> Result<Tag, KeyError> {
+    Tag::builder().tag_key(key).tag_value(value).build().map_err(|_| incomplete(None))
+}
+
+#[async_trait]
+impl CustomerRoles for KmsKeys {
+    async fn assume(
+        &self,
+        role: &RoleArn,
+        asking: Asking<'_>,
+        organisation: OrganisationId,
+        region: &Region,
+    ) -> Result<(), KeyError> {
+        self.assumed(role, asking, Purpose::Check, organisation, region, &nothing()).await.map(drop)
+    }
+
+    async fn find_key(
+        &self,
+        role: &CustomerRole,
+        region: &Region,
+        organisation: OrganisationId,
+        generation: u64,
+    ) -> Result<Option<KeyArn>, KeyError> {
+        let client = self.maker(role, organisation, region).await?;
+        Ok(found(&client, organisation, generation).await?.map(|(arn, _)| arn))
+    }
+
+    async fn make_key(
+        &self,
+        role: &CustomerRole,
+        region: &Region,
+        wanted: &NewKey,
+    ) -> Result<KeyArn, KeyError> {
+        let NewKey { organisation, generation, policy } = wanted;
+        let client = self.maker(role, *organisation, region).await?;
+        let (mut arn, named) = match found(&client, *organisation, *generation).await? {
+            Some(known) => known,
+            None => {
+                // The tags come with the key, in one call: from its first moment on it can be found.
+                let answer = client
+                    .create_key()
+                    .description(format!("{KEY_PREFIX}: root key of organisation {organisation}"))
+                    .policy(policy.to_string())
+                    .tags(tag(TAG_ORGANISATION, organisation.to_string())?)
+                    .tags(tag(TAG_GENERATION, generation.to_string())?)
+                    .send()
+                    .await
+                    .map_err(|error| key_error(Call::CustomerKey, &error))?;
+                let arn = parsed(answer.key_metadata().and_then(|key| key.arn()), answer.request_id())?;
+                counted("CreateKey", &arn, "ok", answer.request_id());
+                (arn, false)
+            }
+        };
+        if !named {
+            let alias = key_alias(*organisation, *generation);
+            match client.create_alias().alias_name(&alias).target_key_id(arn.as_str()).send().await {
+                Ok(_) => info!(key.arn = arn.as_str(), "a key was made and named"),
+                // Another delivery of the same work was faster: the key that has the name is the one that is used.
+                Err(error) if error.code() == Some("AlreadyExistsException") => {
+                    if let Some((winner, _)) = found(&client, *organisation, *generation).await?
+                        && winner != arn
+                    {
+                        warn!(
+                            key.arn = arn.as_str(),
+                            "a second key was made at the same moment; it is not used"
+                        );
+                        arn = winner;
+                    }
+                }
+                Err(error) => return Err(key_error(Call::CustomerKey, &error)),
+            }
+        }
+        Ok(arn)
+    }
+}
