@@ -40,7 +40,7 @@ lint: setup-lint
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(VENV)/ruff format --check tools tests/python tests/envelope_py
 	$(VENV)/ruff check tools tests/python tests/envelope_py
-	$(VENV)/cfn-lint template.yaml key-access.yaml examples/notes/template.yaml
+	$(VENV)/cfn-lint template.yaml key-access.yaml examples/notes/template.yaml onboarding/*.yaml
 	$(VENV)/sam validate --lint --template template.yaml
 
 fmt: setup-lint

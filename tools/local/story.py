@@ -12,8 +12,9 @@ import subprocess
 import time
 from typing import Any
 
-from claviger_local import customers, memory, notes, vendor_side
+from claviger_local import customers, memory, notes, onboarding, vendor_side
 from claviger_local import settings as s
+from claviger_local.aws import client
 from claviger_local.cloud import Cloud, tick, write_environment
 from claviger_local.people import People
 from claviger_local.settings import ACME, CUSTOMERS, GLOBEX, INITECH, Customer
@@ -24,6 +25,8 @@ TAGS = {"acme": "acme01", "globex": "globex01", "initech": "initech01"}
 UNWATCHED_BOUND_S = s.PROBE_PHASE_S + s.WATCH_SLACK_S + s.PROOF_REUSE_S + s.LEASE_S
 CUTOFF_EVENTS_S = 6.0
 CUTOFF_PROBE_S = 10.0
+# An ambiguous refusal has to persist: phase, queue and propagation, confirmations, persistence, lease.
+CUTOFF_ROLE_S = s.PROBE_PHASE_S + 15 + s.AMBIGUITY_S + s.LEASE_S
 
 
 class Story:
@@ -35,6 +38,8 @@ class Story:
         self.people = People(cloud)
         self.tap = vendor_side.Tap(cloud.outputs["BusName"])
         self.keys: dict[str, dict[str, str]] = {}
+        self.roles: dict[str, str] = {}
+        self.trusts: dict[str, dict[str, Any]] = {}
         self.notes = notes.make_notes(NOTES)
         self.few = notes.make_notes(5)
         self.data_keys: set[bytes] = set()
@@ -52,7 +57,54 @@ class Story:
         self.keys[customer.org] = keys
         return keys
 
+    def make_keys_by_template(self, customer: Customer) -> None:
+        """The customer deploys the template of `onboarding/` in place of making keys by hand."""
+        printed = self.people.of(customer, "GET", "key-policy").json
+        parameters = {
+            "VendorAccountId": printed["principal"]["account"],
+            "KeyAccessRoleArn": printed["principal"]["roleArn"],
+            "OrganisationId": self.people.organisation_id(customer),
+        }
+        self.keys[customer.org] = {}
+        for region in customer.regions:
+            cloudformation, processed = (
+                client(service, customer.account, region, s.VENDOR_AWS) for service in ("cloudformation", "kms")
+            )
+            template = onboarding.ONBOARDING / "cmk-key.yaml"
+            made = onboarding.deployed(cloudformation, f"claviger-root-key-{region}", template, parameters)
+            real = customers.kms(customer.account, region)
+            self.keys[customer.org][region] = onboarding.replayed_key(made["RootKey"], processed, real)
+            found = onboarding.document(processed.get_key_policy(KeyId=made["RootKey"], PolicyName="default")["Policy"])
+            self.stage.check(
+                found == self.people.key_policy(customer),
+                f"the template's policy is the one that is printed ({region})",
+            )
+
+    def make_role(self, customer: Customer) -> None:
+        """The customer makes its key-management role, with the two policies that the API prints."""
+        trust, permissions = self.people.role_documents(customer)
+        self.roles[customer.org] = customers.create_role(customer.account, trust, permissions)
+        self.trusts[customer.org] = trust
+
+    def learn_keys(self, customer: Customer) -> dict[str, str]:
+        """The keys that were made in the customer's account, as its policy lists them."""
+        keys = {key["region"]: key["keyArn"] for key in self.people.policy(customer)["keys"]}
+        self.keys[customer.org] = keys
+        return keys
+
+    def byok_enrolment(self, customer: Customer) -> dict[str, Any]:
+        return {
+            "mode": "byok",
+            "awsAccountId": customer.account,
+            "realm": customer.realm,
+            "roleArn": self.roles[customer.org],
+            "contextTag": TAGS[customer.org],
+            "contextTagConfirmation": TAGS[customer.org],
+        }
+
     def enrolment(self, customer: Customer, keys: dict[str, str] | None = None) -> dict[str, Any]:
+        if customer.org in self.roles:
+            return self.byok_enrolment(customer)
         chosen = self.keys[customer.org] if keys is None else keys
         return {
             "mode": "cmk",
@@ -195,11 +247,84 @@ def using(story: Story) -> None:
 
 
 def settling_globex(story: Story) -> None:
-    story.make_keys(GLOBEX)
+    stage, people = story.stage, story.people
+    story.make_role(GLOBEX)
+    trust = story.trusts[GLOBEX.org]
+    open_to_all = json.loads(json.dumps(trust))
+    for statement in open_to_all["Statement"]:
+        statement["Condition"]["StringEquals"].pop("sts:ExternalId")
+    customers.trust(GLOBEX.account, open_to_all)
+    answer = people.of(GLOBEX, "POST", "encryption-policy/validate", story.enrolment(GLOBEX))
+    stage.check(
+        failing(answer) and "external-id-enforced" in str(answer),
+        "a role that lets us in without its external id is refused",
+        answer,
+    )
+    customers.trust(GLOBEX.account, trust)
+    answer = people.of(GLOBEX, "POST", "encryption-policy/validate", story.enrolment(GLOBEX))
+    stage.need(answer.status == 200 and not failing(answer), "with the trust policy that was printed it passes", answer)
+    stage.check(not any(listed(GLOBEX)), "and no key is made by validating", listed(GLOBEX))
     story.enrol(GLOBEX)
+    keys = story.learn_keys(GLOBEX)
+    stage.check(
+        sorted(keys) == sorted(GLOBEX.regions) and len(listed(GLOBEX)) == len(keys),
+        f"keys made in globex's account, one per region: {', '.join(keys.values())}",
+        listed(GLOBEX),
+    )
+    named = [alias["AliasName"] for region in GLOBEX.regions for alias in aliases(GLOBEX, region)]
+    stage.check(named and all(name.startswith("alias/cryptor-") for name in named), "named `cryptor-...`", named)
     story.provision(GLOBEX)
     refused = notes.write_all(GLOBEX, story.few)
-    story.stage.check(not refused, "globex has notes too", refused[:2])
+    stage.check(not refused, "globex has notes too", refused[:2])
+
+
+def listed(customer: Customer) -> list[str]:
+    """The keys in a customer's account."""
+    clients = [customers.kms(customer.account, region) for region in customer.regions]
+    return [key["KeyArn"] for client in clients for key in client.list_keys()["Keys"]]
+
+
+def aliases(customer: Customer, region: str) -> list[dict[str, Any]]:
+    return list(customers.kms(customer.account, region).list_aliases()["Aliases"])
+
+
+def distrusting(story: Story) -> None:
+    """BYOK: the role's trust is denied, then allowed again; then the role is deleted and made again."""
+    stage, people = story.stage, story.people
+    trust = story.trusts[GLOBEX.org]
+    with notes.Reader(GLOBEX, "note-0001") as reader, notes.Reader(INITECH, "note-0001") as other:
+        stage.until("a read", reader.last_success, 10)
+        moment = time.time()
+        customers.trust(GLOBEX.account, customers.denied(trust))
+        stage.until("suspended", lambda: people.lifecycle(GLOBEX) == "suspended", 40, 0.05)
+        stage.until("refused", lambda: reader.refused_since(reader.last_success(), "suspended"), 20)
+        time.sleep(1)
+        last = reader.last_success() - moment
+        stage.check(last <= CUTOFF_ROLE_S, f"trust set to Deny: cut off, last successful read {last:.2f} s")
+        stage.number("cutoff_role", s=last)
+        stage.check(other.kinds() == {"ok": len(other.looks)}, "initech noticed nothing", other.kinds())
+    title = stage.until("a ticket", lambda: story.open_ticket(GLOBEX).get("title"), 10)
+    stage.check(title == f"BYOK revocation started for AWS account {GLOBEX.account}", f"ticket: {title}")
+    ticket = story.open_ticket(GLOBEX)["id"]
+    answer = people.of(GLOBEX, "POST", "restorations", {"ticketId": ticket})
+    stage.check(
+        answer.status == 409 and "update-assume-role-policy" in str(answer),
+        "refused while the trust is denied, with the remedy",
+        answer,
+    )
+    customers.trust(GLOBEX.account, trust)
+    story.restore(GLOBEX)
+    wrong = notes.read_all(GLOBEX, story.few)
+    stage.check(not wrong, "trust back to Allow: restored, every note byte-identical", wrong[:2])
+
+    _, permissions = people.role_documents(GLOBEX)
+    customers.delete_role(GLOBEX.account)
+    stage.until("suspended", lambda: people.lifecycle(GLOBEX) == "suspended", 40, 0.05)
+    stage.check(True, "role deleted: cut off")
+    customers.create_role(GLOBEX.account, trust, permissions)
+    story.restore(GLOBEX)
+    wrong = notes.read_all(GLOBEX, story.few)
+    stage.check(not wrong, "the same role made again: restored", wrong[:2])
 
 
 def revoking(story: Story) -> None:
@@ -282,7 +407,7 @@ def enduring(story: Story) -> None:
 def unheard(story: Story) -> None:
     stage, people = story.stage, story.people
     (region,) = INITECH.regions
-    story.make_keys(INITECH)
+    story.make_keys_by_template(INITECH)
     story.enrol(INITECH)
     story.provision(INITECH)
     refused = notes.write_all(INITECH, story.few)
@@ -422,11 +547,12 @@ def unbroken(chain: list[dict[str, Any]]) -> bool:
 STEPS = (
     ("acme makes its keys, pastes the key policy, validates and enrols", enrolling),
     ("a Jira instance is provisioned; 1,000 records go in and come back", using),
-    ("globex enrols as well", settling_globex),
+    ("globex lets claviger make its keys, through a role of its own", settling_globex),
     ("acme revokes: one region, then the other", revoking),
     ("globex lives through throttling, timeouts and 5xx", enduring),
     ("initech revokes and every event is lost", unheard),
     ("the prober is dead and initech revokes", unwatched),
+    ("globex denies its role's trust, deletes the role, and comes back", distrusting),
     ("acme restores", restoring),
     ("the audit trail", remembering),
 )

@@ -104,6 +104,12 @@ impl Job<'_> {
         let region = &self.call.region;
         if let "CreateKey" | "ListKeys" | "ListAliases" = self.operation {
             self.may(&format!("kms:{}", self.operation), "*", self.caller.account(), None, None)?;
+            // As on AWS: a key that is made with tags needs the right to tag as well.
+            if self.operation == "CreateKey"
+                && self.input["Tags"].as_array().is_some_and(|tags| !tags.is_empty())
+            {
+                self.may("kms:TagResource", "*", self.caller.account(), None, None)?;
+            }
             let vault = keys.vault(self.caller.account(), region);
             return match self.operation {
                 "CreateKey" => operations::create_key(vault, (self.caller.account(), region), self.input),
@@ -228,6 +234,12 @@ impl Job<'_> {
                 context.set(&format!("kms:EncryptionContext:{key}"), value);
             }
             context.set_all("kms:EncryptionContextKeys", pairs.keys().cloned().collect());
+        }
+        // Tags that the request would set: a policy may insist on them.
+        for tag in self.input["Tags"].as_array().into_iter().flatten() {
+            if let (Some(name), Some(value)) = (tag["TagKey"].as_str(), tag["TagValue"].as_str()) {
+                context.set(&format!("aws:RequestTag/{name}"), value);
+            }
         }
         let (policy, granted) = side.map_or((None, false), |(policy, granted)| (Some(policy), granted));
         let side = ResourceSide { policy, granted, account };

@@ -197,6 +197,7 @@ async fn assume_role(
     let trust = Policy::parse(&role.trust).map_err(|_| refused())?;
     let mut context = caller.context(&call.region);
     context.set("sts:RoleSessionName", session_name);
+    context.set("aws:ResourceAccount", account);
     if let Some(id) = parameter(parameters, "ExternalId") {
         context.set("sts:ExternalId", id);
     }

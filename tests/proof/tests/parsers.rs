@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::effect::OutboxRow;
-use claviger_domain::enrolment::Enrolment;
+use claviger_domain::enrolment::{Enrolment, Holding};
 use claviger_domain::event::{InstanceEvent, PolicyEvent};
 use claviger_domain::fact::Fact;
 use claviger_domain::ids::{DataKeyId, PolicyId};
@@ -84,7 +84,14 @@ fn an_enrolment() -> Value {
     })
 }
 
-static ENROLMENTS: LazyLock<Vec<String>> = LazyLock::new(|| vec![an_enrolment().to_string()]);
+static ENROLMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let byok = serde_json::json!({
+        "mode": "byok", "awsAccountId": "333333333333", "realm": "usa",
+        "roleArn": "arn:aws:iam::333333333333:role/security/key-management",
+        "contextTag": "globex1", "contextTagConfirmation": "globex1",
+    });
+    vec![an_enrolment().to_string(), byok.to_string()]
+});
 
 static VALUES: LazyLock<Vec<String>> = LazyLock::new(|| {
     [
@@ -118,9 +125,12 @@ proptest! {
         if let Ok(body) = serde_json::from_str::<Value>(&text) {
             match Enrolment::parse(&body, &CATALOGUE) {
                 Ok(enrolment) => {
-                    for (region, arn) in &enrolment.keys {
+                    for (region, arn) in enrolment.keys() {
                         prop_assert_eq!(region, arn.region());
                         prop_assert_eq!(&enrolment.account, arn.account());
+                    }
+                    if let Holding::Byok { role_arn } = &enrolment.holding {
+                        prop_assert_eq!(&enrolment.account, role_arn.account());
                     }
                 }
                 Err(faults) => {

@@ -70,16 +70,64 @@ def canary_policy(key_access_role: str, organisation: str) -> dict[str, Any]:
 
 
 def create_canaries(key_access_role: str) -> dict[str, dict[str, str]]:
-    """One canary key per region of the catalogue: the CanaryKeys parameter."""
+    """One canary key per region of the catalogue, and one role that uses them: the CanaryKeys parameter."""
     organisation = str(uuid.uuid4())
     policy = canary_policy(key_access_role, organisation)
-    return {
+    return {"role": create_canary_role(key_access_role)} | {
         region: {
             "keyArn": create_key(settings.CANARY_ACCOUNT, region, policy, "canary customer"),
             "organisation": organisation,
         }
         for region in settings.ALL_REGIONS
     }
+
+
+def create_canary_role(key_access_role: str) -> dict[str, str]:
+    external_id = f"claviger-{uuid.uuid4().hex}"
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:aws:iam::{settings.VENDOR_ACCOUNT}:root"},
+                "Action": "sts:AssumeRole",
+                "Condition": {"StringEquals": {"aws:PrincipalArn": key_access_role, "sts:ExternalId": external_id}},
+            }
+        ],
+    }
+    use = {"Effect": "Allow", "Action": ["kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"], "Resource": "*"}
+    permissions = {"Version": "2012-10-17", "Statement": [use]}
+    return {"arn": create_role(settings.CANARY_ACCOUNT, trust, permissions), "externalId": external_id}
+
+
+# What a BYOK customer does with its key-management role: stock calls of IAM.
+
+KEY_MANAGEMENT = "key-management"
+PERMISSIONS = "claviger"
+
+
+def iam(account: str) -> Any:
+    return customer("iam", account, "us-east-1")
+
+
+def create_role(account: str, trust: dict[str, Any], permissions: dict[str, Any], name: str = KEY_MANAGEMENT) -> str:
+    arn = iam(account).create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    iam(account).put_role_policy(RoleName=name, PolicyName=PERMISSIONS, PolicyDocument=json.dumps(permissions))
+    return str(arn)
+
+
+def trust(account: str, document: dict[str, Any], name: str = KEY_MANAGEMENT) -> None:
+    iam(account).update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(document))
+
+
+def delete_role(account: str, name: str = KEY_MANAGEMENT) -> None:
+    iam(account).delete_role_policy(RoleName=name, PolicyName=PERMISSIONS)
+    iam(account).delete_role(RoleName=name)
+
+
+def denied(document: dict[str, Any]) -> dict[str, Any]:
+    """The same trust policy, set to Deny."""
+    return document | {"Statement": [statement | {"Effect": "Deny"} for statement in document["Statement"]]}
 
 
 # The admin side of the customers' cloud.

@@ -67,6 +67,14 @@ class People:
             raise AssertionError(f"no key policy: {answer}")
         return _filled(_find_policy(answer.json), customer.account)
 
+    def role_documents(self, customer: Customer) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The trust policy and the permission policy that the API prints for a key-management role."""
+        answer = self.of(customer, "GET", f"key-policy?awsAccountId={customer.account}")
+        if answer.status != 200 or not answer.json.get("role"):
+            raise AssertionError(f"no documents for a role: {answer}")
+        role = _filled(answer.json["role"], customer.account)
+        return role["trustPolicy"], role["permissionPolicy"]
+
     def organisation_id(self, customer: Customer) -> str:
         """The opaque id, as the key policy's condition shows it to the customer."""
         for statement in self.key_policy(customer)["Statement"]:

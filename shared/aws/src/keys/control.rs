@@ -31,14 +31,23 @@ pub struct CanaryKey {
     /// The opaque organisation id in that key policy's condition.
     pub organisation: OrganisationId,
     /// A role of the canary customer's that uses the same key: the control probe of BYOK.
-    #[serde(default)]
+    #[serde(skip)]
     pub role: Option<CustomerRole>,
+}
+
+/// The canary customer, as the deploy parameter names it: one role, a key in each region.
+#[derive(Deserialize)]
+struct Canary {
+    #[serde(default)]
+    role: Option<CustomerRole>,
+    #[serde(flatten)]
+    keys: BTreeMap<Region, CanaryKey>,
 }
 
 /// Why the canary keys could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the canary keys are not JSON of the form {{region: {{keyArn, organisation, role: {{arn, externalId}}}}}}: {0}"
+    "the canary keys are not JSON of the form {{region: {{keyArn, organisation}}, role: {{arn, externalId}}}}: {0}"
 )]
 pub struct CanaryKeysError(#[from] serde_json::Error);
 
@@ -50,7 +59,11 @@ pub fn parse_canary_keys(json: &str) -> Result<BTreeMap<Region, CanaryKey>, Cana
     if json.trim().is_empty() {
         return Ok(BTreeMap::new());
     }
-    Ok(serde_json::from_str(json)?)
+    let Canary { role, mut keys } = serde_json::from_str(json)?;
+    for key in keys.values_mut() {
+        key.role.clone_from(&role);
+    }
+    Ok(keys)
 }
 
 const PLAINTEXT: &[u8] = b"claviger control probe";
@@ -156,5 +169,10 @@ mod tests {
         assert!(parse_canary_keys("").unwrap().is_empty());
         assert!(parse_canary_keys("{}").unwrap().is_empty());
         assert!(parse_canary_keys("[]").is_err());
+        assert!(parse_canary_keys(r#"{"role": "arn"}"#).is_err());
+        let with_role = json.trim_end().trim_end_matches('}').to_owned()
+            + r#"}, "role": {"arn": "arn:aws:iam::555555555555:role/canary", "externalId": "x"}}"#;
+        let keys = parse_canary_keys(&with_role).unwrap();
+        assert!(keys.values().all(|key| key.role.as_ref().is_some_and(|role| role.arn.name() == "canary")));
     }
 }

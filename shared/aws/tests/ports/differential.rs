@@ -6,7 +6,6 @@ use claviger_app::ports::{
     Audit, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox, Page, Policies, Proofs,
     StoreError, SupportRequests, Tickets, WatchList, WrappedDataKey,
 };
-use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::{Decision, decide};
 use claviger_domain::event::{InstanceEvent, PolicyEvent};
 use claviger_domain::fence::{Cause, Epoch};

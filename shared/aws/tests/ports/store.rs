@@ -14,7 +14,7 @@ use claviger_domain::ticket::{Ticket, TicketStatus};
 use claviger_domain::values::ShardId;
 use claviger_testkit::SequentialIds;
 use claviger_testkit::builders::{
-    a_byok_enrolment, a_key, an_active_policy, an_enrolment, an_enrolment_decision, an_enrolment_decision_as,
+    a_byok_enrolment, an_active_policy, an_enrolment, an_enrolment_decision, an_enrolment_decision_as,
     an_enrolment_with, an_instance_decision, an_organisation, approval, by_claviger, by_support,
     commit_active_instance, commit_active_policy, cut_off, instance_decided, instant, parsed, rejection,
     verification,
@@ -58,10 +58,7 @@ async fn e4_of_fifty_enrolments_at_once_exactly_one_wins() {
     let organisation = an_organisation("acme");
     let attempts = (0..50_u64).map(|n| {
         let store = world.store.clone();
-        let mut enrolment = an_enrolment(ACCOUNT, "europe");
-        for key in enrolment.keys.values_mut() {
-            *key = a_key(ACCOUNT, key.region().as_str(), u32::try_from(n).unwrap());
-        }
+        let enrolment = an_enrolment_with(ACCOUNT, "europe", u32::try_from(n).unwrap());
         let id = PolicyId::from_uuid(SequentialIds::uuid(n));
         let decision = an_enrolment_decision_as(id, &organisation, &enrolment, noon());
         tokio::spawn(async move { store.commit_policy(None, &decision).await.map(|()| id) })

@@ -693,7 +693,7 @@ impl Sim {
         ] {
             let organisation = builders::an_organisation(name);
             let enrolment = builders::an_enrolment(account, realm);
-            for key in enrolment.keys.values() {
+            for key in enrolment.keys().map(|(_, key)| key) {
                 self.world.kms.create(key, organisation.id);
             }
             let _ = now_or_never(self.world.store.save_organisation(&organisation));
@@ -702,7 +702,7 @@ impl Sim {
                 id: organisation.id,
                 account: enrolment.account.clone(),
                 realm,
-                keys: enrolment.keys.values().cloned().collect(),
+                keys: enrolment.keys().map(|(_, key)| key.clone()).collect(),
                 policy: None,
                 closed_at: None,
                 asked: Vec::new(),
