@@ -10,8 +10,8 @@ use claviger_domain::policy::{PURPOSE_CANARY, encryption_context};
 use claviger_domain::values::{ContextTag, Region};
 use futures_util::future::join_all;
 
-use crate::messages::{Check, CheckResult};
-use crate::ports::{Asking, CustomerKeys, CustomerRoles, Ids, KeyError, KeyRef, RoleSession};
+use crate::messages::{Check, CheckResult, EncryptionContext};
+use crate::ports::{Asking, CustomerKeys, CustomerRoles, Ids, KeyError, KeyRef, RoleSession, Trial};
 
 /// Checks the keys, or the role, of an enrolment.
 #[derive(Clone, Copy)]
@@ -77,11 +77,12 @@ impl CheckEnrolment<'_> {
         let ours = context(key.organisation);
         let round_trip = async {
             let sealed = self.keys.encrypt(key, sample.as_bytes(), &ours).await?;
-            self.keys.decrypt(key, &sealed, &ours).await
+            let plain = self.keys.decrypt(key, &sealed, &ours).await?;
+            Ok::<_, KeyError>((plain.as_slice() == sample.as_bytes(), sealed))
         };
-        match round_trip.await {
-            Ok(plain) if plain.as_slice() == sample.as_bytes() => {}
-            Ok(_) => {
+        let sealed = match round_trip.await {
+            Ok((true, sealed)) => sealed,
+            Ok((false, _)) => {
                 return vec![fail(
                     "key-usable",
                     region,
@@ -94,7 +95,7 @@ impl CheckEnrolment<'_> {
                 let observed = format!("a round trip failed: {}", error.code);
                 return vec![fail("key-usable", region, observed, refusal_help(&error, key))];
             }
-        }
+        };
         let observed = "encrypted and decrypted with your organisation's context";
         let mut checks = vec![pass("key-usable", region, observed)];
 
@@ -126,8 +127,66 @@ impl CheckEnrolment<'_> {
                 AGAIN,
             ),
         });
+        checks.push(self.actions(key, &sealed, &ours).await);
         checks.extend(self.describe(key).await);
+        if let KeyAccess::Role(_) = key.access {
+            checks.push(self.principals(key).await);
+        }
         checks
+    }
+
+    /// Whether every other use that the service makes of a key is granted too; each is tried, none is done.
+    async fn actions(&self, key: KeyRef<'_>, sealed: &[u8], context: &EncryptionContext) -> Check {
+        const ID: &str = "key-actions";
+        let region = Some(key.region());
+        let mut refused = Vec::new();
+        for (trial, names) in [
+            (Trial::GenerateDataKey, "kms:GenerateDataKey"),
+            (Trial::GenerateDataKeyWithoutPlaintext, "kms:GenerateDataKeyWithoutPlaintext"),
+            (Trial::ReEncrypt(sealed), "kms:ReEncryptFrom, kms:ReEncryptTo"),
+        ] {
+            match self.keys.dry_run(key, trial, context).await.map_err(|error| error.observation) {
+                Ok(()) => {}
+                Err(Observation::Refused(_)) => refused.push(names),
+                Err(Observation::Usable | Observation::NoAnswer(_)) => {
+                    return fail(ID, region, format!("no answer when {names} was tried"), AGAIN);
+                }
+            }
+        }
+        if refused.is_empty() {
+            return pass(ID, region, "every action of the template is granted");
+        }
+        let help = match key.access {
+            KeyAccess::KeyPolicy => {
+                "put the key policy that `GET .../key-policy` prints on the key: its statement \
+                                     `ClavigerUse` lists every action"
+                    .to_owned()
+            }
+            KeyAccess::Role(role) => permissions(&role.arn),
+        };
+        fail(ID, region, format!("not granted: {}", refused.join(", ")), help)
+    }
+
+    /// Whether the key lets just anybody in. Seen through a role only: AWS shows a key policy to nobody else.
+    async fn principals(&self, key: KeyRef<'_>) -> Check {
+        const ID: &str = "wildcard-principal";
+        let region = Some(key.region());
+        let help = "put the key policy that `GET .../key-policy` prints on the key";
+        match self.keys.key_policy(key).await {
+            Ok(policy) => match open_statement(&policy) {
+                None => pass(ID, region, "no statement lets everybody in"),
+                Some(sid) => fail(ID, region, format!("the statement `{sid}` lets everybody in"), help),
+            },
+            Err(error) => {
+                let observed = format!("the key policy could not be read: {}", error.code);
+                warn(
+                    ID,
+                    region,
+                    observed,
+                    "give the role `kms:GetKeyPolicy`: its permission policy is printed",
+                )
+            }
+        }
     }
 
     async fn describe(&self, key: KeyRef<'_>) -> Vec<Check> {
@@ -144,12 +203,15 @@ impl CheckEnrolment<'_> {
                 return vec![fail("key-described", region, observed, help)];
             }
         };
-        vec![
+        let arn = key.arn;
+        let command = |command: &str| format!("`aws kms {command} --key-id {arn} --region {}`", arn.region());
+        let mut checks = vec![
+            pass("key-exists", region, format!("in account {} and region {}", arn.account(), arn.region())),
             check(
                 "key-state",
                 found.state == "Enabled",
                 found.state.clone(),
-                "enable the key: `aws kms enable-key --key-id <arn>`",
+                &format!("enable the key: {}", command("enable-key")),
             ),
             check(
                 "key-spec",
@@ -163,7 +225,46 @@ impl CheckEnrolment<'_> {
                 format!("origin {}, manager {}", found.origin, found.manager),
                 "make the key in KMS itself, not in a custom key store",
             ),
-        ]
+            match found.deletion_date {
+                None => pass("deletion-date", region, "none"),
+                Some(at) => {
+                    let help = format!("cancel the deletion: {}", command("cancel-key-deletion"));
+                    fail("deletion-date", region, format!("will be deleted at {at}"), help)
+                }
+            },
+        ];
+        let imported = found.origin == "EXTERNAL";
+        checks.push(match (imported, found.material_expires) {
+            (false, _) => pass("material-expiry", region, "KMS made the material, and it does not expire"),
+            (true, None) => {
+                let help =
+                    "keep the material where you keep it safe: if KMS loses it, only you can bring it back";
+                warn("material-expiry", region, "the material is imported and does not expire", help)
+            }
+            (true, Some(at)) => {
+                let help = format!(
+                    "import the material again before then, without an expiry: {}",
+                    command("import-key-material --expiration-model KEY_MATERIAL_DOES_NOT_EXPIRE")
+                );
+                warn("material-expiry", region, format!("the imported material expires at {at}"), help)
+            }
+        });
+        if !imported {
+            checks.push(match self.keys.rotates(key).await {
+                Ok(true) => pass("rotation", region, "KMS renews the material by itself"),
+                Ok(false) => {
+                    let help = format!("let KMS renew the material: {}", command("enable-key-rotation"));
+                    warn("rotation", region, "off", help)
+                }
+                Err(error) => {
+                    let observed = format!("kms:GetKeyRotationStatus failed: {}", error.code);
+                    let help =
+                        "to have it checked, grant `kms:GetKeyRotationStatus` as the printed policy does";
+                    warn("rotation", region, observed, help)
+                }
+            });
+        }
+        checks
     }
 
     async fn role(&self, whose: Checked<'_>, arn: &RoleArn, tag: &ContextTag) -> Vec<Check> {
@@ -293,6 +394,27 @@ fn fail(id: &str, region: Option<&Region>, observed: impl Into<String>, help: im
     made(id, region, CheckResult::Fail, observed, help.into())
 }
 
+fn warn(id: &str, region: Option<&Region>, observed: impl Into<String>, help: impl Into<String>) -> Check {
+    made(id, region, CheckResult::Warn, observed, help.into())
+}
+
+/// The first statement that lets any principal in without a condition.
+fn open_statement(policy: &serde_json::Value) -> Option<String> {
+    let statements = policy.get("Statement")?;
+    let one = std::slice::from_ref(statements);
+    let statements = statements.as_array().map_or(one, Vec::as_slice);
+    let anybody = |principal: &serde_json::Value| match principal.get("AWS").unwrap_or(principal) {
+        serde_json::Value::Array(list) => list.iter().any(|name| name == "*"),
+        name => name == "*",
+    };
+    let open = statements.iter().find(|statement| {
+        statement.get("Effect").is_some_and(|effect| effect == "Allow")
+            && statement.get("Principal").is_some_and(anybody)
+            && statement.get("Condition").is_none()
+    });
+    open.map(|statement| statement.get("Sid").and_then(serde_json::Value::as_str).unwrap_or("?").to_owned())
+}
+
 fn refusal_help(error: &KeyError, key: KeyRef<'_>) -> String {
     match error.observation {
         Observation::Refused(kind) => kind.remedy_for(key.arn),
@@ -315,11 +437,35 @@ fn role_help(error: &KeyError, role: &RoleArn) -> String {
 /// What gives a role the permissions that it lacks.
 pub(crate) fn permission_help(error: &KeyError, role: &RoleArn) -> String {
     match error.observation {
-        Observation::Refused(_) => format!(
-            "put the permission policy that `GET .../key-policy` prints on the role: `aws iam put-role-policy \
-             --role-name {} --policy-name claviger --policy-document file://permissions.json`",
-            role.name()
-        ),
+        Observation::Refused(_) => permissions(role),
         Observation::NoAnswer(_) | Observation::Usable => AGAIN.to_owned(),
+    }
+}
+
+fn permissions(role: &RoleArn) -> String {
+    format!(
+        "put the permission policy that `GET .../key-policy` prints on the role: `aws iam put-role-policy \
+         --role-name {} --policy-name claviger --policy-document file://permissions.json`",
+        role.name()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use claviger_domain::key_policy::made_key_policy;
+    use serde_json::json;
+
+    #[test]
+    fn e12_a_statement_that_lets_everybody_in_is_found_and_ours_does_not() {
+        let role = "arn:aws:iam::333333333333:role/a".parse().unwrap();
+        let organisation = OrganisationId::from_uuid(uuid::Uuid::nil());
+        assert_eq!(open_statement(&made_key_policy(&role, organisation)), None);
+        for principal in [json!("*"), json!({ "AWS": "*" }), json!({ "AWS": ["111111111111", "*"] })] {
+            let open = json!({ "Statement": [{ "Sid": "Open", "Effect": "Allow", "Principal": principal }] });
+            assert_eq!(open_statement(&open).as_deref(), Some("Open"), "{principal}");
+        }
+        let bound = json!({ "Statement": { "Effect": "Allow", "Principal": "*", "Condition": {} } });
+        assert_eq!(open_statement(&bound), None);
     }
 }

@@ -360,6 +360,19 @@ pub struct KeyDescription {
     pub manager: String,
     /// When it will be deleted.
     pub deletion_date: Option<Timestamp>,
+    /// When imported material expires, if it does.
+    pub material_expires: Option<Timestamp>,
+}
+
+/// A use of a key that can be tried without being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial<'a> {
+    /// A data key, in the clear and wrapped.
+    GenerateDataKey,
+    /// A data key, wrapped only.
+    GenerateDataKeyWithoutPlaintext,
+    /// This ciphertext moved from the key to itself: from and to.
+    ReEncrypt(&'a [u8]),
 }
 
 /// Which session of a customer's role a call may use (BYOK). Without a role it makes no difference.
@@ -428,6 +441,17 @@ pub trait CustomerKeys: Send + Sync {
     ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError>;
     /// Describes the key.
     async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError>;
+    /// Whether we may use the key so, without doing it.
+    async fn dry_run(
+        &self,
+        key: KeyRef<'_>,
+        trial: Trial<'_>,
+        context: &EncryptionContext,
+    ) -> Result<(), KeyError>;
+    /// Whether AWS renews the key's material by itself.
+    async fn rotates(&self, key: KeyRef<'_>) -> Result<bool, KeyError>;
+    /// The key policy. AWS gives it to callers of the key's own account only: through a role.
+    async fn key_policy(&self, key: KeyRef<'_>) -> Result<serde_json::Value, KeyError>;
 }
 
 /// How a role is asked to let us in.

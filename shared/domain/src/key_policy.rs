@@ -66,7 +66,7 @@ pub fn key_policy(
                 "Sid": "ClavigerDescribe",
                 "Effect": "Allow",
                 "Principal": principal,
-                "Action": "kms:DescribeKey",
+                "Action": ["kms:DescribeKey", "kms:GetKeyRotationStatus"],
                 "Resource": "*",
                 "Condition": { "StringEquals": { "aws:PrincipalArn": vendor.key_access_role } },
             },

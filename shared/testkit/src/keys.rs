@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use claviger_app::messages::EncryptionContext;
 use claviger_app::ports::{
-    Asking, ControlProbes, CustomerKeys, CustomerRoles, KeyDescription, KeyError, KeyRef, NewKey, RoleSession,
+    Asking, ControlProbes, CustomerKeys, CustomerRoles, KeyDescription, KeyError, KeyRef, NewKey,
+    RoleSession, Trial,
 };
 use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
@@ -63,6 +64,9 @@ struct State {
     made_keys: BTreeMap<(RoleArn, Region, u64), KeyArn>,
     assumed: Vec<Assumed>,
     refuse_making: BTreeMap<Region, Observation>,
+    not_granted: BTreeSet<&'static str>,
+    not_rotating: BTreeSet<KeyArn>,
+    policies: BTreeMap<KeyArn, serde_json::Value>,
     ill_controls: BTreeSet<Region>,
     calls: Vec<KeyCall>,
     control_calls: u64,
@@ -91,6 +95,7 @@ pub fn a_description() -> KeyDescription {
         custom_key_store: false,
         manager: "CUSTOMER".to_owned(),
         deletion_date: None,
+        material_expires: None,
     }
 }
 
@@ -148,6 +153,21 @@ impl FakeKeys {
     /// How many keys were made through roles.
     pub fn made_count(&self) -> usize {
         self.state().made_keys.len()
+    }
+
+    /// From now on this use is refused, though the key is usable: the key policy leaves the action out.
+    pub fn grant_not(&self, operation: &'static str) {
+        self.state().not_granted.insert(operation);
+    }
+
+    /// From now on the key's material stays as it is.
+    pub fn rotate_not(&self, key: &KeyArn) {
+        self.state().not_rotating.insert(key.clone());
+    }
+
+    /// The key has this policy, as far as anybody reads it.
+    pub fn put_policy(&self, key: &KeyArn, policy: serde_json::Value) {
+        self.state().policies.insert(key.clone(), policy);
     }
 
     /// Whether the key is there.
@@ -342,6 +362,36 @@ impl CustomerKeys for FakeKeys {
         Ok((plaintext, wrapped))
     }
 
+    async fn dry_run(
+        &self,
+        key: KeyRef<'_>,
+        trial: Trial<'_>,
+        context: &EncryptionContext,
+    ) -> Result<(), KeyError> {
+        let operation = match trial {
+            Trial::GenerateDataKey => "GenerateDataKey",
+            Trial::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
+            Trial::ReEncrypt(_) => "ReEncrypt",
+        };
+        self.called(operation, key, context)?;
+        if self.state().not_granted.contains(operation) {
+            return Err(refusal(Observation::Refused(RefusalKind::AccessDenied), 0));
+        }
+        Ok(())
+    }
+
+    async fn rotates(&self, key: KeyRef<'_>) -> Result<bool, KeyError> {
+        let mut state = self.state();
+        state.reached(key)?;
+        Ok(!state.not_rotating.contains(key.arn))
+    }
+
+    async fn key_policy(&self, key: KeyRef<'_>) -> Result<serde_json::Value, KeyError> {
+        let mut state = self.state();
+        state.reached(key)?;
+        Ok(state.policies.get(key.arn).cloned().unwrap_or_default())
+    }
+
     async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError> {
         let mut state = self.state();
         state.reached(key)?;
@@ -406,6 +456,7 @@ impl CustomerRoles for FakeKeys {
         let arn: KeyArn = text.parse().expect("a key ARN");
         self.create(&arn);
         self.bind(&arn, wanted.organisation);
+        self.put_policy(&arn, wanted.policy.clone());
         let place = (role.arn.clone(), region.clone(), wanted.generation);
         self.state().made_keys.insert(place, arn.clone());
         Ok(arn)

@@ -9,6 +9,7 @@
 )]
 
 mod acknowledge_order;
+mod check_enrolment;
 mod enrol;
 mod list_instances;
 mod pass_deadlines;

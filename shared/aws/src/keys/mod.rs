@@ -23,7 +23,7 @@ use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use claviger_app::messages::EncryptionContext;
-use claviger_app::ports::{CustomerKeys, KeyDescription, KeyError, KeyRef};
+use claviger_app::ports::{CustomerKeys, KeyDescription, KeyError, KeyRef, Trial};
 use claviger_domain::key_access::KeyAccess;
 use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_domain::values::{KeyArn, Region};
@@ -168,6 +168,23 @@ fn incomplete(request_id: Option<&str>) -> KeyError {
     }
 }
 
+/// A dry run that would have succeeded says so by an error of its own.
+fn tried<T, E>(
+    operation: &'static str,
+    key: KeyRef<'_>,
+    answer: Result<T, SdkError<E, HttpResponse>>,
+) -> Result<(), KeyError>
+where
+    E: ProvideErrorMetadata,
+{
+    let Err(error) = answer else {
+        return Ok(());
+    };
+    let error = key_error(Call::CustomerKey, &error);
+    counted(operation, key.arn, &error.code, error.request_id.as_deref());
+    if error.code == "DryRunOperationException" { Ok(()) } else { Err(error) }
+}
+
 fn context_of(context: &EncryptionContext) -> Option<HashMap<String, String>> {
     Some(context.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
 }
@@ -268,6 +285,64 @@ impl CustomerKeys for KmsKeys {
             custom_key_store: found.custom_key_store_id().is_some(),
             manager: word(found.key_manager().map(|manager| manager.as_str())),
             deletion_date: found.deletion_date().and_then(|at| Timestamp::from_second(at.secs()).ok()),
+            material_expires: found.valid_to().and_then(|at| Timestamp::from_second(at.secs()).ok()),
         })
+    }
+
+    async fn dry_run(
+        &self,
+        key: KeyRef<'_>,
+        trial: Trial<'_>,
+        context: &EncryptionContext,
+    ) -> Result<(), KeyError> {
+        let client = self.client(key).await?;
+        let (id, context) = (key.arn.as_str(), context_of(context));
+        match trial {
+            Trial::GenerateDataKey => {
+                let request = client.generate_data_key().key_id(id).key_spec(DataKeySpec::Aes256);
+                let answer = request.set_encryption_context(context).dry_run(true).send().await;
+                tried("GenerateDataKey", key, answer)
+            }
+            Trial::GenerateDataKeyWithoutPlaintext => {
+                let request =
+                    client.generate_data_key_without_plaintext().key_id(id).key_spec(DataKeySpec::Aes256);
+                let answer = request.set_encryption_context(context).dry_run(true).send().await;
+                tried("GenerateDataKeyWithoutPlaintext", key, answer)
+            }
+            Trial::ReEncrypt(sealed) => {
+                let request = client.re_encrypt().source_key_id(id).destination_key_id(id);
+                let answer = request
+                    .ciphertext_blob(Blob::new(sealed))
+                    .set_source_encryption_context(context.clone())
+                    .set_destination_encryption_context(context)
+                    .dry_run(true)
+                    .send()
+                    .await;
+                tried("ReEncrypt", key, answer)
+            }
+        }
+    }
+
+    async fn rotates(&self, key: KeyRef<'_>) -> Result<bool, KeyError> {
+        let answer = self.client(key).await?.get_key_rotation_status().key_id(key.arn.as_str()).send().await;
+        let output = answer.map_err(|error| {
+            let error = key_error(Call::CustomerKey, &error);
+            counted("GetKeyRotationStatus", key.arn, &error.code, error.request_id.as_deref());
+            error
+        })?;
+        counted("GetKeyRotationStatus", key.arn, "ok", output.request_id());
+        Ok(output.key_rotation_enabled())
+    }
+
+    async fn key_policy(&self, key: KeyRef<'_>) -> Result<serde_json::Value, KeyError> {
+        let request = self.client(key).await?.get_key_policy().key_id(key.arn.as_str());
+        let output = request.policy_name("default").send().await.map_err(|error| {
+            let error = key_error(Call::CustomerKey, &error);
+            counted("GetKeyPolicy", key.arn, &error.code, error.request_id.as_deref());
+            error
+        })?;
+        counted("GetKeyPolicy", key.arn, "ok", output.request_id());
+        let policy = output.policy().and_then(|text| serde_json::from_str(text).ok());
+        policy.ok_or_else(|| incomplete(output.request_id()))
     }
 }

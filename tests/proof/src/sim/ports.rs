@@ -10,8 +10,8 @@ use claviger_app::messages::{AppOrder, EncryptionContext, FanOut, ProbeAnswer, P
 use claviger_app::ports::{
     Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
     DataKeyRegistry, FanOutQueue, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey, Outbox, Page,
-    Policies, ProbeQueue, Prober, Proofs, StoreError, SupportRequest, SupportRequests, Tickets, WatchList,
-    WatchRow, WrappedDataKey,
+    Policies, ProbeQueue, Prober, Proofs, StoreError, SupportRequest, SupportRequests, Tickets, Trial,
+    WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -265,6 +265,28 @@ impl CustomerKeys for Ports {
             return Err(failed(seen));
         }
         self.world.kms.vault.generate_data_key(key, context).await
+    }
+
+    async fn dry_run(
+        &self,
+        key: KeyRef<'_>,
+        trial: Trial<'_>,
+        context: &EncryptionContext,
+    ) -> Result<(), KeyError> {
+        let (seen, _) = self.kms("DryRun", key.arn).await;
+        if seen != Observation::Usable {
+            return Err(failed(seen));
+        }
+        self.world.kms.vault.dry_run(key, trial, context).await
+    }
+
+    async fn rotates(&self, key: KeyRef<'_>) -> Result<bool, KeyError> {
+        let (seen, _) = self.kms("GetKeyRotationStatus", key.arn).await;
+        if seen == Observation::Usable { Ok(true) } else { Err(failed(seen)) }
+    }
+
+    async fn key_policy(&self, key: KeyRef<'_>) -> Result<serde_json::Value, KeyError> {
+        self.world.kms.vault.key_policy(key).await
     }
 
     async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError> {

@@ -1,0 +1,126 @@
+use claviger_app::check_enrolment::*;
+use claviger_app::messages::{Check, CheckResult};
+use claviger_app::ports::KeyDescription;
+use claviger_domain::observation::{Observation, RefusalKind};
+use claviger_domain::values::KeyArn;
+use claviger_testkit::builders::{a_key, an_enrolment, an_organisation, instant, parsed};
+use claviger_testkit::{FakeKeys, SequentialIds, a_description};
+use rstest::rstest;
+
+fn home() -> KeyArn {
+    a_key("222222222222", "eu-central-1", 1)
+}
+
+/// Two keys as they should be.
+fn good() -> FakeKeys {
+    let keys = FakeKeys::new();
+    for region in ["eu-central-1", "eu-west-1"] {
+        let key = a_key("222222222222", region, 1);
+        keys.create(&key);
+        keys.bind(&key, an_organisation("acme").id);
+    }
+    keys
+}
+
+async fn checked(keys: &FakeKeys) -> Vec<Check> {
+    let acme = an_organisation("acme");
+    let regions = ["eu-central-1", "eu-west-1"].map(parsed);
+    let whose = Checked { organisation: acme.id, external_id: &acme.external_id, regions: &regions };
+    let ids = SequentialIds::default();
+    CheckEnrolment { keys, roles: keys, ids: &ids }.run(whose, &an_enrolment("222222222222", "europe")).await
+}
+
+fn not_passed(checks: &[Check]) -> Vec<(&str, CheckResult)> {
+    let found = checks.iter().filter(|check| check.result != CheckResult::Pass);
+    found.map(|check| (check.id.as_str(), check.result)).collect()
+}
+
+#[tokio::test]
+async fn e12_keys_as_they_should_be_pass_every_check_in_every_region() {
+    let checks = checked(&good()).await;
+    assert!(not_passed(&checks).is_empty(), "{checks:?}");
+    for id in [
+        "key-usable",
+        "context-condition",
+        "key-actions",
+        "key-exists",
+        "key-state",
+        "key-spec",
+        "key-store",
+        "deletion-date",
+        "material-expiry",
+        "rotation",
+    ] {
+        assert_eq!(checks.iter().filter(|check| check.id == id).count(), 2, "{id}");
+    }
+}
+
+fn described(change: impl FnOnce(&mut KeyDescription)) -> Vec<KeyDescription> {
+    let mut description = a_description();
+    change(&mut description);
+    vec![description]
+}
+
+#[rstest]
+#[case::spec(described(|key| key.spec = "RSA_2048".into()), "key-spec", CheckResult::Fail)]
+#[case::usage(described(|key| key.usage = "SIGN_VERIFY".into()), "key-spec", CheckResult::Fail)]
+#[case::store(described(|key| key.custom_key_store = true), "key-store", CheckResult::Fail)]
+#[case::manager(described(|key| key.manager = "AWS".into()), "key-store", CheckResult::Fail)]
+#[case::deletion(
+    described(|key| key.deletion_date = Some(instant("2026-12-24T00:00:00Z"))), "deletion-date", CheckResult::Fail)]
+#[case::imported(described(|key| key.origin = "EXTERNAL".into()), "material-expiry", CheckResult::Warn)]
+#[case::expiring(
+    described(|key| {
+        key.origin = "EXTERNAL".into();
+        key.material_expires = Some(instant("2026-12-24T00:00:00Z"));
+    }),
+    "material-expiry",
+    CheckResult::Warn
+)]
+#[tokio::test]
+async fn e7_what_is_wrong_with_a_key_is_named_with_a_remedy(
+    #[case] description: Vec<KeyDescription>,
+    #[case] id: &str,
+    #[case] result: CheckResult,
+) {
+    let keys = good();
+    keys.describe_as(&home(), Ok(description[0].clone()));
+    let checks = checked(&keys).await;
+    assert_eq!(not_passed(&checks), [(id, result)]);
+    let check = checks.iter().find(|check| check.id == id && check.result == result).unwrap();
+    assert!(!check.help.is_empty() && check.region.as_ref().unwrap().as_str() == "eu-central-1");
+}
+
+#[tokio::test]
+async fn e12_an_action_that_the_policy_leaves_out_is_named() {
+    let keys = good();
+    keys.grant_not("ReEncrypt");
+    let checks = checked(&keys).await;
+    assert_eq!(not_passed(&checks), [("key-actions", CheckResult::Fail); 2]);
+    let check = checks.iter().find(|check| check.id == "key-actions").unwrap();
+    assert!(check.observed.contains("kms:ReEncryptFrom"), "{}", check.observed);
+}
+
+#[tokio::test]
+async fn k2_a_key_that_is_not_rotated_is_a_warning_with_the_command() {
+    let keys = good();
+    keys.rotate_not(&home());
+    let checks = checked(&keys).await;
+    assert_eq!(not_passed(&checks), [("rotation", CheckResult::Warn)]);
+    let check = checks.iter().find(|check| check.result == CheckResult::Warn).unwrap();
+    assert!(check.help.contains(&format!("enable-key-rotation --key-id {} --region eu-central-1", home())));
+}
+
+#[tokio::test]
+async fn i7_nothing_of_a_key_is_shown_before_its_owner_has_bound_it() {
+    let keys = good();
+    keys.answer(&home(), Observation::Refused(RefusalKind::AccessDenied));
+    let checks = checked(&keys).await;
+    let of_home: Vec<&str> = checks
+        .iter()
+        .filter(|check| check.region.as_ref().is_some_and(|region| region.as_str() == "eu-central-1"))
+        .map(|check| check.id.as_str())
+        .collect();
+    assert_eq!(of_home, ["key-usable"]);
+    assert!(!keys.calls().iter().any(|call| call.operation == "DescribeKey" && call.key == home()));
+}
