@@ -1,12 +1,16 @@
 //! `/v1/organizations/{org}`: the feed from the vendor's customer records.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use claviger_app::put_organisation::{Feed, PutOrganisation};
 use claviger_domain::authorisation::Call;
-use claviger_domain::values::OrganisationName;
+use claviger_domain::ids::OrganisationId;
+use claviger_domain::values::{App, OrganisationName, Subject};
 use claviger_lambda::problem::Problem;
 use http::StatusCode;
+use serde::Serialize;
 
 use crate::access::Visit;
 use crate::answer::{Answer, document};
@@ -30,5 +34,24 @@ pub async fn put(State(api): State<Shared>, visit: Visit, Path(org): Path<String
     let feed = Feed::parse(&sent, &api.settings.catalogue).map_err(Problem::invalid)?;
     let put = PutOrganisation { organisations: &*api.stores, ids: &*api.ids };
     let (organisation, created) = put.run(&name, feed).await.map_err(trouble)?;
-    Ok(document(if created { StatusCode::CREATED } else { StatusCode::OK }, &organisation))
+    let record = Record {
+        id: organisation.id,
+        name: &organisation.name,
+        plans: &organisation.plans,
+        government: organisation.government,
+        admins: &organisation.admins,
+        auditors: &organisation.auditors,
+    };
+    Ok(document(if created { StatusCode::CREATED } else { StatusCode::OK }, &record))
+}
+
+/// An organisation's record as the feed sees it again. Without its external id: that is for its own people.
+#[derive(Serialize)]
+struct Record<'a> {
+    id: OrganisationId,
+    name: &'a OrganisationName,
+    plans: &'a BTreeMap<App, String>,
+    government: bool,
+    admins: &'a BTreeSet<Subject>,
+    auditors: &'a BTreeSet<Subject>,
 }
