@@ -10,14 +10,25 @@ use claviger_domain::effect::Effect;
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::ids::TicketId;
+use claviger_domain::key_access::{CustomerRole, KeyAccess};
 use claviger_domain::policy::Lifecycle;
 use claviger_domain::vendor::Ground;
 use rstest::rstest;
 use uuid::Uuid;
 
-use support::{DISABLED, UNREACHABLE, USABLE, World, admin, by, prober, support as agent};
+use support::{DISABLED, UNREACHABLE, USABLE, World, acme, admin, by, prober, support as agent};
 
 const DAY: i64 = 86_400;
+
+fn way(mode: Mode) -> KeyAccess {
+    match mode {
+        Mode::Cmk => KeyAccess::KeyPolicy,
+        Mode::Byok => KeyAccess::Role(CustomerRole {
+            arn: "arn:aws:iam::222222222222:role/key-management".parse().unwrap(),
+            external_id: acme().external_id,
+        }),
+    }
+}
 
 fn other_agent() -> Origin {
     by(Actor::Support("sue".parse().unwrap()))
@@ -30,7 +41,7 @@ fn restorer() -> Origin {
 impl World {
     fn suspended_in(mode: Mode) -> Self {
         let mut world = Self::suspended();
-        world.policy.mode = mode;
+        world.policy.access = way(mode);
         world
     }
 

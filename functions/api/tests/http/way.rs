@@ -288,7 +288,10 @@ async fn s7_of_two_causes_support_names_the_one_it_means() {
 async fn lapsed() -> (Stage, String) {
     let (stage, ticket) = suspended().await;
     let mut policy = stored(&stage).await;
-    policy.mode = claviger_domain::catalogue::Mode::Byok;
+    policy.access = claviger_domain::key_access::KeyAccess::Role(claviger_domain::key_access::CustomerRole {
+        arn: claviger_testkit::builders::a_role(policy.account.as_str()),
+        external_id: claviger_testkit::builders::an_organisation("acme").external_id,
+    });
     stage.world.seed_policy(policy);
     stage.clock.advance(SignedDuration::from_hours(15 * 24));
     let passed = claviger_app::pass_deadlines::PassDeadlines {

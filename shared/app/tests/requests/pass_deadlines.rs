@@ -7,8 +7,8 @@ use claviger_domain::fence::Epoch;
 use claviger_domain::instance::{AppInstance, decide_instance};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_testkit::builders::{
-    self, an_active_instance, an_enrolment, an_enrolment_decision, an_organisation, by_claviger,
-    commit_active_policy, cut_off, parsed,
+    self, a_byok_enrolment, an_active_instance, an_enrolment, an_enrolment_decision, an_organisation,
+    by_claviger, commit_active_policy, cut_off, parsed,
 };
 use claviger_testkit::{FakeClock, MemoryWorld, SequentialIds};
 use jiff::SignedDuration;
@@ -29,11 +29,12 @@ impl Stage {
     }
 
     async fn cut_off(&self, name: &str, account: &str, mode: Mode) -> EncryptionPolicy {
-        let enrolment = an_enrolment(account, "europe");
+        let enrolment = match mode {
+            Mode::Byok => a_byok_enrolment(account, "europe"),
+            Mode::Cmk => an_enrolment(account, "europe"),
+        };
         let acme = an_organisation(name);
-        let mut active = commit_active_policy(&self.world, &acme, &enrolment, self.clock.now()).await;
-        active.mode = mode;
-        self.world.seed_policy(active.clone());
+        let active = commit_active_policy(&self.world, &acme, &enrolment, self.clock.now()).await;
         let decision = cut_off(&active, self.clock.advance(SignedDuration::from_secs(60)));
         self.world.commit_policy(Some(&active), &decision).await.unwrap();
         decision.next

@@ -112,7 +112,7 @@ pub(super) fn back_to_suspended(
     now: Timestamp,
 ) -> Change {
     // What support tried after the window was over is over again, and not for a moment self-service.
-    next.lifecycle = match window_phase(rules.catalogue, next.mode, cut_off_at, now) {
+    next.lifecycle = match window_phase(rules.catalogue, next.mode(), cut_off_at, now) {
         (WindowPhase::Lapsed, _) => Lifecycle::Lapsed { cut_off_at },
         (WindowPhase::Assured | WindowPhase::BestEffort | WindowPhase::NotAssured, _) => {
             Lifecycle::Suspended { cut_off_at }

@@ -45,7 +45,7 @@ pub(super) fn vendor_suspended(
     let title = rules
         .catalogue
         .modes
-        .get(&next.mode)
+        .get(&next.mode())
         .map(|mode| mode.suspension_title.replace("{account}", next.account.as_str()))
         .unwrap_or_default();
     let ends = match ground {

@@ -24,7 +24,7 @@ pub fn due_moment(rules: &Rules<'_>, policy: &EncryptionPolicy, now: Timestamp) 
         | Lifecycle::Rejected { .. } => return None,
     };
     let told = policy.window_told.unwrap_or(cut_off_at);
-    let moments = window_moments(rules.catalogue, policy.mode, cut_off_at);
+    let moments = window_moments(rules.catalogue, policy.mode(), cut_off_at);
     moments.into_iter().rfind(|moment| moment.at <= now && moment.at > told)
 }
 
@@ -91,7 +91,7 @@ pub(super) fn window_lines(
     policy: &EncryptionPolicy,
     cut_off_at: Timestamp,
 ) -> String {
-    let phases = crate::calendar::dated_phases(catalogue, policy.mode, cut_off_at);
+    let phases = crate::calendar::dated_phases(catalogue, policy.mode(), cut_off_at);
     let lines: Vec<String> = phases
         .iter()
         .map(|dated| match dated.ends_at {
