@@ -98,6 +98,22 @@ def test_every_work_queue_has_dead_letters_and_an_alarm_on_them() -> None:
         assert f"'{dead}', 'QueueName'" in alarmed
 
 
+def test_r4_the_watchers_metrics_have_alarms_and_come_from_the_line_that_the_prober_logs() -> None:
+    source = (ROOT / "functions" / "key-prober" / "src" / "lib.rs").read_text()
+    filters = of_type(TEMPLATE, "AWS::Logs::MetricFilter").values()
+    of_prober = [
+        item["Properties"] for item in filters if item["Properties"]["LogGroupName"] == {"Ref": "KeyProberLogs"}
+    ]
+    assert len(of_prober) == 3
+    for item in of_prober:
+        [transformation] = item["MetricTransformations"]
+        field = transformation["MetricValue"].removeprefix("$.")
+        assert item["FilterPattern"] == f"{{ $.{field} >= 0 }}"
+        assert f"{field} = " in source
+    alarmed = {item["Properties"]["MetricName"] for item in of_type(TEMPLATE, "AWS::CloudWatch::Alarm").values()}
+    assert {"OldestProof", "MassFailures"} <= alarmed
+
+
 def test_every_rule_says_where_undeliverable_events_go() -> None:
     for template in (TEMPLATE, NOTES):
         for rule in of_type(template, "AWS::Events::Rule").values():

@@ -34,7 +34,7 @@ async fn main() -> Result<(), Error> {
         prove: ProvePolicies {
             policies: store,
             proofs: store,
-            probe: ProbeKeys { keys: &keys, controls: &keys, clock },
+            probe: ProbeKeys { keys: &keys, controls: &keys, registry: store, clock },
             clock,
             settings,
         },

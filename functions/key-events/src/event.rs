@@ -2,7 +2,9 @@
 //! recorded. Parsed into a hint, or ignored with the reason. Best effort, unordered, doubled, forgeable:
 //! nothing but a probe follows from any of them.
 
+use claviger_domain::heard::HeardChange;
 use claviger_domain::values::{AccountId, KeyArn};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 /// The parts of an event that a hint is made of. Everything else is ignored, and what is missing is no
@@ -16,6 +18,9 @@ pub struct KeyEvent {
     pub detail_type: String,
     /// The account that the event is from.
     pub account: String,
+    /// When, as the bus says.
+    #[serde(default)]
+    pub time: Option<String>,
     /// What happened.
     #[serde(default)]
     pub detail: Detail,
@@ -34,9 +39,20 @@ pub struct Detail {
     /// CloudTrail's identifier of the record.
     #[serde(default, rename = "eventID")]
     pub event_id: Option<String>,
+    /// Who called.
+    #[serde(default)]
+    pub user_identity: Option<UserIdentity>,
     /// What the call was about.
     #[serde(default)]
     pub resources: Option<Vec<Resource>>,
+}
+
+/// Who made an API call.
+#[derive(Debug, Clone, Deserialize)]
+pub struct UserIdentity {
+    /// The ARN of the user, or of the role's session; absent for services of AWS.
+    #[serde(default)]
+    pub arn: Option<String>,
 }
 
 /// A resource of an API call.
@@ -56,6 +72,8 @@ pub enum Heard {
         slug: &'static str,
         /// The account whose keys are to be probed.
         account: AccountId,
+        /// Who did what, as the event says: shown, never believed.
+        change: HeardChange,
     },
     /// Nothing of interest.
     Ignored {
@@ -74,10 +92,17 @@ impl KeyEvent {
             Some(slug) => slug,
             None => return Heard::Ignored { reason: "this cannot change whether a key can be used" },
         };
-        match self.key_account() {
-            Some(account) => Heard::Hint { slug, account },
-            None => Heard::Ignored { reason: "the event names no account" },
+        let Ok(sender) = self.account.parse::<AccountId>() else {
+            return Heard::Ignored { reason: "the event names no account" };
+        };
+        // Keys are changed in their own account. What another account says about a key would only use up the
+        // budget of its owner.
+        if self.key_account().is_some_and(|account| account != sender) {
+            return Heard::Ignored { reason: "the event is from another account than the key's" };
         }
+        let by = self.detail.user_identity.as_ref().and_then(|identity| identity.arn.as_ref()?.parse().ok());
+        let at = self.time.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
+        Heard::Hint { slug, account: sender, change: HeardChange { slug: slug.to_owned(), by, at } }
     }
 
     fn slug(&self) -> Option<&'static str> {
@@ -109,6 +134,9 @@ impl KeyEvent {
                 | "DeleteRolePolicy"
                 | "AttachRolePolicy"
                 | "DetachRolePolicy"
+                | "CreatePolicyVersion"
+                | "SetDefaultPolicyVersion"
+                | "DeletePolicyVersion"
                 | "PutRolePermissionsBoundary"
                 | "DeleteRolePermissionsBoundary",
             ) => "role-policy-changed",
@@ -118,12 +146,9 @@ impl KeyEvent {
     }
 
     /// The account of the key: from the resource's ARN, for `requestParameters.keyId` may be an id, an
-    /// alias or an ARN; else the account that the event is from.
+    /// alias or an ARN.
     fn key_account(&self) -> Option<AccountId> {
         let arns = self.detail.resources.iter().flatten().filter_map(|resource| resource.arn.as_deref());
-        arns.filter_map(|arn| arn.parse::<KeyArn>().ok())
-            .map(|arn| arn.account().clone())
-            .next()
-            .or_else(|| self.account.parse().ok())
+        arns.filter_map(|arn| arn.parse::<KeyArn>().ok()).map(|arn| arn.account().clone()).next()
     }
 }

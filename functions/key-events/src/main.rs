@@ -11,7 +11,8 @@ async fn main() -> Result<(), Error> {
     start::init_tracing();
     let adapters = Adapters::from_env().await?;
     let queue = adapters.queues()?;
-    let hear = HearKeyEvent { policies: &adapters.store, queue: &queue, ids: &adapters.ids };
+    let Adapters { store, ids, clock, .. } = &adapters;
+    let hear = HearKeyEvent { policies: store, hints: store, queue: &queue, ids, clock };
     let hear = &hear;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<KeyEvent>| handle(hear, &event.payload).await))
         .await

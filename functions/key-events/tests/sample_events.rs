@@ -12,15 +12,85 @@ fn r1_every_sample_event_is_a_hint_of_the_situation_that_its_file_name_says() {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let event: KeyEvent = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         match event.heard() {
-            Heard::Hint { slug, account } => {
+            Heard::Hint { slug, account, change } => {
                 assert_eq!(slug, name);
                 assert_eq!(account.as_str(), "222222222222");
+                assert_eq!(change.slug, name);
+                assert!(change.at.is_some());
+                let ada = "arn:aws:sts::222222222222:assumed-role/SecurityAdmin/ada";
+                let by_somebody = event.detail.event_name.is_some();
+                assert_eq!(change.by.map(String::from).as_deref(), by_somebody.then_some(ada), "{name}");
             }
             Heard::Ignored { .. } => assert!(name.starts_with("ignored-"), "{name} was ignored"),
         }
         seen += 1;
     }
     assert!(seen >= 20, "only {seen} samples");
+}
+
+fn by(source: &str, name: &str, arn: &str) -> KeyEvent {
+    let event = serde_json::json!({
+        "source": source, "detail-type": "AWS API Call via CloudTrail", "account": "222222222222",
+        "detail": { "eventName": name, "userIdentity": { "arn": arn } },
+    });
+    serde_json::from_value(event).unwrap()
+}
+
+#[test]
+fn r1_every_call_that_can_take_a_key_or_a_role_away_or_give_it_back_is_a_hint() {
+    for (source, names) in [
+        (
+            "aws.kms",
+            &[
+                "DisableKey",
+                "EnableKey",
+                "ScheduleKeyDeletion",
+                "CancelKeyDeletion",
+                "PutKeyPolicy",
+                "CreateGrant",
+                "RevokeGrant",
+                "RetireGrant",
+                "DeleteImportedKeyMaterial",
+                "ImportKeyMaterial",
+                "DisconnectCustomKeyStore",
+                "ConnectCustomKeyStore",
+            ][..],
+        ),
+        (
+            "aws.iam",
+            &[
+                "UpdateAssumeRolePolicy",
+                "DeleteRole",
+                "CreateRole",
+                "PutRolePolicy",
+                "DeleteRolePolicy",
+                "AttachRolePolicy",
+                "DetachRolePolicy",
+                "SetDefaultPolicyVersion",
+                "PutRolePermissionsBoundary",
+            ][..],
+        ),
+    ] {
+        for name in names {
+            let heard = by(source, name, "arn:aws:iam::222222222222:user/ada").heard();
+            assert!(matches!(heard, Heard::Hint { .. }), "{name}: {heard:?}");
+        }
+    }
+}
+
+#[test]
+fn r8_a_caller_that_is_no_plain_arn_is_left_out_of_what_people_read() {
+    let long = format!("arn:aws:iam::222222222222:user/{}", "a".repeat(600));
+    for arn in [
+        "ada",
+        "arn:aws:s3:::bucket",
+        "arn:aws:iam::2:user/a\n\nResolved by support",
+        "arn:aws:iam::2:<b>",
+        &long,
+    ] {
+        let Heard::Hint { change, .. } = by("aws.kms", "DisableKey", arn).heard() else { panic!("{arn}") };
+        assert_eq!(change.by, None, "{arn}");
+    }
 }
 
 #[test]

@@ -7,8 +7,10 @@ use claviger_app::error::WorkError;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::messages::{ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::probe_now::ProbeNow;
+use claviger_app::report_probes::Reason;
 use claviger_app::sweep::{PlanSweeps, Sweep, Swept};
 use claviger_lambda::batch;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -55,7 +57,14 @@ impl KeyProber<'_> {
         match input {
             Input::Tick(Tick::Tick) => {
                 let planned = self.plan.run().await?;
-                Ok(serde_json::json!({ "planned": planned }))
+                // Metric filters of the template read this line.
+                tracing::info!(
+                    oldest_proof_seconds = planned.oldest_proof.map(|at| self.seconds_since(at)),
+                    unproven_policies = planned.unproven,
+                    mass_failures = planned.mass_failures,
+                    "the watcher reports"
+                );
+                Ok(serde_json::json!({ "planned": planned.sweeps }))
             }
             Input::Request(request) => Ok(serde_json::to_value(self.answer(request).await?)?),
             Input::Queue(event) => {
@@ -63,6 +72,10 @@ impl KeyProber<'_> {
                 Ok(serde_json::to_value(failures)?)
             }
         }
+    }
+
+    fn seconds_since(&self, at: Timestamp) -> i64 {
+        self.plan.clock.now().duration_since(at).as_secs()
     }
 
     async fn work(&self, message: ProbeMessage) -> Result<(), WorkError> {
@@ -76,8 +89,9 @@ impl KeyProber<'_> {
                 }
                 Ok(())
             }
-            ProbeMessage::Probe { organisation, attempt, data_key, correlation } => {
-                self.follow.run(&organisation, attempt, data_key, correlation).await
+            ProbeMessage::Probe { organisation, attempt, data_key, heard, correlation } => {
+                let reason = Reason { met: data_key, heard, mass_failure: None };
+                self.follow.run(&organisation, attempt, &reason, correlation).await
             }
             ProbeMessage::FollowUp { organisation, due_at, correlation } => {
                 self.follow.when_due(&organisation, due_at, correlation).await

@@ -17,10 +17,10 @@ async fn main() -> Result<(), Error> {
     let adapters = Adapters::from_env().await?;
     let (keys, queue) = (adapters.keys()?, adapters.queues()?);
     let Adapters { settings, store, clock, ids, .. } = &adapters;
-    let probe = ProbeKeys { keys: &keys, controls: &keys, clock };
-    let report = ReportProbes { probe, policies: store, queue: &queue, clock, settings };
+    let probe = ProbeKeys { keys: &keys, controls: &keys, registry: store, clock };
+    let report = ReportProbes { probe, policies: store, queue: &queue, watch: store, clock, settings };
     let prober = KeyProber {
-        plan: PlanSweeps { queue: &queue, clock, settings },
+        plan: PlanSweeps { queue: &queue, watch: store, clock, settings },
         sweep: Sweep { report, watch: store, ids, clock, settings },
         follow: FollowHint { report, queue: &queue },
         now: ProbeNow { probe, policies: store },

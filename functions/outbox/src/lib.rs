@@ -1,9 +1,13 @@
 //! `outbox`: carries effects from the control table's stream to where they take place; a schedule
-//! sweeps up what the stream missed.
+//! sweeps up what the stream missed. It also sends the vendor's webhooks, and has what queues gave up
+//! tried again.
 
 use aws_lambda_events::event::dynamodb;
+use aws_lambda_events::event::sqs::SqsEvent;
 use claviger_app::deliver_effect::DeliverEffect;
 use claviger_app::error::WorkError;
+use claviger_app::ports::DeadLetters;
+use claviger_app::webhooks::{DeliverWebhook, WebhookMessage};
 use claviger_domain::effect::OutboxRow;
 use claviger_lambda::batch;
 use serde::Deserialize;
@@ -15,16 +19,20 @@ use serde_json::Value;
 pub enum Input {
     /// New rows, from the stream.
     Stream(dynamodb::Event),
-    /// The schedule.
-    Sweep(Sweep),
+    /// Notices to send.
+    Queue(SqsEvent),
+    /// A schedule.
+    Tick(Tick),
 }
 
-/// The sweep's tick.
+/// A schedule's tick.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Sweep {
+pub enum Tick {
     /// Deliver what is overdue.
     Sweep,
+    /// Have what queues gave up tried again: effects and orders are applied once, whatever their number.
+    Redrive,
 }
 
 /// A stream record as the control table writes outbox rows.
@@ -52,10 +60,14 @@ enum RowError {
     Effect(#[from] WorkError),
 }
 
-/// The use case of this function.
+/// The use cases of this function.
 pub struct Outbox<'a> {
     /// Delivers effects.
     pub deliver: DeliverEffect<'a>,
+    /// Sends webhooks; none where the vendor wants none.
+    pub webhook: Option<DeliverWebhook<'a>>,
+    /// What queues gave up.
+    pub dead_letters: &'a dyn DeadLetters,
 }
 
 impl Outbox<'_> {
@@ -65,14 +77,33 @@ impl Outbox<'_> {
     /// When the outbox cannot be read; a row that cannot be delivered is a partial failure of the batch.
     pub async fn handle(&self, input: Input) -> Result<Value, lambda_runtime::Error> {
         match input {
-            Input::Sweep(Sweep::Sweep) => {
+            Input::Tick(Tick::Sweep) => {
                 let delivered = self.deliver.sweep().await?;
                 Ok(serde_json::json!({ "delivered": delivered }))
+            }
+            Input::Tick(Tick::Redrive) => {
+                // The next tick tries again; there is nobody to tell but the log.
+                let redriven = self.dead_letters.redrive().await;
+                if let Err(error) = &redriven {
+                    tracing::warn!(%error, "not every dead-letter queue could be brought back");
+                }
+                Ok(serde_json::json!({ "redriven": redriven.is_ok() }))
+            }
+            Input::Queue(event) => {
+                let failures = batch::run_sqs(event, |message: WebhookMessage| self.send(message)).await;
+                Ok(serde_json::to_value(failures)?)
             }
             Input::Stream(event) => {
                 let failures = batch::run_stream(event, |item| self.row(item)).await;
                 Ok(serde_json::to_value(failures)?)
             }
+        }
+    }
+
+    async fn send(&self, message: WebhookMessage) -> Result<(), WorkError> {
+        match &self.webhook {
+            Some(webhook) => webhook.run(&message).await,
+            None => Ok(()),
         }
     }
 

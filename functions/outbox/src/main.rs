@@ -1,8 +1,10 @@
 //! Starts `outbox`.
 
 use claviger_app::deliver_effect::DeliverEffect;
+use claviger_app::webhooks::{DeliverWebhook, WebhookSecret, Webhooks};
 use claviger_lambda::adapters::Adapters;
-use claviger_lambda::start;
+use claviger_lambda::webhooks::{HttpWebhooks, destinations_from_env};
+use claviger_lambda::{env, start};
 use claviger_outbox::{Input, Outbox};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 
@@ -10,10 +12,22 @@ use lambda_runtime::{Error, LambdaEvent, service_fn};
 async fn main() -> Result<(), Error> {
     start::init_tracing();
     let adapters = Adapters::from_env().await?;
-    let bus = adapters.bus()?;
+    let (bus, queues) = (adapters.bus()?, adapters.outbox_queues()?);
+    let (destinations, sender) = (destinations_from_env()?, HttpWebhooks::new()?);
+    let wanted = !destinations.is_empty();
+    let secret = if wanted { Some(env::parsed::<WebhookSecret>("CLAVIGER_WEBHOOK_SECRET")?) } else { None };
     let Adapters { store, clock, .. } = &adapters;
-    let deliver = DeliverEffect { outbox: store, tickets: store, instances: store, bus: &bus, clock };
-    let outbox = &Outbox { deliver };
+    let webhooks = Webhooks { destinations: &destinations, queue: wanted.then_some(&queues) };
+    let deliver =
+        DeliverEffect { outbox: store, tickets: store, instances: store, bus: &bus, webhooks, clock };
+    let webhook = secret.as_ref().map(|secret| DeliverWebhook {
+        destinations: &destinations,
+        secret,
+        sender: &sender,
+        queue: &queues,
+        clock,
+    });
+    let outbox = &Outbox { deliver, webhook, dead_letters: &queues };
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| outbox.handle(event.payload).await))
         .await
 }

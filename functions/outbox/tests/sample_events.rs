@@ -1,8 +1,9 @@
 //! Every file in `events/outbox` is an invocation that the function understands.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use claviger_app::webhooks::WebhookMessage;
 use claviger_domain::effect::OutboxRow;
-use claviger_outbox::Input;
+use claviger_outbox::{Input, Tick};
 
 #[test]
 fn every_sample_event_is_understood() {
@@ -13,7 +14,14 @@ fn every_sample_event_is_understood() {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let input: Input = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         match (&input, name.as_str()) {
-            (Input::Sweep(_), "sweep") => {}
+            (Input::Tick(Tick::Sweep), "sweep") | (Input::Tick(Tick::Redrive), "redrive") => {}
+            (Input::Queue(event), "webhook-to-send") => {
+                for record in &event.records {
+                    let message: Result<WebhookMessage, _> =
+                        serde_json::from_str(record.body.as_ref().unwrap());
+                    assert!(message.is_ok(), "{name}: {message:?}");
+                }
+            }
             (Input::Stream(event), _) => {
                 for record in &event.records {
                     let image = record.change.new_image.clone();

@@ -16,7 +16,7 @@ async fn main() -> Result<(), Error> {
     let adapters = Adapters::from_env().await?;
     let keys = adapters.keys()?;
     let Adapters { settings, store, clock, ids, .. } = &adapters;
-    let probe = ProbeKeys { keys: &keys, controls: &keys, clock };
+    let probe = ProbeKeys { keys: &keys, controls: &keys, registry: store, clock };
     let provisioner = Provisioner {
         verify: VerifyPolicy {
             policies: store,

@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use crate::error::{ATTEMPTS, WorkError};
 use crate::messages::AppOrder;
 use crate::ports::{Bus, Clock, Instances, Outbox, StoreError, Tickets};
+use crate::webhooks::Webhooks;
 
 /// Rows that the stream has not brought after this long are swept.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
@@ -22,6 +23,8 @@ pub struct DeliverEffect<'a> {
     pub instances: &'a dyn Instances,
     /// The bus.
     pub bus: &'a dyn Bus,
+    /// Whom notices go to.
+    pub webhooks: Webhooks<'a>,
     /// The time.
     pub clock: &'a dyn Clock,
 }
@@ -47,6 +50,7 @@ impl DeliverEffect<'_> {
             | Effect::ProveRestoration
             | Effect::RestoreInstances { .. } => self.bus.publish_effect(row).await?,
         }
+        self.webhooks.queue(row).await?;
         Ok(self.outbox.effect_done(&row.organisation, row.id).await?)
     }
 

@@ -1,14 +1,14 @@
 //! Follows a hint (an event, a refusal met by the broker): probes, and repeats a probe that succeeded,
 //! because KMS may still be propagating the change that the hint was about.
 
-use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId};
+use claviger_domain::ids::CorrelationId;
 use claviger_domain::values::OrganisationName;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::WorkError;
 use crate::messages::ProbeMessage;
 use crate::ports::ProbeQueue;
-use crate::report_probes::ReportProbes;
+use crate::report_probes::{Reason, ReportProbes};
 
 /// Waits before a hinted probe that succeeded is repeated.
 const REPEATS: [SignedDuration; 3] =
@@ -40,7 +40,7 @@ impl FollowHint<'_> {
             let message = ProbeMessage::FollowUp { organisation, due_at, correlation };
             return Ok(self.queue.queue_probes(&[(message, early)]).await?);
         }
-        self.report.of_organisation(organisation, correlation).await.map(drop)
+        self.report.of_organisation(organisation, &Reason::default(), correlation).await.map(drop)
     }
 
     /// Probes one organisation's keys.
@@ -51,10 +51,10 @@ impl FollowHint<'_> {
         &self,
         organisation: &OrganisationName,
         attempt: u8,
-        data_key: Option<(InstanceId, DataKeyId)>,
+        reason: &Reason,
         correlation: CorrelationId,
     ) -> Result<(), WorkError> {
-        let Some(report) = self.report.of_organisation(organisation, correlation).await? else {
+        let Some(report) = self.report.of_organisation(organisation, reason, correlation).await? else {
             return Ok(());
         };
         let next = REPEATS.get(usize::from(attempt)).filter(|_| report.all_usable());
@@ -62,7 +62,8 @@ impl FollowHint<'_> {
             let again = ProbeMessage::Probe {
                 organisation: organisation.clone(),
                 attempt: attempt.saturating_add(1),
-                data_key,
+                data_key: reason.met,
+                heard: reason.heard.clone(),
                 correlation,
             };
             self.queue.queue_probes(&[(again, *delay)]).await?;

@@ -6,7 +6,7 @@ use claviger_domain::fence::Epoch;
 use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId, OrganisationId, PolicyId};
 use claviger_domain::instance::{AppInstance, InstanceStatus};
 use claviger_domain::key_access::KeyAccess;
-use claviger_domain::observation::Observation;
+use claviger_domain::observation::{Observation, RefusedUnwrap};
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_DATA_KEY};
 use claviger_domain::values::{App, OrganisationName, Region, ShardId, SiteName};
 use jiff::{SignedDuration, Timestamp};
@@ -210,7 +210,8 @@ impl HandOutDataKey<'_> {
                 match self.keys.decrypt(KeyRef::of(policy, &wrap.key), &sealed, &context).await {
                     Ok(plain) => return Ok((plain, at)),
                     Err(error) => {
-                        if matches!(error.observation, Observation::Refused(_)) {
+                        let refused = matches!(error.observation, Observation::Refused(_));
+                        if refused && self.cache.may_hint(wrapped.id, at) {
                             self.hint(&policy.organisation_name, instance.id, wrapped.id).await;
                         }
                         failed = Some(error);
@@ -238,8 +239,9 @@ impl HandOutDataKey<'_> {
     async fn hint(&self, organisation: &OrganisationName, instance: InstanceId, key: DataKeyId) {
         let probe = ProbeMessage::Probe {
             organisation: organisation.clone(),
-            attempt: u8::MAX,
-            data_key: Some((instance, key)),
+            attempt: 0,
+            data_key: Some(RefusedUnwrap { instance, data_key: key }),
+            heard: None,
             correlation: CorrelationId::from_uuid(self.ids.random()),
         };
         if let Err(error) = self.hints.queue_probes(&[(probe, SignedDuration::ZERO)]).await {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use claviger_domain::effect::OutboxRow;
 use claviger_domain::enrolment::Enrolment;
 use claviger_domain::fence::Epoch;
-use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId, OrganisationId, PolicyId};
+use claviger_domain::heard::HeardChange;
+use claviger_domain::ids::{CorrelationId, InstanceId, OrganisationId, PolicyId};
 use claviger_domain::key_access::ExternalId;
-use claviger_domain::observation::ProbeRound;
+use claviger_domain::observation::{ProbeRound, RefusedUnwrap};
 use claviger_domain::values::{OrganisationName, Region, ShardId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,10 @@ pub enum ProbeMessage {
         /// The data key whose unwrap was refused: it is unwrapped again, so that no key policy can
         /// please the canary and refuse the data keys.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        data_key: Option<(InstanceId, DataKeyId)>,
+        data_key: Option<RefusedUnwrap>,
+        /// What an event of the customer's account said, for the ticket and the audit log.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        heard: Option<HeardChange>,
         /// What it belongs to.
         correlation: CorrelationId,
     },

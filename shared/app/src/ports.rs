@@ -1,6 +1,8 @@
 //! What use cases need from the outside, as narrow traits. `shared/aws` implements them on AWS,
 //! `shared/testkit` in memory; both behave alike, and a differential test says so.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
@@ -18,7 +20,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::hint_budget::HintRecord;
 use crate::messages::{AppOrder, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+use crate::webhooks::{SignedRequest, WebhookMessage};
 
 /// What went wrong in a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -243,15 +247,9 @@ pub trait WatchList: Send + Sync {
     /// Every watched policy of a shard.
     async fn watched(&self, shard: ShardId) -> Result<Vec<WatchRow>, StoreError>;
     /// Says in every copy of the fence until when the shard counts as watched, and which policies' keys
-    /// gave no answer.
-    async fn beat(
-        &self,
-        shard: ShardId,
-        swept_at: Timestamp,
-        watched_until: Timestamp,
-        unproven: &[PolicyId],
-    ) -> Result<(), StoreError>;
-    /// The last beat of a shard: when it was swept, until when it counts, and who is unproven.
+    /// gave no answer. A beat of an older sweep than the stored one changes nothing.
+    async fn beat(&self, shard: ShardId, beat: &Beat) -> Result<(), StoreError>;
+    /// The last beat of a shard.
     async fn last_beat(&self, shard: ShardId) -> Result<Option<Beat>, StoreError>;
 }
 
@@ -263,8 +261,32 @@ pub struct Beat {
     pub swept_at: Timestamp,
     /// Until when the shard counts as watched.
     pub watched_until: Timestamp,
-    /// Policies with a key that gave no answer in that sweep.
-    pub unproven: Vec<PolicyId>,
+    /// Policies whose keys gave no answer in that sweep, and when each was last proven.
+    pub unproven: BTreeMap<PolicyId, Timestamp>,
+    /// Whether so many customers were refused ambiguously at once that it is more likely our fault than the
+    /// will of all of them: ambiguous refusals wait while it lasts (spec R4).
+    pub mass_failure: bool,
+}
+
+impl Beat {
+    /// When the policy of this shard that was not proven for the longest was proven.
+    pub fn oldest_proof(&self) -> Timestamp {
+        self.unproven.values().copied().min().unwrap_or(self.swept_at).min(self.swept_at)
+    }
+}
+
+/// What is remembered of the hints that accounts' events gave.
+#[async_trait]
+pub trait HintRecords: Send + Sync {
+    /// An account's record (consistent read).
+    async fn hints_of(&self, account: &AccountId) -> Result<Option<HintRecord>, StoreError>;
+    /// Stores it if the stored one is `previous`: else `Conflict`.
+    async fn save_hints(
+        &self,
+        account: &AccountId,
+        previous: Option<&HintRecord>,
+        next: &HintRecord,
+    ) -> Result<(), StoreError>;
 }
 
 /// Proofs that a policy's keys work, shared by all brokers.
@@ -293,7 +315,7 @@ pub struct WrappedDataKey {
     /// When it was made.
     pub created_at: Timestamp,
     /// The wraps, by region.
-    pub wraps: std::collections::BTreeMap<Region, Wrap>,
+    pub wraps: BTreeMap<Region, Wrap>,
 }
 
 /// One wrap of a data key.
@@ -551,6 +573,27 @@ pub trait Bus: Send + Sync {
     async fn publish_effect(&self, row: &OutboxRow) -> Result<(), CallError>;
     /// Tells the vendor's apps about an instance.
     async fn publish_order(&self, order: &AppOrder) -> Result<(), CallError>;
+}
+
+/// Where notices wait for their next try.
+#[async_trait]
+pub trait WebhookQueue: Send + Sync {
+    /// Queues one.
+    async fn queue_webhook(&self, message: &WebhookMessage, delay: SignedDuration) -> Result<(), CallError>;
+}
+
+/// Sends webhooks.
+#[async_trait]
+pub trait WebhookSender: Send + Sync {
+    /// The status of the answer. Redirects are not followed.
+    async fn send(&self, request: &SignedRequest) -> Result<u16, CallError>;
+}
+
+/// Queues of messages that were given up.
+#[async_trait]
+pub trait DeadLetters: Send + Sync {
+    /// Has every message tried again from its own queue.
+    async fn redrive(&self) -> Result<(), CallError>;
 }
 
 /// The time of day.

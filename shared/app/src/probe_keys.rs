@@ -2,13 +2,16 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use claviger_domain::observation::{NoAnswerKind, Observation, ProbeRound, RefusalKind};
-use claviger_domain::policy::{EncryptionPolicy, PURPOSE_CANARY, RegionalKey};
+use claviger_domain::observation::{NoAnswerKind, Observation, ProbeRound, RefusalKind, RefusedUnwrap};
+use claviger_domain::policy::{EncryptionPolicy, PURPOSE_CANARY, PURPOSE_DATA_KEY, RegionalKey};
 use claviger_domain::values::Region;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use crate::messages::EncryptionContext;
-use crate::ports::{Clock, ControlProbes, CustomerKeys, KeyRef};
+use crate::ports::{
+    Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, KeyRef, WrappedDataKey,
+};
+use crate::provision_instance::PURPOSE_RECORDS;
 
 /// Probes keys by really decrypting a ciphertext that was made under them, through a session of its own: one that is
 /// kept would not notice that a customer's role no longer trusts us.
@@ -18,6 +21,8 @@ pub struct ProbeKeys<'a> {
     pub keys: &'a dyn CustomerKeys,
     /// The vendor's canary customers.
     pub controls: &'a dyn ControlProbes,
+    /// Where the wraps of a data key are that has to be tried too.
+    pub registry: &'a dyn DataKeyRegistry,
     /// The time.
     pub clock: &'a dyn Clock,
 }
@@ -25,14 +30,31 @@ pub struct ProbeKeys<'a> {
 impl ProbeKeys<'_> {
     /// Probes every region of a policy at once, and the control probes if anything ambiguous is seen.
     pub async fn round(&self, policy: &EncryptionPolicy) -> ProbeRound {
+        self.round_with(policy, None).await
+    }
+
+    /// As [`Self::round`], and repeats beside the canaries the unwrap that a broker saw refused, or the one that
+    /// the policy still knows of.
+    pub async fn round_with(&self, policy: &EncryptionPolicy, met: Option<RefusedUnwrap>) -> ProbeRound {
         let started_at = self.clock.now();
+        let repeated = policy.refused_unwrap.or(met);
+        let data_key = match repeated {
+            None => Repeated::Nothing,
+            Some(which) => self.wraps_of(which).await,
+        };
         let context = policy.encryption_context(PURPOSE_CANARY, &policy.id.to_string());
         let probes = policy.keys.iter().map(|(region, key)| {
-            let context = &context;
-            async move { (region.clone(), self.canary(policy, key, context).await) }
+            let (context, data_key) = (&context, &data_key);
+            async move {
+                let repeat = self.repeat(policy, region, data_key);
+                let (canary, repeated) = join(self.canary(policy, key, context), repeat).await;
+                (region.clone(), canary, repeated)
+            }
         });
+        let seen = join_all(probes).await;
+        let refused_unwrap = repeated.filter(|_| still_refused(&seen, policy.refused_unwrap.is_some()));
         let observations: std::collections::BTreeMap<Region, Observation> =
-            join_all(probes).await.into_iter().collect();
+            seen.into_iter().map(|(region, canary, repeated)| (region, worse(canary, repeated))).collect();
         let ambiguous: Vec<&Region> = observations
             .iter()
             .filter(|(_, saw)| matches!(saw, Observation::Refused(kind) if !kind.is_definite()))
@@ -45,7 +67,38 @@ impl ProbeKeys<'_> {
             let controls = ambiguous.iter().map(|region| self.controls.control_is_healthy(region, mode));
             Some(join_all(controls).await.into_iter().all(|healthy| healthy))
         };
-        ProbeRound { started_at, observations, controls_healthy }
+        ProbeRound { started_at, observations, controls_healthy, refused_unwrap }
+    }
+
+    async fn wraps_of(&self, which: RefusedUnwrap) -> Repeated {
+        let choice = DataKeyChoice::Id(which.data_key);
+        match self.registry.data_key(which.instance, PURPOSE_RECORDS, choice).await {
+            Ok(Some(wrapped)) => Repeated::Key(wrapped),
+            // A data key that is no more cannot be refused.
+            Ok(None) => Repeated::Nothing,
+            Err(error) => {
+                tracing::warn!(%error, "a refused unwrap could not be repeated");
+                Repeated::Unread
+            }
+        }
+    }
+
+    /// Repeats the unwrap in one region; none where there is nothing to unwrap.
+    async fn repeat(
+        &self,
+        policy: &EncryptionPolicy,
+        region: &Region,
+        data_key: &Repeated,
+    ) -> Option<Observation> {
+        let wrapped = match data_key {
+            Repeated::Nothing => return None,
+            Repeated::Unread => return Some(Observation::NoAnswer(NoAnswerKind::OurFault)),
+            Repeated::Key(wrapped) => wrapped,
+        };
+        let wrap = wrapped.wraps.get(region)?;
+        let sealed = BASE64_STANDARD.decode(&wrap.ciphertext).ok()?;
+        let context = policy.encryption_context(PURPOSE_DATA_KEY, &wrapped.instance.to_string());
+        Some(self.unwrap(KeyRef::of(policy, &wrap.key), &sealed, &context).await)
     }
 
     async fn canary(
@@ -85,6 +138,39 @@ impl ProbeKeys<'_> {
             Observation::Usable => Observation::NoAnswer(NoAnswerKind::OurFault),
             Observation::Refused(_) | Observation::NoAnswer(_) => error.observation,
         }
+    }
+}
+
+/// The data key that is unwrapped beside the canaries.
+enum Repeated {
+    /// There is none.
+    Nothing,
+    /// The registry did not say.
+    Unread,
+    /// This one.
+    Key(WrappedDataKey),
+}
+
+/// Whether the data key has to be tried again next time: it was refused where the canary was not, or it was known
+/// to be and not every region unwraps it yet.
+fn still_refused(seen: &[(Region, Observation, Option<Observation>)], known: bool) -> bool {
+    seen.iter().any(|(_, canary, repeated)| match repeated {
+        None | Some(Observation::Usable) => false,
+        Some(Observation::Refused(_)) => known || *canary == Observation::Usable,
+        Some(Observation::NoAnswer(_)) => known,
+    })
+}
+
+/// What a region's key says, by its canary and by the repeated unwrap together. A refusal of either counts, a
+/// definite one first; no answer to the unwrap says nothing about the canary's, unless the way to KMS is at fault.
+const fn worse(canary: Observation, repeated: Option<Observation>) -> Observation {
+    match (canary, repeated) {
+        (canary, None | Some(Observation::Usable)) => canary,
+        (Observation::Refused(kind), Some(_)) if kind.is_definite() => canary,
+        (_, Some(refused @ Observation::Refused(_))) => refused,
+        (Observation::Usable, Some(Observation::NoAnswer(NoAnswerKind::OurFault))) => canary,
+        (Observation::Usable, Some(silent @ Observation::NoAnswer(_))) => silent,
+        (Observation::Refused(_) | Observation::NoAnswer(_), Some(Observation::NoAnswer(_))) => canary,
     }
 }
 

@@ -2,14 +2,15 @@
 
 use claviger_domain::decide::{Decision, Refusal, becomes_due, decide, wants_confirmation};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
+use claviger_domain::heard::HeardChange;
 use claviger_domain::ids::CorrelationId;
-use claviger_domain::observation::{Observation, ProbeRound};
+use claviger_domain::observation::{Observation, ProbeRound, RefusedUnwrap};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::values::OrganisationName;
 
 use crate::error::{ATTEMPTS, WorkError};
 use crate::messages::ProbeMessage;
-use crate::ports::{Clock, Policies, ProbeQueue, StoreError};
+use crate::ports::{Clock, Policies, ProbeQueue, StoreError, WatchList};
 use crate::probe_keys::ProbeKeys;
 use crate::settings::Settings;
 
@@ -33,12 +34,33 @@ impl Report {
         saw(|one| matches!(one, Observation::Usable)) || !saw(|one| matches!(one, Observation::NoAnswer(_)))
     }
 
+    /// Whether a region refused ambiguously that is not known yet to stand refused.
+    pub fn is_newly_ambiguous(&self, known: &EncryptionPolicy) -> bool {
+        let ambiguous = |saw: &Observation| matches!(saw, Observation::Refused(kind) if !kind.is_definite());
+        let stood = |region| known.keys.get(region).is_some_and(|key| key.health.stands_refused());
+        let last = self.rounds.last();
+        last.is_some_and(|last| {
+            last.observations.iter().any(|(region, saw)| ambiguous(saw) && !stood(region))
+        })
+    }
+
     /// Whether every region was usable in the last round.
     pub fn all_usable(&self) -> bool {
         self.rounds
             .last()
             .is_some_and(|last| last.observations.values().all(|saw| matches!(saw, Observation::Usable)))
     }
+}
+
+/// Why a policy is probed, beside the regular sweep.
+#[derive(Debug, Clone, Default)]
+pub struct Reason {
+    /// A broker could not unwrap this.
+    pub met: Option<RefusedUnwrap>,
+    /// An event of the customer's account said this.
+    pub heard: Option<HeardChange>,
+    /// Whether many customers of the shard are refused at once, if whoever probes knows already.
+    pub mass_failure: Option<bool>,
 }
 
 /// Probes and reports.
@@ -50,6 +72,8 @@ pub struct ReportProbes<'a> {
     pub policies: &'a dyn Policies,
     /// Where the probe of an ambiguous refusal waits until it is due.
     pub queue: &'a dyn ProbeQueue,
+    /// Where it stands whether many customers are refused at once.
+    pub watch: &'a dyn WatchList,
     /// The time.
     pub clock: &'a dyn Clock,
     /// Deploy parameters.
@@ -64,11 +88,12 @@ impl ReportProbes<'_> {
     pub async fn of_organisation(
         &self,
         organisation: &OrganisationName,
+        reason: &Reason,
         correlation: CorrelationId,
     ) -> Result<Option<Report>, WorkError> {
         match self.policies.policy(organisation).await? {
             Some(policy) if policy.lifecycle.is_watched() => {
-                self.of_policy(&policy, correlation).await.map(Some)
+                self.of_policy(&policy, reason, correlation).await.map(Some)
             }
             Some(_) | None => Ok(None),
         }
@@ -82,15 +107,18 @@ impl ReportProbes<'_> {
     pub async fn of_policy(
         &self,
         known: &EncryptionPolicy,
+        reason: &Reason,
         correlation: CorrelationId,
     ) -> Result<Report, WorkError> {
         let rules = self.settings.rules();
-        let mut rounds = vec![self.probe.round(known).await];
-        if rounds.last().is_some_and(|first| wants_confirmation(&rules, known, first)) {
-            rounds.push(self.probe.round(known).await);
+        let first = self.round(known, reason).await?;
+        let confirm = wants_confirmation(&rules, known, &first);
+        let mut rounds = vec![first];
+        if confirm {
+            rounds.push(self.round(known, reason).await?);
         }
         let origin = Origin { actor: Actor::Claviger("key-prober".to_owned()), correlation };
-        let event = PolicyEvent::ProbesReported { rounds: rounds.clone() };
+        let event = PolicyEvent::ProbesReported { rounds: rounds.clone(), heard: reason.heard.clone() };
         let decided = |policy: &EncryptionPolicy| -> Result<Decision, Refusal> {
             decide(&rules, policy, &event, &origin, self.clock.now())
         };
@@ -122,6 +150,10 @@ impl ReportProbes<'_> {
             let Some(fresh) = self.policies.policy(&known.organisation_name).await? else {
                 return Ok(unchanged);
             };
+            // A probe that did not repeat an unwrap which is known to be refused cannot say that all is well.
+            if fresh.refused_unwrap.is_some() && known.refused_unwrap.is_none() && unchanged.all_usable() {
+                return Ok(unchanged);
+            }
             policy = fresh;
             decision = match decided(&policy) {
                 Ok(decision) => decision,
@@ -129,6 +161,20 @@ impl ReportProbes<'_> {
             };
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// A round of probes. While many customers are refused at once, healthy control probes do not count: more
+    /// likely we are at fault than all of them changed their minds (spec R4).
+    async fn round(&self, known: &EncryptionPolicy, reason: &Reason) -> Result<ProbeRound, WorkError> {
+        let mut round = self.probe.round_with(known, reason.met).await;
+        if round.controls_healthy == Some(true) {
+            let mass_failure = match reason.mass_failure {
+                Some(known) => known,
+                None => self.watch.last_beat(known.shard).await?.is_some_and(|beat| beat.mass_failure),
+            };
+            round.controls_healthy = Some(!mass_failure);
+        }
+        Ok(round)
     }
 }
 

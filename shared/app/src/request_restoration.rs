@@ -45,6 +45,7 @@ impl RequestRestoration<'_> {
             started_at: self.clock.now(),
             observations: BTreeMap::new(),
             controls_healthy: None,
+            refused_unwrap: None,
         };
         match self.decided(&policy, ticket, unseen, origin) {
             Err(Refusal::KeysNotUsable { .. }) => {}

@@ -30,10 +30,34 @@ pub struct Settings {
     pub watch_slack: SignedDuration,
     /// How long one fresh proof serves every broker (10 s).
     pub proof_reuse: SignedDuration,
+    /// From when on ambiguous refusals of many customers at once are taken for our own fault (spec R4).
+    pub mass_failure: MassFailure,
     /// How many shards the regional keys are swept in.
     pub shards: u16,
     /// Which apps each role of the vendor's apps may ask keys for, by role ARN.
     pub app_roles: BTreeMap<String, Vec<App>>,
+}
+
+/// How many customers of a shard have to be refused ambiguously at once. Both must be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MassFailure {
+    /// At least so many (5).
+    pub least: usize,
+    /// And at least so many in a hundred (20).
+    pub percent: usize,
+}
+
+impl MassFailure {
+    /// Whether so many of so many are a mass failure.
+    pub const fn is(self, refused: usize, of: usize) -> bool {
+        refused >= self.least && refused.saturating_mul(100) >= of.saturating_mul(self.percent)
+    }
+}
+
+impl Default for MassFailure {
+    fn default() -> Self {
+        Self { least: 5, percent: 20 }
+    }
 }
 
 impl Settings {
@@ -58,20 +82,18 @@ impl Settings {
         ShardId(u16::try_from(shard).unwrap_or(0))
     }
 
-    /// The published bound of a cut-off by a definite refusal, by probe alone (design, promises): phase,
-    /// queue and propagation, confirmation, lease.
+    /// The published bound of a cut-off by a definite refusal, by probe alone.
     pub fn cut_off_bound(&self) -> SignedDuration {
-        self.probe_phase + QUEUE + CONFIRMATION + self.lease
+        self.by_probe().bound()
     }
 
-    /// The published bound of a cut-off by an ambiguous refusal: also its persistence, and the delivery of the
-    /// probe that waits for its end.
+    /// The published bound of a cut-off by an ambiguous refusal.
     pub fn ambiguous_cut_off_bound(&self) -> SignedDuration {
-        self.cut_off_bound() + self.ambiguity + QUEUE
+        self.ambiguous().bound()
     }
 
-    /// The published bound while the watcher is dead: phase, slack, proof reuse, lease.
+    /// The published bound while the watcher is dead.
     pub fn unwatched_bound(&self) -> SignedDuration {
-        self.probe_phase + self.watch_slack + self.proof_reuse + self.lease
+        self.unwatched().bound()
     }
 }

@@ -161,7 +161,7 @@ impl ShowPolicy<'_> {
     /// What is shown of a policy, with the last sign of life of its shard.
     pub fn view(&self, policy: &EncryptionPolicy, beat: Option<&Beat>) -> PolicyView {
         // A sweep that got no answer of these keys has not probed them.
-        let swept = beat.filter(|beat| !beat.unproven.contains(&policy.id)).map(|beat| beat.swept_at);
+        let swept = beat.filter(|beat| !beat.unproven.contains_key(&policy.id)).map(|beat| beat.swept_at);
         let last_probe_at = swept.max(policy.probed_at);
         let keys = policy.keys.iter().map(|(region, key)| KeyView {
             region: region.clone(),

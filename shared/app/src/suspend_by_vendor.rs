@@ -83,7 +83,12 @@ impl SuspendByVendor<'_> {
         let mistake = |rounds| PolicyEvent::MistakeDeclared { reason: reason.to_owned(), rounds };
         // Decided without the keys first: what is refused whatever they say costs no KMS call.
         let now = self.clock.now();
-        let unseen = ProbeRound { started_at: now, observations: BTreeMap::new(), controls_healthy: None };
+        let unseen = ProbeRound {
+            started_at: now,
+            observations: BTreeMap::new(),
+            controls_healthy: None,
+            refused_unwrap: None,
+        };
         let policy = settle.load(organisation).await?;
         match settle.tried(&policy, &mistake(vec![unseen.clone(), unseen]), origin) {
             Ok(()) | Err(Refusal::KeysNotUsable { .. } | Refusal::Stale) => {}

@@ -20,6 +20,9 @@ struct Unwrapped {
     at: Timestamp,
 }
 
+/// A refused unwrap is a hint once in this time: the prober repeats a hinted probe by itself.
+const HINT_EVERY: SignedDuration = SignedDuration::from_secs(5);
+
 type Slot = Arc<tokio::sync::Mutex<Option<Unwrapped>>>;
 
 /// Unwrapped keys of this process. The gate is asked on every answer all the same. Requests for one key
@@ -32,6 +35,7 @@ pub struct UnwrappedKeys {
 #[derive(Default)]
 struct Inner {
     slots: HashMap<DataKeyId, Slot>,
+    hinted: HashMap<DataKeyId, Timestamp>,
     swept_at: Option<Timestamp>,
 }
 
@@ -65,6 +69,18 @@ impl UnwrappedKeys {
         let key = Arc::new(key);
         *held = Some(Unwrapped { key: Arc::clone(&key), epoch, at });
         Ok((key, at))
+    }
+
+    /// Whether the prober is to be told that this data key was refused, or was told just now: however many
+    /// requests meet the refusal, one hint is enough.
+    pub fn may_hint(&self, id: DataKeyId, now: Timestamp) -> bool {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.hinted.retain(|_, at| now.duration_since(*at).abs() < HINT_EVERY);
+        if inner.hinted.contains_key(&id) {
+            return false;
+        }
+        inner.hinted.insert(id, now);
+        true
     }
 
     fn slot(&self, id: DataKeyId, now: Timestamp, valid: impl Fn(&Unwrapped) -> bool) -> Slot {

@@ -5,13 +5,15 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use claviger_app::messages::{FanOut, ProbeMessage};
-use claviger_app::ports::{CallError, FanOutQueue, ProbeQueue};
+use claviger_app::ports::{CallError, DeadLetters, FanOutQueue, ProbeQueue, WebhookQueue};
+use claviger_app::webhooks::WebhookMessage;
 use claviger_domain::effect::OutboxRow;
 use jiff::SignedDuration;
 use serde::Serialize;
 
 const PROBE_QUEUE: &str = "the probe queue";
 const WORK_QUEUE: &str = "the work queue";
+const WEBHOOK_QUEUE: &str = "the webhook queue";
 /// SQS takes ten messages at a time.
 const BATCH: usize = 10;
 /// SQS delays 15 minutes at most.
@@ -23,12 +25,14 @@ pub struct SqsQueues {
     client: Client,
     probe: Option<String>,
     work: Option<String>,
+    webhooks: Option<String>,
+    dead_letters: Vec<String>,
 }
 
 impl SqsQueues {
     /// No queue yet.
     pub fn new(client: Client) -> Self {
-        Self { client, probe: None, work: None }
+        Self { client, probe: None, work: None, webhooks: None, dead_letters: Vec::new() }
     }
 
     /// With the prober's queue.
@@ -42,6 +46,20 @@ impl SqsQueues {
     #[must_use]
     pub fn with_work_queue(mut self, url: impl Into<String>) -> Self {
         self.work = Some(url.into());
+        self
+    }
+
+    /// With the queue in which notices wait.
+    #[must_use]
+    pub fn with_webhook_queue(mut self, url: impl Into<String>) -> Self {
+        self.webhooks = Some(url.into());
+        self
+    }
+
+    /// With the dead-letter queues that are brought back, by ARN.
+    #[must_use]
+    pub fn with_dead_letters(mut self, arns: impl IntoIterator<Item = String>) -> Self {
+        self.dead_letters = arns.into_iter().collect();
         self
     }
 
@@ -106,6 +124,27 @@ impl FanOutQueue for SqsQueues {
 
     async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError> {
         self.send(WORK_QUEUE, self.work.as_ref(), &[(row, delay)]).await
+    }
+}
+
+#[async_trait]
+impl WebhookQueue for SqsQueues {
+    async fn queue_webhook(&self, message: &WebhookMessage, delay: SignedDuration) -> Result<(), CallError> {
+        self.send(WEBHOOK_QUEUE, self.webhooks.as_ref(), &[(message, delay)]).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for SqsQueues {
+    /// One move task a queue. A task that runs already is as good; one queue's failure keeps no other from it.
+    async fn redrive(&self) -> Result<(), CallError> {
+        let mut failed = None;
+        for arn in &self.dead_letters {
+            if let Err(error) = self.client.start_message_move_task().source_arn(arn).send().await {
+                failed = Some(DisplayErrorContext(error).to_string());
+            }
+        }
+        failed.map_or(Ok(()), |reason| Err(CallError { what: "a dead-letter queue", reason }))
     }
 }
 

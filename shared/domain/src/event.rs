@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calendar::{MomentKind, WindowMoment};
 use crate::fence::Epoch;
+use crate::heard::HeardChange;
 use crate::ids::{CorrelationId, PolicyId, TicketId};
 use crate::observation::ProbeRound;
 use crate::values::{KeyArn, Region, Subject};
@@ -66,6 +67,9 @@ pub enum PolicyEvent {
     ProbesReported {
         /// One or two rounds, oldest first.
         rounds: Vec<ProbeRound>,
+        /// The event of the customer's account that the probe followed, if it did: shown, never believed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        heard: Option<HeardChange>,
     },
     /// An org admin asked for restoration; every region was probed for it.
     RestorationRequested {

@@ -14,6 +14,7 @@ pub mod enrolment;
 pub mod event;
 pub mod fact;
 pub mod fence;
+pub mod heard;
 pub mod ids;
 pub mod instance;
 pub mod invalid;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::{DataKeyId, InstanceId};
 use crate::values::{KeyArn, Region};
 
 /// Why KMS refused: the answer was about this key or this caller, and came from a healthy service.
@@ -99,6 +100,17 @@ pub enum Observation {
     NoAnswer(NoAnswerKind),
 }
 
+/// A data key that a broker could not unwrap: the prober repeats that very unwrap, so that no key policy can
+/// please the canary and refuse the data keys (design, point 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedUnwrap {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Which.
+    pub data_key: DataKeyId,
+}
+
 /// One probe of each regional key of a policy, within one short window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,4 +122,8 @@ pub struct ProbeRound {
     /// Whether the control probes (the vendor's own canary keys) answered in the same round. Ambiguous
     /// refusals count only while they do. `None`: not asked, because nothing ambiguous was seen.
     pub controls_healthy: Option<bool>,
+    /// A data key that was refused where the canary was not, to be unwrapped beside the canaries in every round
+    /// until every region unwraps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_unwrap: Option<RefusedUnwrap>,
 }

@@ -10,7 +10,7 @@ use crate::fact::AuditHead;
 use crate::fence::{Epoch, Fence};
 use crate::ids::{OrganisationId, PolicyId, TicketId};
 use crate::key_access::KeyAccess;
-use crate::observation::{NoAnswerKind, RefusalKind};
+use crate::observation::{NoAnswerKind, RefusalKind, RefusedUnwrap};
 use crate::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
 use crate::vendor::{LiftProposal, VendorSuspension};
 
@@ -251,6 +251,9 @@ pub struct EncryptionPolicy {
     pub window_told: Option<Timestamp>,
     /// Start of the newest probe that changed something; an older one is dropped.
     pub probed_at: Option<Timestamp>,
+    /// A data key that its keys refused while they pleased the canary: probed beside it until that ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_unwrap: Option<RefusedUnwrap>,
     /// The end of its chain of facts.
     pub audit: AuditHead,
     /// Raised by every commit; the store compares it.

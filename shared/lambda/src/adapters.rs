@@ -79,6 +79,17 @@ impl Adapters {
         })
     }
 
+    /// The outbox's queues: notices that wait, and what was given up.
+    ///
+    /// # Errors
+    /// Names the variable that is missing.
+    pub fn outbox_queues(&self) -> Result<SqsQueues, SettingsError> {
+        let dead = env::optional("CLAVIGER_DEAD_LETTERS").unwrap_or_default();
+        let dead = dead.split(',').map(str::trim).filter(|arn| !arn.is_empty()).map(str::to_owned);
+        let queues = SqsQueues::new(aws_sdk_sqs::Client::new(self.sdk)).with_dead_letters(dead);
+        Ok(queues.with_webhook_queue(env::required("CLAVIGER_WEBHOOK_QUEUE_URL")?))
+    }
+
     /// The bus.
     ///
     /// # Errors

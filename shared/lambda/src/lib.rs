@@ -10,3 +10,4 @@ pub mod env;
 pub mod observe;
 pub mod problem;
 pub mod start;
+pub mod webhooks;

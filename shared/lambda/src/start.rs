@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use claviger_app::settings::Settings;
+use claviger_app::settings::{MassFailure, Settings};
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::key_policy::VendorPrincipal;
 use claviger_domain::values::{App, Realm};
@@ -57,6 +57,10 @@ pub fn settings_from(variables: &Variables<'_>) -> Result<Settings, SettingsErro
         ambiguity: variables.millis_or("CLAVIGER_AMBIGUITY_MS", SignedDuration::from_secs(60))?,
         watch_slack: variables.millis_or("CLAVIGER_WATCH_SLACK_MS", SignedDuration::from_secs(10))?,
         proof_reuse: variables.millis_or("CLAVIGER_PROOF_REUSE_MS", SignedDuration::from_secs(10))?,
+        mass_failure: MassFailure {
+            least: variables.parsed_or("CLAVIGER_MASS_FAILURE_LEAST", 5)?,
+            percent: variables.parsed_or("CLAVIGER_MASS_FAILURE_PERCENT", 20)?,
+        },
         shards,
         app_roles: app_roles(variables)?,
     })

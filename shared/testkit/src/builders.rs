@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use claviger_app::ports::{Instances, Policies};
-use claviger_app::settings::Settings;
+use claviger_app::settings::{MassFailure, Settings};
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::decide::{Decision, Rules, decide, enrol};
 use claviger_domain::enrolment::{Enrolment, Holding};
@@ -33,6 +33,7 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
     ambiguity: SignedDuration::from_secs(60),
     watch_slack: SignedDuration::from_secs(10),
     proof_reuse: SignedDuration::from_secs(10),
+    mass_failure: MassFailure::default(),
     shards: 8,
     app_roles: BTreeMap::from([(
         "arn:aws:iam::111111111111:role/notes-app".to_owned(),
@@ -171,6 +172,7 @@ pub fn a_round(policy: &EncryptionPolicy, seen: Observation, at: Timestamp) -> P
         started_at: at,
         observations: policy.keys.keys().map(|region| (region.clone(), seen)).collect(),
         controls_healthy: Some(true),
+        refused_unwrap: None,
     }
 }
 
@@ -204,7 +206,7 @@ pub fn cut_off(policy: &EncryptionPolicy, now: Timestamp) -> Decision {
     use claviger_domain::observation::RefusalKind::KeyDisabled;
     let earlier = now.checked_sub(SignedDuration::from_secs(1)).expect("an instant");
     let rounds = [earlier, now].map(|at| a_round(policy, Observation::Refused(KeyDisabled), at)).into();
-    decided(policy, &PolicyEvent::ProbesReported { rounds }, &by_claviger(), now)
+    decided(policy, &PolicyEvent::ProbesReported { rounds, heard: None }, &by_claviger(), now)
 }
 
 /// An active policy of an organisation, as three decisions make it.

@@ -13,7 +13,7 @@ use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
-use claviger_domain::policy::CONTEXT_ORGANISATION;
+use claviger_domain::policy::{CONTEXT_ORGANISATION, CONTEXT_PURPOSE};
 use claviger_domain::values::{KeyArn, Region};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -33,6 +33,7 @@ pub struct KeyCall {
 struct FakeKey {
     answer: Observation,
     next: VecDeque<Observation>,
+    refused_purpose: Option<String>,
     organisation: Option<OrganisationId>,
     description: Result<KeyDescription, Observation>,
 }
@@ -118,6 +119,7 @@ impl FakeKeys {
         let fresh = FakeKey {
             answer: Observation::Usable,
             next: VecDeque::new(),
+            refused_purpose: None,
             organisation: None,
             description: Ok(a_description()),
         };
@@ -190,6 +192,11 @@ impl FakeKeys {
         self.change(key, |key| key.next.extend(answers));
     }
 
+    /// From now on the key policy refuses this purpose and lets every other through.
+    pub fn refuse_purpose(&self, key: &KeyArn, purpose: Option<&str>) {
+        self.change(key, |key| key.refused_purpose = purpose.map(str::to_owned));
+    }
+
     /// What DescribeKey says from now on.
     pub fn describe_as(&self, key: &KeyArn, description: Result<KeyDescription, Observation>) {
         self.change(key, |key| key.description = description);
@@ -247,6 +254,10 @@ impl FakeKeys {
         }
         let bound = known.organisation.map(|organisation| organisation.to_string());
         if bound.is_some_and(|bound| context.get(CONTEXT_ORGANISATION) != Some(&bound)) {
+            return Err(refusal(Observation::Refused(RefusalKind::AccessDenied), request));
+        }
+        let refused = known.refused_purpose.as_ref();
+        if refused.is_some() && context.get(CONTEXT_PURPOSE) == refused {
             return Err(refusal(Observation::Refused(RefusalKind::AccessDenied), request));
         }
         Ok(())

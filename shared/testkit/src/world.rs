@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use claviger_app::hint_budget::HintRecord;
 use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{
-    Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, Idempotency, Instances,
-    KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders, Page, Policies, ProbeQueue, Prober,
-    Proofs, Reservation, Reserve, StoreError, SupportRequest, SupportRequestKind, SupportRequests, Tickets,
-    WatchList, WatchRow, WrappedDataKey,
+    Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, HintRecords, Idempotency,
+    Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders, Page, Policies, ProbeQueue,
+    Prober, Proofs, Reservation, Reserve, StoreError, SupportRequest, SupportRequestKind, SupportRequests,
+    Tickets, WatchList, WatchRow, WebhookQueue, WrappedDataKey,
 };
+use claviger_app::webhooks::WebhookMessage;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::{Effect, OutboxRow};
@@ -65,6 +67,7 @@ struct Store {
     facts: BTreeMap<(OrganisationName, Uuid, u64), Arc<Fact>>,
     outbox: BTreeMap<(OrganisationName, EffectId), OutboxRow>,
     watched: BTreeMap<(ShardId, PolicyId), EncryptionPolicy>,
+    hints: BTreeMap<AccountId, HintRecord>,
     fences: BTreeMap<PolicyId, FenceItem>,
     beats: BTreeMap<ShardId, Beat>,
     proofs: BTreeMap<PolicyId, Timestamp>,
@@ -78,6 +81,7 @@ struct State {
     store_faults: VecDeque<StoreError>,
     call_faults: VecDeque<CallError>,
     probes: Vec<(ProbeMessage, SignedDuration)>,
+    webhooks: Vec<(WebhookMessage, SignedDuration)>,
     fan_outs: Vec<(FanOut, SignedDuration)>,
     requeued: Vec<(OutboxRow, SignedDuration)>,
     effects: Vec<OutboxRow>,
@@ -125,6 +129,11 @@ impl MemoryWorld {
     /// Probes queued so far, taken out.
     pub fn take_queued_probes(&self) -> Vec<(ProbeMessage, SignedDuration)> {
         std::mem::take(&mut self.state().probes)
+    }
+
+    /// Notices queued so far, taken out.
+    pub fn take_queued_webhooks(&self) -> Vec<(WebhookMessage, SignedDuration)> {
+        std::mem::take(&mut self.state().webhooks)
     }
 
     /// Pages of fan-outs queued so far, taken out.
@@ -641,18 +650,13 @@ impl WatchList for MemoryWorld {
         Ok(rows.map(|(_, policy)| WatchRow { policy: policy.clone() }).collect())
     }
 
-    async fn beat(
-        &self,
-        shard: ShardId,
-        swept_at: Timestamp,
-        watched_until: Timestamp,
-        unproven: &[PolicyId],
-    ) -> Result<(), StoreError> {
+    async fn beat(&self, shard: ShardId, beat: &Beat) -> Result<(), StoreError> {
         self.changed(|store| {
             let beat = Beat {
-                swept_at: to_millis(swept_at),
-                watched_until: to_millis(watched_until),
-                unproven: unproven.to_vec(),
+                swept_at: to_millis(beat.swept_at),
+                watched_until: to_millis(beat.watched_until),
+                unproven: beat.unproven.iter().map(|(id, at)| (*id, to_millis(*at))).collect(),
+                mass_failure: beat.mass_failure,
             };
             if store.beats.get(&shard).is_none_or(|known| known.swept_at <= beat.swept_at) {
                 store.beats.insert(shard, beat);
@@ -663,6 +667,28 @@ impl WatchList for MemoryWorld {
 
     async fn last_beat(&self, shard: ShardId) -> Result<Option<Beat>, StoreError> {
         Ok(self.state().store.beats.get(&shard).cloned())
+    }
+}
+
+#[async_trait]
+impl HintRecords for MemoryWorld {
+    async fn hints_of(&self, account: &AccountId) -> Result<Option<HintRecord>, StoreError> {
+        Ok(self.state().store.hints.get(account).cloned())
+    }
+
+    async fn save_hints(
+        &self,
+        account: &AccountId,
+        previous: Option<&HintRecord>,
+        next: &HintRecord,
+    ) -> Result<(), StoreError> {
+        self.changed(|store| {
+            if store.hints.get(account) != previous {
+                return Err(StoreError::Conflict);
+            }
+            store.hints.insert(account.clone(), next.clone());
+            Ok(())
+        })
     }
 }
 
@@ -766,6 +792,13 @@ impl Idempotency for MemoryWorld {
 impl ProbeQueue for MemoryWorld {
     async fn queue_probes(&self, messages: &[(ProbeMessage, SignedDuration)]) -> Result<(), CallError> {
         self.called(|state| state.probes.extend_from_slice(messages))
+    }
+}
+
+#[async_trait]
+impl WebhookQueue for MemoryWorld {
+    async fn queue_webhook(&self, message: &WebhookMessage, delay: SignedDuration) -> Result<(), CallError> {
+        self.called(|state| state.webhooks.push((message.clone(), delay)))
     }
 }
 

@@ -357,6 +357,7 @@ impl State {
                 started_at: at(self.now),
                 observations: observations.clone(),
                 controls_healthy,
+                refused_unwrap: None,
             };
             rounds.push((round(ambiguous.then_some(true)), faults));
             if ambiguous && faults < self.faults {
@@ -368,11 +369,16 @@ impl State {
 
     fn usable_round(&self) -> ProbeRound {
         let observations = self.truth.iter().map(|truth| (truth.region.clone(), truth.now.seen())).collect();
-        ProbeRound { started_at: at(self.now), observations, controls_healthy: Some(true) }
+        ProbeRound {
+            started_at: at(self.now),
+            observations,
+            controls_healthy: Some(true),
+            refused_unwrap: None,
+        }
     }
 
     fn report(&mut self, mind: &dyn Mind, probe: &Probe) {
-        let event = PolicyEvent::ProbesReported { rounds: probe.rounds.clone() };
+        let event = PolicyEvent::ProbesReported { rounds: probe.rounds.clone(), heard: None };
         let origin = builders::by_claviger();
         let Ok(decision) = mind.decide(&probe.known, &event, &origin, at(self.now)) else { return };
         if probe.known.version == self.policy.version {
@@ -777,7 +783,7 @@ pub mod twins {
             origin: &Origin,
             now: Timestamp,
         ) -> Result<Decision, Refusal> {
-            let PolicyEvent::ProbesReported { rounds } = event else {
+            let PolicyEvent::ProbesReported { rounds, .. } = event else {
                 return decide(&builders::rules(), policy, event, origin, now);
             };
             let worse = |round: &ProbeRound| {
@@ -793,7 +799,13 @@ pub mod twins {
             if let [only] = rounds.as_slice() {
                 rounds.push(only.clone());
             }
-            decide(&builders::rules(), policy, &PolicyEvent::ProbesReported { rounds }, origin, now)
+            decide(
+                &builders::rules(),
+                policy,
+                &PolicyEvent::ProbesReported { rounds, heard: None },
+                origin,
+                now,
+            )
         }
     }
 
@@ -809,7 +821,7 @@ pub mod twins {
             now: Timestamp,
         ) -> Result<Decision, Refusal> {
             match event {
-                PolicyEvent::ProbesReported { rounds } if rounds.len() > 1 => Err(Refusal::Stale),
+                PolicyEvent::ProbesReported { rounds, .. } if rounds.len() > 1 => Err(Refusal::Stale),
                 _ => decide(&builders::rules(), policy, event, origin, now),
             }
         }

@@ -95,7 +95,7 @@ fn asked(path: &str, body: &str) -> (u16, String) {
         prove: ProvePolicies {
             policies: &world,
             proofs: &world,
-            probe: ProbeKeys { keys: &keys, controls: &keys, clock: &clock },
+            probe: ProbeKeys { keys: &keys, controls: &keys, registry: &world, clock: &clock },
             clock: &clock,
             settings,
         },
@@ -114,7 +114,7 @@ proptest! {
     #[test]
     fn r9_an_event_becomes_a_hint_of_an_account_or_is_ignored(text in nearly(&KEY_EVENTS)) {
         if let Ok(event) = serde_json::from_str::<KeyEvent>(&text)
-            && let Heard::Hint { slug, account } = event.heard()
+            && let Heard::Hint { slug, account, .. } = event.heard()
         {
             prop_assert!(!slug.is_empty());
             prop_assert!(account.as_str().parse::<AccountId>().is_ok());

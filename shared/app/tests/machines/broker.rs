@@ -65,7 +65,7 @@ async fn r3_a_refusal_that_the_broker_meets_is_a_hint_and_suspends_nobody() {
     let refused = world.asks_for_key().await.err().unwrap();
     assert!(matches!(refused, HandOutError::Unavailable { .. }));
     assert!(world.policy().await.fence.is_open());
-    assert_eq!(world.store.take_queued_probes().len(), 2);
+    assert_eq!(world.store.take_queued_probes().len(), 1);
 }
 
 #[tokio::test]

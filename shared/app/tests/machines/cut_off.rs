@@ -1,12 +1,15 @@
 //! From a lost key to cut off, told and restored.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use claviger_app::messages::{FanOut, ProbeMessage};
-use claviger_app::ports::{CallError, Instances, StoreError, WatchList};
-use claviger_app::sweep::Swept;
+use claviger_app::ports::{CallError, CustomerKeys, Instances, KeyRef, Policies, StoreError, WatchList};
+use claviger_app::sweep::{PlanSweeps, Swept};
 use claviger_domain::effect::{Effect, Order};
 use claviger_domain::fence::Epoch;
 use claviger_domain::instance::InstanceStatus;
 use claviger_domain::observation::{NoAnswerKind, Observation};
+use claviger_domain::policy::{PURPOSE_CANARY, encryption_context};
 use claviger_domain::ticket::TicketStatus;
 use claviger_testkit::builders;
 use jiff::SignedDuration;
@@ -69,7 +72,11 @@ async fn i2_a_day_without_answers_suspends_nobody_and_lists_the_policy_as_unprov
     }
     let policy = world.policy().await;
     assert!(policy.fence.is_open());
-    assert_eq!(world.store.last_beat(policy.shard).await.unwrap().unwrap().unproven, [policy.id]);
+    let beat = world.store.last_beat(policy.shard).await.unwrap().unwrap();
+    assert_eq!(beat.unproven.keys().collect::<Vec<_>>(), [&policy.id]);
+    let day = SignedDuration::from_hours(24);
+    let oldest = world.now().duration_since(beat.oldest_proof());
+    assert!(oldest >= day && oldest < day + SignedDuration::from_mins(2), "{oldest:?}");
     world.keys_answer(USABLE);
     assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 0 });
     assert!(world.tickets().await.is_empty());
@@ -152,6 +159,109 @@ async fn r4_access_denied_while_the_controls_fail_suspends_nobody() {
         world.later(60);
     }
     assert!(world.policy().await.fence.is_open());
+}
+
+/// Six customers, each with one key, swept in one shard.
+async fn six_customers(world: &World) -> Vec<claviger_domain::policy::EncryptionPolicy> {
+    let mut all = Vec::new();
+    for number in 1..=6 {
+        let account = format!("{}", 700_000_000_000_u64 + number);
+        let organisation = builders::an_organisation(&format!("customer-{number}-of-six"));
+        let mut policy = builders::an_active_policy(
+            &organisation,
+            &builders::an_enrolment(&account, "germany"),
+            world.now(),
+        );
+        policy.shard = claviger_domain::values::ShardId(5);
+        let whose = policy.clone();
+        for key in policy.keys.values_mut() {
+            world.keys.create(&key.arn);
+            world.keys.bind(&key.arn, organisation.id);
+            let context = encryption_context(
+                policy.organisation,
+                PURPOSE_CANARY,
+                &policy.id.to_string(),
+                &policy.context_tag,
+            );
+            let canary = world.keys.encrypt(KeyRef::of(&whose, &key.arn), b"canary", &context).await.unwrap();
+            key.canary = Some(BASE64_STANDARD.encode(canary));
+        }
+        world.store.seed_policy(policy.clone());
+        all.push(policy);
+    }
+    all
+}
+
+#[tokio::test]
+async fn r4_many_customers_refused_at_once_delay_ambiguous_refusals_and_no_definite_one() {
+    let world = World::with_acme().await;
+    let all = six_customers(&world).await;
+    let shard = claviger_domain::values::ShardId(5);
+    world.later(1);
+    let (disabled, denied) = all.split_first().unwrap();
+    for policy in &all {
+        let key = &policy.keys.values().next().unwrap().arn;
+        world.keys.answer(key, if policy.id == disabled.id { DISABLED } else { DENIED });
+    }
+    for _ in 0..10 {
+        world.sweep_shard(shard).await.unwrap();
+        world.later(60);
+    }
+    assert!(world.store.last_beat(shard).await.unwrap().unwrap().mass_failure);
+    let closed = async |policy: &claviger_domain::policy::EncryptionPolicy| {
+        let now = world.store.policy(&policy.organisation_name).await.unwrap().unwrap();
+        !now.fence.is_open()
+    };
+    assert!(closed(disabled).await, "a definite refusal goes on");
+    for policy in denied {
+        assert!(!closed(policy).await, "an ambiguous one waits");
+        // Nor does the probe that waited for it suspend anybody.
+        world.follow_up_of(&policy.organisation_name, world.now()).await.unwrap();
+        assert!(!closed(policy).await);
+    }
+    // All but one work again: what that one says counts after it persisted from now on.
+    for policy in denied.iter().skip(1) {
+        world.keys.answer(&policy.keys.values().next().unwrap().arn, USABLE);
+    }
+    world.sweep_shard(shard).await.unwrap();
+    world.later(60);
+    assert!(!world.store.last_beat(shard).await.unwrap().unwrap().mass_failure);
+    world.sweep_shard(shard).await.unwrap();
+    assert!(!closed(&denied[0]).await);
+    world.later(60);
+    world.sweep_shard(shard).await.unwrap();
+    assert!(closed(&denied[0]).await);
+    assert!(!closed(&denied[1]).await);
+}
+
+#[tokio::test]
+async fn r2_the_economy_interval_sweeps_a_shard_when_its_last_sweep_is_a_phase_ago() {
+    let world = World::with_acme().await;
+    let economy = claviger_app::settings::Settings {
+        probe_phase: SignedDuration::from_secs(300),
+        shards: 1,
+        ..world.settings().clone()
+    };
+    let plan =
+        PlanSweeps { queue: &world.store, watch: &world.store, clock: &world.clock, settings: &economy };
+    world.store.take_queued_probes();
+    let mut sweeps = Vec::new();
+    let began = world.now();
+    for _ in 0..30 {
+        plan.run().await.unwrap();
+        for (message, delay) in world.store.take_queued_probes() {
+            let ProbeMessage::Sweep { shard, .. } = message else { panic!("{message:?}") };
+            let at = world.now() + delay;
+            sweeps.push(at.duration_since(began).as_secs());
+            let watched_until = at + economy.probe_phase + economy.watch_slack;
+            let (unproven, mass_failure) = (Default::default(), false);
+            let beat = claviger_app::ports::Beat { swept_at: at, watched_until, unproven, mass_failure };
+            world.store.beat(shard, &beat).await.unwrap();
+        }
+        world.later(60);
+    }
+    assert_eq!(sweeps, [0, 300, 600, 900, 1200, 1500]);
+    assert_eq!(economy.cut_off_bound(), SignedDuration::from_secs(340));
 }
 
 #[tokio::test]

@@ -5,5 +5,7 @@
 mod broker;
 mod byok;
 mod cut_off;
+mod hints;
 mod steps;
+mod webhooks;
 mod world;

@@ -13,10 +13,11 @@ use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
-use claviger_app::report_probes::ReportProbes;
+use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_app::settings::Settings;
 use claviger_app::sweep::{Sweep, Swept};
 use claviger_app::verify_policy::VerifyPolicy;
+use claviger_app::webhooks::Webhooks;
 use claviger_domain::decide::decide;
 use claviger_domain::effect::{Effect, Order, OutboxRow};
 use claviger_domain::enrolment::Enrolment;
@@ -27,7 +28,7 @@ use claviger_domain::key_access::RoleArn;
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::ticket::Ticket;
-use claviger_domain::values::{KeyArn, OrganisationName, Region};
+use claviger_domain::values::{KeyArn, OrganisationName, Region, ShardId};
 use claviger_testkit::{FakeClock, FakeKeys, MemoryWorld, SequentialIds, builders};
 use jiff::SignedDuration;
 
@@ -43,6 +44,7 @@ pub struct World {
     pub clock: FakeClock,
     pub ids: SequentialIds,
     pub cache: UnwrappedKeys,
+    pub destinations: Vec<String>,
     home: Region,
 }
 
@@ -108,6 +110,7 @@ impl World {
             clock: FakeClock::at("2026-11-23T09:00:00Z"),
             ids: SequentialIds::default(),
             cache: UnwrappedKeys::new(),
+            destinations: Vec::new(),
             home: builders::parsed("eu-central-1"),
         }
     }
@@ -177,7 +180,7 @@ impl World {
     }
 
     pub fn probe(&self) -> ProbeKeys<'_> {
-        ProbeKeys { keys: &self.keys, controls: &self.keys, clock: &self.clock }
+        ProbeKeys { keys: &self.keys, controls: &self.keys, registry: &self.store, clock: &self.clock }
     }
 
     pub fn report(&self) -> ReportProbes<'_> {
@@ -186,12 +189,17 @@ impl World {
             probe: self.probe(),
             policies: &self.store,
             queue: &self.store,
+            watch: &self.store,
             clock: &self.clock,
             settings,
         }
     }
 
     pub async fn sweep(&self) -> Result<Swept, WorkError> {
+        self.sweep_shard(self.policy().await.shard).await
+    }
+
+    pub async fn sweep_shard(&self, shard: ShardId) -> Result<Swept, WorkError> {
         let sweep = Sweep {
             report: self.report(),
             watch: &self.store,
@@ -199,17 +207,37 @@ impl World {
             clock: &self.clock,
             settings: self.settings(),
         };
-        sweep.run(self.policy().await.shard, self.now()).await
+        sweep.run(shard, self.now()).await
     }
 
     pub async fn hinted(&self) -> Result<(), WorkError> {
+        self.hinted_by(&Reason::default()).await
+    }
+
+    pub async fn hinted_by(&self, reason: &Reason) -> Result<(), WorkError> {
         let follow = FollowHint { report: self.report(), queue: &self.store };
-        follow.run(&self.name(), 0, None, correlation()).await
+        follow.run(&self.name(), 0, reason, correlation()).await
+    }
+
+    /// Another organisation, with an account of its own.
+    pub async fn enrol_globex(&self, account: &str) {
+        let (globex, enrolment) =
+            (builders::an_organisation("globex"), builders::an_enrolment(account, "germany"));
+        let decision = builders::an_enrolment_decision(&globex, &enrolment, self.now());
+        self.store.commit_policy(None, &decision).await.unwrap();
     }
 
     pub async fn follow_up(&self, due_at: jiff::Timestamp) -> Result<(), WorkError> {
+        self.follow_up_of(&self.name(), due_at).await
+    }
+
+    pub async fn follow_up_of(
+        &self,
+        organisation: &OrganisationName,
+        due_at: jiff::Timestamp,
+    ) -> Result<(), WorkError> {
         let follow = FollowHint { report: self.report(), queue: &self.store };
-        follow.when_due(&self.name(), due_at, correlation()).await
+        follow.when_due(organisation, due_at, correlation()).await
     }
 
     pub fn carry(&self) -> CarryOrder<'_> {
@@ -228,6 +256,7 @@ impl World {
             tickets: &self.store,
             instances: &self.store,
             bus: &self.store,
+            webhooks: Webhooks { destinations: &self.destinations, queue: Some(&self.store) },
             clock: &self.clock,
         }
     }

@@ -9,6 +9,7 @@
 
 mod audit;
 mod fence;
+mod hints;
 mod idempotency;
 mod instances;
 mod items;

@@ -20,10 +20,11 @@
 //! | control | `SHARD#<nnn>` | `POLICY#<id>` | policy that is swept | `doc` |
 //! | control | `PROOF#<policy id>` | `PROOF` | last proof | `provenAt` (ms), `expiresAt` (s) |
 //! | control | `IDEMPOTENCY#<hash>` | `IDEMPOTENCY` | a request that bears a key | `request`, `holder`, `reservedUntil` (ms), `doc` (the answer), `expiresAt` (s) |
+//! | control | `HINTS#<account>` | `HINTS` | budget of an account's hints | `doc`, `expiresAt` (s) |
 //! | registry | `INSTANCE#<id>` | `DK#<purpose>#<version, 10 digits>` | wrapped data key | `doc` |
 //! | registry | `INSTANCE#<id>` | `DKID#<id>` | which version it is | `purpose`, `version` |
 //! | fence | `<copy>` | `policy#<id>` | fence of a policy | see `fence` |
-//! | fence | `<copy>` | `shard#<nnn>` | a shard's sign of life | `watchedUntil`, `sweptAt` (ms), `unproven` |
+//! | fence | `<copy>` | `shard#<nnn>` | a shard's sign of life | `watchedUntil`, `sweptAt` (ms), `unproven`, `lastProven` (ms), `massFailure` |
 
 use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, PolicyId, TicketId};
 use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, ShardId, SiteName};
@@ -169,6 +170,10 @@ pub(super) fn proof(id: PolicyId) -> Key {
 
 pub(super) fn idempotency(place: &str) -> Key {
     key(format!("IDEMPOTENCY#{place}"), "IDEMPOTENCY")
+}
+
+pub(super) fn hints(account: &AccountId) -> Key {
+    key(format!("HINTS#{account}"), "HINTS")
 }
 
 pub(super) fn registry_partition(id: InstanceId) -> String {

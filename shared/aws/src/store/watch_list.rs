@@ -27,26 +27,25 @@ impl WatchList for DynamoStore {
     }
 
     /// A beat that is older than the stored one changes nothing: a sweep that was overtaken says nothing new.
-    async fn beat(
-        &self,
-        shard: ShardId,
-        swept_at: Timestamp,
-        watched_until: Timestamp,
-        unproven: &[PolicyId],
-    ) -> Result<(), StoreError> {
-        let unproven: Vec<AttributeValue> = unproven.iter().map(text).collect();
+    async fn beat(&self, shard: ShardId, beat: &Beat) -> Result<(), StoreError> {
+        let swept_at = beat.swept_at.as_millisecond();
+        let unproven: Vec<AttributeValue> = beat.unproven.keys().map(text).collect();
+        let proven: Vec<AttributeValue> =
+            beat.unproven.values().map(|at| number(at.as_millisecond())).collect();
         let mut transaction = Transaction::default();
         for copy in 0..self.fence_copies {
             let item = Item::from([
                 (COPY.to_owned(), text(copy)),
                 (ITEM.to_owned(), text(names::fence_shard(shard))),
-                ("sweptAt".to_owned(), number(swept_at.as_millisecond())),
-                ("watchedUntil".to_owned(), number(watched_until.as_millisecond())),
+                ("sweptAt".to_owned(), number(swept_at)),
+                ("watchedUntil".to_owned(), number(beat.watched_until.as_millisecond())),
                 ("unproven".to_owned(), AttributeValue::L(unproven.clone())),
+                ("lastProven".to_owned(), AttributeValue::L(proven.clone())),
+                ("massFailure".to_owned(), AttributeValue::Bool(beat.mass_failure)),
             ]);
             let newer = Condition::that("attribute_not_exists(#item) OR sweptAt <= :swept")
                 .naming("#item", ITEM)
-                .with(":swept", number(swept_at.as_millisecond()));
+                .with(":swept", number(swept_at));
             transaction.put(&self.tables.fence, item, newer, OVERTAKEN)?;
         }
         match self.commit(transaction).await {
@@ -79,14 +78,19 @@ fn beat_of(item: &Item) -> Result<Beat, StoreError> {
         number_of(item, name)
             .and_then(|millis| Timestamp::from_millisecond(millis).map_err(|_| corrupt(name)))
     };
-    let unproven = item.get("unproven").and_then(|list| list.as_l().ok());
-    let unproven = unproven
-        .ok_or_else(|| corrupt("unproven"))?
-        .iter()
-        .map(|id| id.as_s().ok().and_then(|id| id.parse().ok()).ok_or_else(|| corrupt("unproven")));
+    let list = |name| item.get(name).and_then(|list| list.as_l().ok());
+    let unproven = list("unproven").ok_or_else(|| corrupt("unproven"))?.iter();
+    let mut unproven =
+        unproven.map(|id| id.as_s().ok().and_then(|id| id.parse().ok()).ok_or_else(|| corrupt("unproven")));
+    let unproven: Vec<PolicyId> = unproven.by_ref().collect::<Result<_, _>>()?;
+    let swept_at = at("sweptAt")?;
+    let mut proven = list("lastProven").into_iter().flatten().map(|millis| {
+        millis.as_n().ok().and_then(|millis| Timestamp::from_millisecond(millis.parse().ok()?).ok())
+    });
     Ok(Beat {
-        swept_at: at("sweptAt")?,
+        swept_at,
         watched_until: at("watchedUntil")?,
-        unproven: unproven.collect::<Result<_, _>>()?,
+        unproven: unproven.into_iter().map(|id| (id, proven.next().flatten().unwrap_or(swept_at))).collect(),
+        mass_failure: item.get("massFailure").and_then(|said| said.as_bool().ok()).copied().unwrap_or(false),
     })
 }

@@ -282,6 +282,7 @@ impl Pair {
                 };
                 self.policy_event(organisation, by_claviger(), |policy, now| PolicyEvent::ProbesReported {
                     rounds: [second_ago, now].map(|at| a_round(policy, seen, at)).into(),
+                    heard: None,
                 })
                 .await
             }
@@ -351,10 +352,17 @@ impl Pair {
             }
             Operation::Beat { shard, at, unproven } => {
                 let at = instant("2026-11-22T12:00:00Z") + SignedDuration::from_secs(at);
-                let unproven: Vec<PolicyId> =
-                    (0..unproven).map(|n| PolicyId::from_uuid(SequentialIds::uuid(n))).collect();
-                let memory = self.memory.beat(ShardId(shard), at, self.now, &unproven).await;
-                let dynamo = self.dynamo.store.beat(ShardId(shard), at, self.now, &unproven).await;
+                let mass_failure = unproven > 1;
+                let unproven =
+                    (0..unproven).map(|n| (PolicyId::from_uuid(SequentialIds::uuid(n)), at)).collect();
+                let beat = claviger_app::ports::Beat {
+                    swept_at: at,
+                    watched_until: self.now,
+                    unproven,
+                    mass_failure,
+                };
+                let memory = self.memory.beat(ShardId(shard), &beat).await;
+                let dynamo = self.dynamo.store.beat(ShardId(shard), &beat).await;
                 same("beat", memory, dynamo)
             }
             Operation::Prove { policy, at } => {

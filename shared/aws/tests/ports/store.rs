@@ -1,8 +1,11 @@
 //! The DynamoDB store: each port, its races, and what one transaction writes.
 
+use std::collections::BTreeMap;
+
+use claviger_app::hint_budget::HintRecord;
 use claviger_app::ports::{
-    Audit, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox, Policies, Proofs, StoreError,
-    SupportRequests, Tickets, WatchList, WrappedDataKey,
+    Audit, Beat, DataKeyChoice, DataKeyRegistry, HintRecords, Instances, Organisations, Outbox, Policies,
+    Proofs, StoreError, SupportRequests, Tickets, WatchList, WrappedDataKey,
 };
 use claviger_domain::catalogue::Mode;
 use claviger_domain::effect::Effect;
@@ -402,17 +405,34 @@ async fn i4_an_effect_waits_in_the_outbox_until_it_is_done() {
 }
 
 #[tokio::test]
+async fn r9_of_two_that_plan_a_hint_of_one_account_at_once_one_wins() {
+    let world = World::new().await;
+    let account = "222222222222".parse().unwrap();
+    let record = |used| HintRecord { planned_at: noon(), period_began: noon(), used };
+    assert_eq!(world.store.hints_of(&account).await, Ok(None));
+    world.store.save_hints(&account, None, &record(1)).await.unwrap();
+    assert_eq!(world.store.save_hints(&account, None, &record(1)).await, Err(StoreError::Conflict));
+    world.store.save_hints(&account, Some(&record(1)), &record(2)).await.unwrap();
+    let late = world.store.save_hints(&account, Some(&record(1)), &record(2)).await;
+    assert_eq!(late, Err(StoreError::Conflict));
+    assert_eq!(world.store.hints_of(&account).await, Ok(Some(record(2))));
+}
+
+#[tokio::test]
 async fn a_beat_is_in_every_copy_and_an_older_one_changes_nothing() {
     let world = World::new().await;
     let shard = ShardId(3);
     let policy = PolicyId::from_uuid(SequentialIds::uuid(1));
     assert_eq!(world.store.last_beat(shard).await, Ok(None));
     let until = noon() + SignedDuration::from_secs(70);
-    world.store.beat(shard, noon(), until, &[policy]).await.unwrap();
     let earlier = noon() - SignedDuration::from_secs(1);
-    world.store.beat(shard, earlier, earlier, &[]).await.unwrap();
-    let beat = world.store.last_beat(shard).await.unwrap().unwrap();
-    assert_eq!((beat.swept_at, beat.watched_until, beat.unproven), (noon(), until, vec![policy]));
+    let unproven = [(policy, earlier)].into();
+    let beat = Beat { swept_at: noon(), watched_until: until, unproven, mass_failure: true };
+    world.store.beat(shard, &beat).await.unwrap();
+    let late =
+        Beat { swept_at: earlier, watched_until: earlier, unproven: BTreeMap::new(), mass_failure: false };
+    world.store.beat(shard, &late).await.unwrap();
+    assert_eq!(world.store.last_beat(shard).await.unwrap().unwrap(), beat);
     for copy in world.fence("shard#003").await.into_iter().map(Option::unwrap) {
         assert_eq!(copy["watchedUntil"].as_n().unwrap(), &until.as_millisecond().to_string());
         assert_eq!(copy["sweptAt"].as_n().unwrap(), &noon().as_millisecond().to_string());

@@ -67,6 +67,7 @@ pub fn enrol(
         lift: None,
         window_told: None,
         probed_at: None,
+        refused_unwrap: None,
         audit: AuditHead::default(),
         version: 0,
     };
@@ -191,7 +192,7 @@ pub(super) fn keys_verified(
     for (region, key) in &mut next.keys {
         key.canary = canaries.get(region).cloned();
     }
-    believe(&mut next, &observed(rules, policy, round), round.started_at);
+    believe(&mut next, &observed(rules, policy, round), round);
     next.lifecycle = Lifecycle::Active { since: now };
     Ok(Change { next, effects: Vec::new() })
 }

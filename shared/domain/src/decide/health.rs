@@ -165,9 +165,11 @@ pub(super) fn all_usable(
 pub(super) fn believe(
     next: &mut EncryptionPolicy,
     seen: &BTreeMap<Region, KeyHealth>,
-    started_at: Timestamp,
+    round: &ProbeRound,
 ) -> bool {
-    let mut changed = false;
+    let started_at = round.started_at;
+    let mut changed = next.refused_unwrap != round.refused_unwrap;
+    next.refused_unwrap = round.refused_unwrap;
     for (region, key) in &mut next.keys {
         if let Some(health) = seen.get(region).filter(|health| **health != key.health) {
             if health.slug() != key.health.slug() {

@@ -48,7 +48,7 @@ pub(super) fn mistake_declared(
         return Err(Refusal::Stale);
     }
     let mut next = policy.clone();
-    believe(&mut next, &observed(rules, policy, last), last.started_at);
+    believe(&mut next, &observed(rules, policy, last), last);
     if waiting.is_some() {
         let words = format!(
             "Two support agents lifted the suspension as a mistake: {reason} Every regional key was proven usable."

@@ -131,7 +131,9 @@ pub fn decide(
         PolicyEvent::KeysCreated { keys } => keys_created(rules, policy, keys, now),
         PolicyEvent::KeysVerified { canaries, round } => keys_verified(rules, policy, canaries, round, now),
         PolicyEvent::VerificationFailed { faults } => verification_failed(policy, faults, now),
-        PolicyEvent::ProbesReported { rounds } => probes_reported(rules, policy, rounds, now),
+        PolicyEvent::ProbesReported { rounds, heard } => {
+            probes_reported(rules, policy, rounds, heard.as_ref(), now)
+        }
         PolicyEvent::RestorationRequested { ticket, round } => {
             restoration_requested(rules, policy, *ticket, round, origin, now)
         }

@@ -91,7 +91,7 @@ fn under_way(
 ) -> Result<Change, Refusal> {
     all_usable(rules, policy, round, now)?;
     let mut next = policy.clone();
-    believe(&mut next, &observed(rules, policy, round), round.started_at);
+    believe(&mut next, &observed(rules, policy, round), round);
     next.lifecycle = Lifecycle::Restoring { since: now, cut_off_at, by: by.clone() };
     let effects = vec![Effect::CommentTicket { ticket, body: words.to_owned() }, Effect::ProveRestoration];
     Ok(Change { next, effects })
@@ -119,7 +119,7 @@ pub(super) fn restoration_probed(
     fresh(rules, policy, last, now)?;
     let seen = observed(rules, policy, last);
     let mut next = policy.clone();
-    believe(&mut next, &seen, last.started_at);
+    believe(&mut next, &seen, last);
     // Spec S6: one region that refuses in both rounds is enough to stop a restoration, as all are needed.
     let before = observed(rules, policy, first);
     let refused_twice = seen.iter().any(|(region, health)| {

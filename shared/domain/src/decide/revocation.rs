@@ -8,13 +8,14 @@ use crate::calendar::window_phase;
 use crate::catalogue::WindowPhase;
 use crate::effect::Effect;
 use crate::fence::{Cause, Epoch};
+use crate::heard::HeardChange;
 use crate::observation::{Observation, ProbeRound};
 use crate::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
 use crate::values::Region;
 
 use super::health::{believe, fresh, observed, revoked, within_window};
 use super::restoration::newly_told;
-use super::telling::{key_lines, tell, tell_of_regions};
+use super::telling::{heard_line, key_lines, tell, tell_of_regions};
 use super::windows::window_lines;
 use super::{Change, Refusal, Rules, illegal};
 
@@ -22,6 +23,7 @@ pub(super) fn probes_reported(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
     rounds: &[ProbeRound],
+    heard: Option<&HeardChange>,
     now: Timestamp,
 ) -> Result<Change, Refusal> {
     let Some(last) = rounds.last() else {
@@ -30,7 +32,7 @@ pub(super) fn probes_reported(
     fresh(rules, policy, last, now)?;
     let seen = observed(rules, policy, last);
     let mut next = policy.clone();
-    let changed = believe(&mut next, &seen, last.started_at);
+    let changed = believe(&mut next, &seen, last);
     // INVARIANT (S7): what an agent called a mistake is none once a key is seen to refuse.
     if last.observations.values().any(|saw| matches!(saw, Observation::Refused(_))) {
         next.lift = None;
@@ -38,12 +40,12 @@ pub(super) fn probes_reported(
     match policy.lifecycle {
         Lifecycle::Active { .. } => {
             if proven_revoked(rules, policy, rounds, &seen) {
-                return Ok(cut_off(rules, next, now));
+                return Ok(cut_off(rules, next, heard, now));
             }
             if !changed {
                 return Err(Refusal::Redundant);
             }
-            let effects = tell_of_regions(rules, policy, &mut next, now);
+            let effects = tell_of_regions(rules, policy, &mut next, heard, now);
             Ok(Change { next, effects })
         }
         // Spec S6: the fence is still closed, so going back costs nothing but saying so.
@@ -83,7 +85,12 @@ pub(super) fn proven_revoked(
 }
 
 /// The cut-off (spec R5, R6): the fence closes in the transaction that commits this.
-pub(super) fn cut_off(rules: &Rules<'_>, mut next: EncryptionPolicy, now: Timestamp) -> Change {
+pub(super) fn cut_off(
+    rules: &Rules<'_>,
+    mut next: EncryptionPolicy,
+    heard: Option<&HeardChange>,
+    now: Timestamp,
+) -> Change {
     let was_open = next.fence.is_open();
     next.lifecycle = Lifecycle::Suspended { cut_off_at: now };
     next.window_told = None;
@@ -91,9 +98,10 @@ pub(super) fn cut_off(rules: &Rules<'_>, mut next: EncryptionPolicy, now: Timest
     let epoch = next.fence.epoch;
     let body = format!(
         "Access to the data of this organisation is cut off since {now:.0}: every required regional key \
-         refuses.\n{}\nTo restore access: give every key back, then ask for restoration on this ticket \
+         refuses.\n{}\n{}To restore access: give every key back, then ask for restoration on this ticket \
          (`POST .../restorations`).\n{}",
         key_lines(&next),
+        heard_line(heard),
         window_lines(rules.catalogue, &next, now)
     );
     let mut effects = Vec::new();

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::effect::Effect;
 use crate::fact::derived_ticket_id;
+use crate::heard::HeardChange;
 use crate::policy::{EncryptionPolicy, KeyHealth};
 use crate::values::Region;
 
@@ -21,6 +22,11 @@ pub(super) fn key_lines(policy: &EncryptionPolicy) -> String {
         })
         .collect();
     lines.join("\n")
+}
+
+/// Who changed it, when an event said so (spec R8).
+pub(super) fn heard_line(heard: Option<&HeardChange>) -> String {
+    heard.map(|heard| format!("{}\n", heard.line())).unwrap_or_default()
 }
 
 /// Opens the ticket of the revocation, or adds to it.
@@ -53,6 +59,7 @@ pub(super) fn tell_of_regions(
     rules: &Rules<'_>,
     before: &EncryptionPolicy,
     next: &mut EncryptionPolicy,
+    heard: Option<&HeardChange>,
     now: Timestamp,
 ) -> Vec<Effect> {
     let standing = |policy: &EncryptionPolicy| -> BTreeSet<Region> {
@@ -71,10 +78,11 @@ pub(super) fn tell_of_regions(
         let reads =
             if next.fence.is_open() { "Data stays readable." } else { "Data is cut off for another cause." };
         let body = format!(
-            "Revocation is incomplete: {}. {reads}\n{}\nTo cut access off, take the other \
+            "Revocation is incomplete: {}. {reads}\n{}\n{}To cut access off, take the other \
              keys away too; to end this, give every key back.",
             still.join(", "),
-            key_lines(next)
+            key_lines(next),
+            heard_line(heard),
         );
         tell(rules, next, body, now, &mut effects);
     } else if is.is_empty()

@@ -158,6 +158,7 @@ impl World {
             started_at: self.now,
             observations: [(region(FRANKFURT), frankfurt), (region(DUBLIN), dublin)].into(),
             controls_healthy: Some(true),
+            refused_unwrap: None,
         }
     }
 
@@ -177,12 +178,12 @@ impl World {
 
     pub fn probed(&mut self, frankfurt: Observation, dublin: Observation) -> Result<Decision, Refusal> {
         let rounds = vec![self.round(frankfurt, dublin)];
-        self.happens(PolicyEvent::ProbesReported { rounds }, &prober())
+        self.happens(PolicyEvent::ProbesReported { rounds, heard: None }, &prober())
     }
 
     pub fn probed_twice(&mut self, frankfurt: Observation, dublin: Observation) -> Result<Decision, Refusal> {
         let rounds = self.rounds(frankfurt, dublin);
-        self.happens(PolicyEvent::ProbesReported { rounds }, &prober())
+        self.happens(PolicyEvent::ProbesReported { rounds, heard: None }, &prober())
     }
 
     pub fn asks_for_restoration(&mut self, origin: &Origin) -> Result<Decision, Refusal> {

@@ -2,6 +2,7 @@
 //! keys, the requests and the time; the system does not.
 
 use claviger_app::hand_out_data_key::HandedOut;
+use claviger_app::ports::Beat;
 use claviger_domain::decide::Decision;
 use claviger_domain::fact::AuditHead;
 use claviger_domain::ids::PolicyId;
@@ -9,7 +10,6 @@ use claviger_domain::instance::{AppInstance, InstanceDecision};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::ticket::Ticket;
 use claviger_domain::values::{KeyArn, ShardId};
-use jiff::Timestamp;
 
 use super::world::{OrgTruth, World, millis, settings};
 
@@ -154,12 +154,12 @@ impl World {
     }
 
     /// A sweep said that its shard is watched.
-    pub fn beaten(&self, shard: ShardId, swept_at: Timestamp, unproven: &[PolicyId]) {
-        let swept = swept_at.as_millisecond();
+    pub fn beaten(&self, shard: ShardId, beat: &Beat) {
+        let swept = beat.swept_at.as_millisecond();
         for org in &mut self.state().orgs {
             if let Some((policy, of)) = org.policy
                 && of == shard
-                && !unproven.contains(&policy)
+                && !beat.unproven.contains_key(&policy)
             {
                 org.last_proof = org.last_proof.max(swept);
             }

@@ -110,7 +110,7 @@ impl Fence {
                 snapshot.shards.push(WatchedShard {
                     shard,
                     watched_until: beat.watched_until.as_millisecond(),
-                    unproven: beat.unproven.iter().map(ToString::to_string).collect(),
+                    unproven: beat.unproven.keys().map(ToString::to_string).collect(),
                 });
             }
         }

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use claviger_app::check_enrolment::{CheckEnrolment, Checked};
+use claviger_app::hint_budget::HintRecord;
 use claviger_app::messages::{AppOrder, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{
     Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
-    DataKeyRegistry, FanOutQueue, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey, Outbox, Page,
-    Policies, ProbeQueue, Prober, Proofs, StoreError, SupportRequest, SupportRequests, Tickets, Trial,
-    WatchList, WatchRow, WrappedDataKey,
+    DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey,
+    Outbox, Page, Policies, ProbeQueue, Prober, Proofs, StoreError, SupportRequest, SupportRequests, Tickets,
+    Trial, WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -199,7 +200,7 @@ impl Ports {
 
     /// One probe of a policy's keys.
     pub fn probe_keys(&self) -> ProbeKeys<'_> {
-        ProbeKeys { keys: self, controls: self, clock: self }
+        ProbeKeys { keys: self, controls: self, registry: self, clock: self }
     }
 }
 
@@ -483,23 +484,33 @@ impl WatchList for Ports {
         self.stored("watched", self.world.store.watched(shard)).await
     }
 
-    async fn beat(
-        &self,
-        shard: ShardId,
-        swept_at: Timestamp,
-        watched_until: Timestamp,
-        unproven: &[PolicyId],
-    ) -> Result<(), StoreError> {
-        let beat = async {
-            self.world.store.beat(shard, swept_at, watched_until, unproven).await?;
-            self.world.beaten(shard, swept_at, unproven);
+    async fn beat(&self, shard: ShardId, beat: &Beat) -> Result<(), StoreError> {
+        let stored = async {
+            self.world.store.beat(shard, beat).await?;
+            self.world.beaten(shard, beat);
             Ok(())
         };
-        self.stored("beat", beat).await
+        self.stored("beat", stored).await
     }
 
     async fn last_beat(&self, shard: ShardId) -> Result<Option<Beat>, StoreError> {
         self.stored("last_beat", self.world.store.last_beat(shard)).await
+    }
+}
+
+#[async_trait]
+impl HintRecords for Ports {
+    async fn hints_of(&self, account: &AccountId) -> Result<Option<HintRecord>, StoreError> {
+        self.stored("hints_of", self.world.store.hints_of(account)).await
+    }
+
+    async fn save_hints(
+        &self,
+        account: &AccountId,
+        previous: Option<&HintRecord>,
+        next: &HintRecord,
+    ) -> Result<(), StoreError> {
+        self.stored("save_hints", self.world.store.save_hints(account, previous, next)).await
     }
 }
 

@@ -35,6 +35,8 @@ use crate::twin::Twin;
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
 const PROCESSES: usize = 4;
+/// Every so many minutes dead letters are brought back.
+const REDRIVE_MINUTES: i64 = 5;
 /// How often a queue delivers a message before it puts it aside.
 const DELIVERIES: u32 = 6;
 
@@ -356,16 +358,23 @@ impl Sim {
             let until = now + settings().probe_phase + settings().watch_slack;
             for shard in 0..settings().shards {
                 let shard = claviger_domain::values::ShardId(shard);
-                let _ = now_or_never(claviger_app::ports::WatchList::beat(
-                    &self.world.store,
-                    shard,
-                    now,
-                    until,
-                    &[],
-                ));
+                let beat = claviger_app::ports::Beat {
+                    swept_at: now,
+                    watched_until: until,
+                    unproven: BTreeMap::new(),
+                    mass_failure: false,
+                };
+                let _ = now_or_never(claviger_app::ports::WatchList::beat(&self.world.store, shard, &beat));
             }
         }
         self.invoke(Order::Suspend, None, |ports| async move { sweep_outbox(&ports).await.is_ok() });
+        // The outbox's schedule has what queues gave up tried again.
+        if self.world.now() / MINUTE % REDRIVE_MINUTES == 0 {
+            let aside = std::mem::take(&mut self.world.state().dead_letters);
+            for message in aside {
+                self.world.send(message, 0);
+            }
+        }
         self.world.later(MINUTE, Event::Tick);
     }
 
@@ -833,10 +842,6 @@ impl Sim {
         }
         for _ in 0..3 {
             self.run_for(5 * MINUTE);
-            let aside = std::mem::take(&mut self.world.state().dead_letters);
-            for message in aside {
-                self.world.send(message, 0);
-            }
             self.approve();
         }
         self.run_for(5 * MINUTE);

@@ -10,12 +10,14 @@ use claviger_app::hear_key_event::HearKeyEvent;
 use claviger_app::messages::{FanOut, ProbeMessage};
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
-use claviger_app::report_probes::ReportProbes;
+use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_app::request_error::RequestError;
 use claviger_app::sweep::{PlanSweeps, Sweep};
 use claviger_app::verify_policy::VerifyPolicy;
+use claviger_app::webhooks::Webhooks;
 use claviger_domain::decide::Refusal;
 use claviger_domain::effect::{Effect, Order, OutboxRow};
+use claviger_domain::heard::HeardChange;
 use claviger_testkit::builders;
 
 use super::ports::Ports;
@@ -24,16 +26,17 @@ use crate::twin::Twin;
 
 fn report(ports: &Ports) -> ReportProbes<'_> {
     let (probe, settings) = (ports.probe_keys(), settings());
-    ReportProbes { probe, policies: ports, queue: ports, clock: ports, settings }
+    ReportProbes { probe, policies: ports, queue: ports, watch: ports, clock: ports, settings }
 }
 
 fn deliver(ports: &Ports) -> DeliverEffect<'_> {
-    DeliverEffect { outbox: ports, tickets: ports, instances: ports, bus: ports, clock: ports }
+    let webhooks = Webhooks::none();
+    DeliverEffect { outbox: ports, tickets: ports, instances: ports, bus: ports, webhooks, clock: ports }
 }
 
 /// The minute tick of the prober.
 pub async fn plan(ports: &Ports) -> Result<(), WorkError> {
-    PlanSweeps { queue: ports, clock: ports, settings: settings() }.run().await.map(|_| ())
+    PlanSweeps { queue: ports, watch: ports, clock: ports, settings: settings() }.run().await.map(|_| ())
 }
 
 /// The minute tick of the outbox.
@@ -49,9 +52,10 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
             let sweep = Sweep { report, watch: ports, ids: ports, clock: ports, settings };
             sweep.run(*shard, *due_at).await.map(|_| ())
         }
-        Message::Probe(ProbeMessage::Probe { organisation, attempt, data_key, correlation }) => {
+        Message::Probe(ProbeMessage::Probe { organisation, attempt, data_key, heard, correlation }) => {
             let follow = FollowHint { report: report(ports), queue: ports };
-            follow.run(organisation, *attempt, *data_key, *correlation).await
+            let reason = Reason { met: *data_key, heard: heard.clone(), mass_failure: None };
+            follow.run(organisation, *attempt, &reason, *correlation).await
         }
         Message::Probe(ProbeMessage::FollowUp { organisation, due_at, correlation }) => {
             let follow = FollowHint { report: report(ports), queue: ports };
@@ -62,7 +66,9 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
         Message::Page(order, page) => carry(ports, *order, page).await,
         Message::Order(order) => take_order(ports, order).await,
         Message::KeyEvent(account) => {
-            HearKeyEvent { policies: ports, queue: ports, ids: ports }.run(account).await.map(|_| ())
+            let heard = HeardChange { slug: "key-disabled".to_owned(), by: None, at: None };
+            let hear = HearKeyEvent { policies: ports, hints: ports, queue: ports, ids: ports, clock: ports };
+            hear.run(account, &heard).await.map(drop)
         }
     }
 }

@@ -1,0 +1,156 @@
+//! Events and refusals met by the broker: hints, what they cost, and what they lead to.
+
+use claviger_app::hear_key_event::{HearKeyEvent, HeardOf};
+use claviger_app::messages::ProbeMessage;
+use claviger_app::ports::CallError;
+use claviger_app::report_probes::Reason;
+use claviger_domain::heard::HeardChange;
+use claviger_domain::observation::RefusedUnwrap;
+use claviger_domain::policy::PURPOSE_DATA_KEY;
+use jiff::SignedDuration;
+
+use crate::world::{DISABLED, USABLE, World};
+
+const REGIONS: [&str; 2] = ["eu-central-1", "eu-west-1"];
+
+impl World {
+    fn hear(&self) -> HearKeyEvent<'_> {
+        HearKeyEvent {
+            policies: &self.store,
+            hints: &self.store,
+            queue: &self.store,
+            ids: &self.ids,
+            clock: &self.clock,
+        }
+    }
+
+    async fn hears(&self, account: &str) -> HeardOf {
+        self.hear().run(&account.parse().unwrap(), &disabled_by_ada()).await.unwrap()
+    }
+
+    /// The customer's policy refuses data keys and pleases the canary.
+    fn data_keys_are_refused(&self, refused: bool) {
+        for region in REGIONS {
+            self.keys.refuse_purpose(&self.key(region), refused.then_some(PURPOSE_DATA_KEY));
+        }
+    }
+
+    /// What the broker met goes to the prober.
+    async fn broker_meets_refusal(&self) -> RefusedUnwrap {
+        self.store.take_queued_probes();
+        self.asks_for_key().await.err().expect("the unwrap is refused");
+        let hints = self.store.take_queued_probes();
+        let [(ProbeMessage::Probe { data_key: Some(met), .. }, _)] = &hints[..] else {
+            panic!("one hint, however many regions refuse: {hints:?}");
+        };
+        *met
+    }
+}
+
+fn disabled_by_ada() -> HeardChange {
+    HeardChange {
+        slug: "key-disabled".to_owned(),
+        by: Some("arn:aws:sts::222222222222:assumed-role/SecurityAdmin/ada".parse().unwrap()),
+        at: None,
+    }
+}
+
+#[tokio::test]
+async fn r3_no_policy_can_please_the_canary_and_refuse_the_data_keys() {
+    let world = World::with_acme().await;
+    world.data_keys_are_refused(true);
+    // Sweeps see the canaries only, and nothing wrong.
+    world.sweep().await.unwrap();
+    assert!(world.policy().await.keys.values().all(|key| key.health.slug() == "usable"));
+    let met = world.broker_meets_refusal().await;
+    let reason = Reason { met: Some(met), ..Reason::default() };
+    world.hinted_by(&reason).await.unwrap();
+    let policy = world.policy().await;
+    assert!(policy.keys.values().all(|key| key.health.slug() == "access-denied"));
+    assert_eq!(policy.refused_unwrap, Some(met));
+    assert!(policy.fence.is_open(), "it is ambiguous and has to persist");
+    // From now on sweeps repeat that unwrap too, so that the canary alone cannot stop the clock.
+    world.later(30);
+    world.sweep().await.unwrap();
+    world.later(30);
+    world.sweep().await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+    world.drain().await;
+    // Restoration asks for the data key too.
+    let waiting = world.probe().round(&world.policy().await).await;
+    assert!(waiting.observations.values().all(|saw| *saw != USABLE));
+    world.data_keys_are_refused(false);
+    world.later(60);
+    world.restore().await;
+    assert_eq!(world.policy().await.refused_unwrap, None);
+    world.later(60);
+    world.keys.forget_calls();
+    world.sweep().await.unwrap();
+    assert_eq!(world.keys.calls().len(), 2, "the canaries alone again");
+}
+
+#[tokio::test]
+async fn r3_an_ordinary_revocation_that_the_broker_met_costs_no_lasting_unwrap() {
+    let world = World::with_acme().await;
+    world.keys_answer(DISABLED);
+    let met = world.broker_meets_refusal().await;
+    world.hinted_by(&Reason { met: Some(met), ..Reason::default() }).await.unwrap();
+    let policy = world.policy().await;
+    assert!(!policy.fence.is_open());
+    assert_eq!(policy.refused_unwrap, None, "the canary says it as well");
+}
+
+#[tokio::test]
+async fn r8_the_ticket_and_the_audit_log_say_who_changed_it_when_an_event_did() {
+    let world = World::with_acme().await;
+    world.store.take_queued_probes();
+    world.keys_answer(DISABLED);
+    assert_eq!(world.hears("222222222222").await, HeardOf::Queued { probes: 1, wait: SignedDuration::ZERO });
+    let queued = world.store.take_queued_probes();
+    let [(ProbeMessage::Probe { heard, .. }, _)] = &queued[..] else { panic!("{queued:?}") };
+    world.hinted_by(&Reason { heard: heard.clone(), ..Reason::default() }).await.unwrap();
+    world.drain().await;
+    let ticket = &world.tickets().await[0];
+    let who = "not verified by us: key-disabled by arn:aws:sts::222222222222:assumed-role/SecurityAdmin/ada";
+    assert!(ticket.comments[0].body.contains(who), "{}", ticket.comments[0].body);
+    let facts = world.store.all_facts(&world.name());
+    let fact = facts.iter().find(|fact| fact.state == "suspended").unwrap();
+    assert_eq!(fact.event["heard"]["by"], "arn:aws:sts::222222222222:assumed-role/SecurityAdmin/ada");
+}
+
+#[tokio::test]
+async fn r9_an_event_of_an_account_that_nobody_enrolled_is_dropped_before_any_write() {
+    let world = World::with_acme().await;
+    world.store.take_queued_probes();
+    let fault = claviger_app::ports::StoreError::Unavailable { reason: "a write".to_owned() };
+    world.store.fail_changes([fault]);
+    assert_eq!(world.hears("999999999999").await, HeardOf::Stranger);
+    assert!(world.store.take_queued_probes().is_empty());
+}
+
+#[tokio::test]
+async fn r9_a_flood_of_events_is_deferred_within_its_accounts_budget_and_another_account_is_heard_at_once() {
+    let world = World::with_acme().await;
+    world.store.take_queued_probes();
+    for _ in 0..500 {
+        world.hears("222222222222").await;
+        world.clock.advance(SignedDuration::from_millis(100));
+    }
+    let flood = world.store.take_queued_probes().len();
+    assert!((2..=9).contains(&flood), "{flood} probes for 500 events in 50 s");
+    world.enrol_globex("333333333333").await;
+    let heard = world.hears("333333333333").await;
+    assert_eq!(heard, HeardOf::Queued { probes: 1, wait: SignedDuration::ZERO });
+}
+
+#[tokio::test]
+async fn r9_a_hint_that_cannot_be_queued_is_not_taken_for_covered_when_it_comes_again() {
+    let world = World::with_acme().await;
+    world.hears("222222222222").await;
+    world.later(1);
+    world.store.take_queued_probes();
+    world.store.fail_calls([CallError { what: "the probe queue", reason: "test".to_owned() }]);
+    world.hear().run(&"222222222222".parse().unwrap(), &disabled_by_ada()).await.unwrap_err();
+    world.later(1);
+    assert!(matches!(world.hears("222222222222").await, HeardOf::Queued { .. }));
+}
