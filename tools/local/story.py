@@ -10,6 +10,7 @@ import hashlib
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 from claviger_local import customers, memory, notes, onboarding, vendor_side
@@ -462,6 +463,67 @@ def unwatched(story: Story) -> None:
     stage.check(True, "initech restored")
 
 
+def revoking_otherwise(story: Story) -> None:
+    """The other ways out that a customer has in KMS, each within the bound that the cell publishes."""
+    stage, people = story.stage, story.people
+    bounds = people.call("system", "GET", "catalogue").json["bounds"]
+    policy = people.key_policy(INITECH)
+    own = [statement for statement in policy["Statement"] if INITECH.account in str(statement["Principal"])]
+    stage.need(own and len(own) < len(policy["Statement"]), "the key policy has the owner's statements and ours")
+
+    def cancel(arn: str) -> None:
+        customers.of_key(arn).cancel_key_deletion(KeyId=arn)
+        customers.of_key(arn).enable_key(KeyId=arn)
+
+    def put(arn: str, document: dict[str, Any]) -> None:
+        customers.of_key(arn).put_key_policy(KeyId=arn, PolicyName="default", Policy=json.dumps(document))
+
+    ways: tuple[tuple[str, Customer, str, Callable[[str], Any], Callable[[str], Any]], ...] = (
+        (
+            "scheduled deletion", INITECH, "cutOffSeconds",
+            lambda arn: customers.of_key(arn).schedule_key_deletion(KeyId=arn, PendingWindowInDays=7), cancel,
+        ),
+        (
+            "key policy", INITECH, "ambiguousCutOffSeconds",
+            lambda arn: put(arn, {**policy, "Statement": own}), lambda arn: put(arn, policy),
+        ),
+    )  # fmt: skip
+    for name, customer, which, take, give_back in ways:
+        revoke_and_restore(story, name, customer, float(bounds[which]), take, give_back)
+
+
+def revoke_and_restore(
+    story: Story,
+    name: str,
+    customer: Customer,
+    bound: float,
+    take: Callable[[str], Any],
+    give_back: Callable[[str], Any],
+) -> None:
+    stage, people = story.stage, story.people
+    arns = list(story.keys[customer.org].values())
+    with notes.Reader(customer, "note-0002") as reader:
+        began = time.time()
+        stage.until("a read", lambda: reader.last_success() > began, 15)
+        for arn in arns:
+            take(arn)
+        moment = time.time()
+        stage.until("suspended", lambda: people.lifecycle(customer) == "suspended", bound + 5)
+        stage.until("refused", lambda: reader.refused_since(reader.last_success(), "suspended"), 20)
+        time.sleep(1)
+        last = reader.last_success() - moment
+    stage.check(last <= bound, f"{name}: last successful read {last:.2f} s, published bound {bound:.0f} s")
+    stage.number("cutoff_" + name.replace(" ", "_"), s=last, bound=bound)
+    # Where the event came before the sweep, the ticket says who; locally sweeps are two seconds apart.
+    told = f"arn:aws:iam::{customer.account}:root" in json.dumps(story.open_ticket(customer))
+    stage.say(f"{name}: the ticket {'says' if told else 'does not say'} who changed it")
+    for arn in arns:
+        give_back(arn)
+    story.restore(customer)
+    wrong = notes.read_all(customer, story.few)
+    stage.check(not wrong, f"{name}: restored, every note is byte-identical", wrong[:2])
+
+
 def restoring(story: Story) -> None:
     stage, people = story.stage, story.people
     first, second = ACME.regions
@@ -554,6 +616,7 @@ STEPS = (
     ("the prober is dead and initech revokes", unwatched),
     ("globex denies its role's trust, deletes the role, and comes back", distrusting),
     ("acme restores", restoring),
+    ("initech revokes by scheduled deletion and by key policy", revoking_otherwise),
     ("the audit trail", remembering),
 )
 

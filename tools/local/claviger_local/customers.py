@@ -8,6 +8,9 @@ import uuid
 from typing import Any
 from urllib.parse import urlencode
 
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
 from claviger_local import settings
 from claviger_local.aws import Answer, customer, http
 
@@ -21,6 +24,32 @@ def create_key(account: str, region: str, policy: dict[str, Any] | None = None, 
     if policy is not None:
         arguments["Policy"] = json.dumps(policy)
     return str(kms(account, region).create_key(**arguments)["KeyMetadata"]["Arn"])
+
+
+def create_imported_key(account: str, region: str, policy: dict[str, Any], material: bytes) -> str:
+    """A key of the customer's own material."""
+    metadata = kms(account, region).create_key(Policy=json.dumps(policy), Origin="EXTERNAL")["KeyMetadata"]
+    arn = str(metadata["Arn"])
+    import_material(arn, material)
+    return arn
+
+
+def import_material(key_arn: str, material: bytes) -> None:
+    """The owner imports the material, wrapped as KMS asks for it."""
+    client = of_key(key_arn)
+    asked = client.get_parameters_for_import(
+        KeyId=key_arn, WrappingAlgorithm="RSAES_OAEP_SHA_256", WrappingKeySpec="RSA_2048"
+    )
+    wrapping = serialization.load_der_public_key(asked["PublicKey"])
+    assert isinstance(wrapping, rsa.RSAPublicKey)
+    sha256 = hashes.SHA256()
+    wrapped = wrapping.encrypt(material, padding.OAEP(padding.MGF1(sha256), sha256, label=None))
+    client.import_key_material(
+        KeyId=key_arn,
+        ImportToken=asked["ImportToken"],
+        EncryptedKeyMaterial=wrapped,
+        ExpirationModel="KEY_MATERIAL_DOES_NOT_EXPIRE",
+    )
 
 
 def region_of(key_arn: str) -> str:
