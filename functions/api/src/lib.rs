@@ -20,8 +20,8 @@ use claviger_lambda::problem::{Problem, ProblemKind};
 pub use state::{Api, Stores};
 
 use resources::{
-    app_instances, audit, catalogue, console, encryption_policy, key_policy, openapi, organizations,
-    restorations, support, support_organizations, tickets,
+    access_requests, app_instances, audit, catalogue, console, encryption_policy, key_policy, openapi,
+    organizations, restorations, support, support_organizations, tickets,
 };
 
 /// The routes. A path that is not here is not found, whoever asks.
@@ -38,9 +38,13 @@ pub fn router(api: Api) -> Router {
         .route("/tickets", get(tickets::list))
         .route("/tickets/{id}/comments", post(tickets::comment))
         .route("/restorations", post(restorations::request))
+        .route("/access-requests", get(access_requests::list))
+        .route("/access-requests/{id}/accept", post(access_requests::accept))
+        .route("/access-requests/{id}/decline", post(access_requests::decline))
         .route("/audit", get(audit::read));
     let for_callers = Router::new()
         .nest("/v1/organizations/{org}", organization)
+        .route("/v1/support/key-policy-templates", post(access_requests::publish))
         .route("/v1/support/requests", get(support::list))
         .route("/v1/support/requests/{id}/approve", post(support::approve))
         .route("/v1/support/requests/{id}/reject", post(support::reject))

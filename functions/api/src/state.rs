@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use claviger_app::ports::{
     Audit, Clock, Idempotency, Ids, Instances, Organisations, OverdueOrders, Policies, Prober,
-    SupportRequests, Tickets, WatchList,
+    SupportRequests, Templates, Tickets, WatchList,
 };
 use claviger_app::settings::Settings;
 use claviger_lambda::auth::Authenticator;
@@ -20,6 +20,7 @@ pub trait Stores:
     + Audit
     + WatchList
     + Idempotency
+    + Templates
 {
 }
 
@@ -33,6 +34,7 @@ impl<T> Stores for T where
         + Audit
         + WatchList
         + Idempotency
+        + Templates
 {
 }
 

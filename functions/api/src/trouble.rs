@@ -29,6 +29,10 @@ pub fn trouble(error: RequestError) -> Problem {
             ProblemKind::NoWayBack,
             "what is encrypted under the organisation's own keys stays under them",
         ),
+        RequestError::AccessNotGranted { request } => Problem::new(
+            ProblemKind::AccessNotGranted,
+            format!("access request {request} is declined, or was not answered in time"),
+        ),
         RequestError::NotVerified(checks) => not_verified(&checks),
         RequestError::Taken(field) => {
             Problem::new(ProblemKind::Conflict, field.to_string()).with_errors(vec![field])

@@ -7,6 +7,7 @@ use claviger_app::error::WorkError;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::messages::{ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::probe_now::ProbeNow;
+use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::report_probes::Reason;
 use claviger_app::sweep::{PlanSweeps, Sweep, Swept};
 use claviger_lambda::batch;
@@ -44,6 +45,8 @@ pub struct KeyProber<'a> {
     pub follow: FollowHint<'a>,
     /// Probes while somebody waits.
     pub now: ProbeNow<'a>,
+    /// Proves permissions.
+    pub permissions: ProvePermissions<'a>,
     /// Checks an enrolment that is not stored.
     pub check: CheckEnrolment<'a>,
 }
@@ -103,6 +106,9 @@ impl KeyProber<'_> {
         match request {
             ProbeRequest::ProbeNow { organisation, rounds } => {
                 Ok(ProbeAnswer::Probed { rounds: self.now.run(&organisation, rounds).await? })
+            }
+            ProbeRequest::ProvePermissions { organisation, permissions } => {
+                Ok(ProbeAnswer::Checked { checks: self.permissions.run(&organisation, &permissions).await? })
             }
             ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
                 let whose = Checked { organisation, external_id: &external_id, regions: &regions };

@@ -4,6 +4,7 @@ use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
+use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::report_probes::ReportProbes;
 use claviger_app::sweep::{PlanSweeps, Sweep};
 use claviger_key_prober::{Input, KeyProber};
@@ -24,6 +25,7 @@ async fn main() -> Result<(), Error> {
         sweep: Sweep { report, watch: store, ids, clock, settings },
         follow: FollowHint { report, queue: &queue },
         now: ProbeNow { probe, policies: store },
+        permissions: ProvePermissions { policies: store, keys: &keys },
         check: CheckEnrolment { keys: &keys, roles: &keys, ids },
     };
     let prober = &prober;

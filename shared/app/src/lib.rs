@@ -2,6 +2,7 @@
 //!
 //! A use case loads, asks the domain to decide, commits, and answers. It knows no AWS and no HTTP.
 
+pub mod access_requests;
 pub mod acknowledge_order;
 pub mod add_instance_directly;
 pub mod as_of;
@@ -23,6 +24,7 @@ pub mod ports;
 pub mod probe_keys;
 pub mod probe_now;
 pub mod promises;
+pub mod prove_permissions;
 pub mod prove_policies;
 pub mod prove_restoration;
 pub mod provision_instance;

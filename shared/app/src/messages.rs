@@ -1,7 +1,8 @@
 //! What travels between the functions, as JSON: over queues, the bus and synchronous calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use claviger_domain::access::KeyPermission;
 use claviger_domain::effect::OutboxRow;
 use claviger_domain::enrolment::Enrolment;
 use claviger_domain::fence::Epoch;
@@ -63,6 +64,13 @@ pub enum ProbeRequest {
         organisation: OrganisationName,
         /// How many rounds, one after the other (1 to 3).
         rounds: u8,
+    },
+    /// Prove permissions on every key of an organisation's policy (spec K1).
+    ProvePermissions {
+        /// Whose.
+        organisation: OrganisationName,
+        /// Which.
+        permissions: BTreeSet<KeyPermission>,
     },
     /// Check the keys, or the role, of an enrolment that is not stored (spec E12).
     Check {

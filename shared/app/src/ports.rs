@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use claviger_domain::access::KeyPolicyTemplate;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::OutboxRow;
@@ -210,6 +211,34 @@ pub trait Tickets: Send + Sync {
     ) -> Result<Page<Ticket>, StoreError>;
     /// Stores a ticket if the stored one has the version before (none for version 1): else `Conflict`.
     async fn save_ticket(&self, ticket: &Ticket) -> Result<(), StoreError>;
+}
+
+/// A published key-policy template, and how far its access requests have been opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublishedTemplate {
+    /// What it asks for.
+    pub template: KeyPolicyTemplate,
+    /// The shard at which the next policies are.
+    pub shard: u16,
+    /// The last policy of that shard that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<PolicyId>,
+    /// How many were asked.
+    pub opened: u64,
+    /// Whether every policy was.
+    pub done: bool,
+}
+
+/// Key-policy templates (spec K1).
+#[async_trait]
+pub trait Templates: Send + Sync {
+    /// All of them, by version.
+    async fn templates(&self) -> Result<Vec<PublishedTemplate>, StoreError>;
+    /// Stores a new one; `Conflict` if its version is there.
+    async fn add_template(&self, template: &PublishedTemplate) -> Result<(), StoreError>;
+    /// Stores how far it got.
+    async fn save_progress(&self, template: &PublishedTemplate) -> Result<(), StoreError>;
 }
 
 /// The audit log.

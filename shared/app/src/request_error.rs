@@ -42,6 +42,12 @@ pub enum RequestError {
     /// There is no way back to keys of the vendor's (spec E11).
     #[error("there is no way back to vendor-managed keys")]
     NoWayBack,
+    /// An access request was declined, or nobody answered it in time (spec K1).
+    #[error("an access request is not accepted")]
+    AccessNotGranted {
+        /// Which.
+        request: uuid::Uuid,
+    },
     /// Keys did not stand their checks (spec E12); all of them are listed.
     #[error("the keys did not stand their checks")]
     NotVerified(Vec<Check>),

@@ -42,8 +42,11 @@ impl RequestInstance<'_> {
         self.app_allows(organisation, app)?;
         let policy = self.policies.policy(&organisation.name).await?;
         let policy = usable(policy)?;
-        self.site_allows(organisation, site, app).await?;
         let now = self.clock.now();
+        if let Some(request) = policy.access_requests.iter().find(|request| request.holds_back(now)) {
+            return Err(RequestError::AccessNotGranted { request: request.id });
+        }
+        self.site_allows(organisation, site, app).await?;
         let due = &self.settings.catalogue.due;
         let due_at = business_days_after(due, now, due.provisioning_business_days);
         let Actor::OrgAdmin(by) = &origin.actor else {

@@ -1,5 +1,6 @@
 //! Shows an organisation its encryption policy: where it stands, each key's health, what is due.
 
+use claviger_domain::access::{AccessRequest, AccessStanding, KeyPermission, TemplateVersion};
 use claviger_domain::calendar::{DatedPhase, business_days_after, dated_phases, window_phase};
 use claviger_domain::catalogue::{Mode, WindowPhase};
 use claviger_domain::fence::{Cause, Epoch};
@@ -55,6 +56,8 @@ pub struct PolicyView {
     pub due_at: Option<Timestamp>,
     /// Within how many seconds a definite refusal in every region cuts access off, without any event.
     pub cut_off_bound_seconds: i64,
+    /// What the vendor asked for since (spec K1).
+    pub access_requests: Vec<AccessView>,
     /// Which version of it this is; `lastProbeAt` and the window's phase move on within one.
     pub etag: String,
 }
@@ -131,6 +134,41 @@ pub struct VendorSuspensionView {
     pub ground: &'static str,
     /// How it ends.
     pub help: &'static str,
+}
+
+/// An access request as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessView {
+    /// Its identifier.
+    pub id: uuid::Uuid,
+    /// The version of the key-policy template.
+    pub version: TemplateVersion,
+    /// What it asks for.
+    pub permissions: Vec<KeyPermission>,
+    /// Where it stands.
+    pub status: AccessStanding,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// By when to decide.
+    pub decide_by: Timestamp,
+    /// The ticket that tells of it.
+    pub ticket_id: TicketId,
+}
+
+impl AccessView {
+    /// The request as it stands now.
+    pub fn of(request: &AccessRequest, now: Timestamp) -> Self {
+        Self {
+            id: request.id,
+            version: request.version.clone(),
+            permissions: request.permissions.iter().copied().collect(),
+            status: request.standing(now),
+            opened_at: request.opened_at,
+            decide_by: request.decide_by,
+            ticket_id: request.ticket,
+        }
+    }
 }
 
 /// Shows a policy.
@@ -220,6 +258,11 @@ impl ShowPolicy<'_> {
                 | Lifecycle::Rejected { .. } => None,
             },
             cut_off_bound_seconds: whole_seconds(self.settings.cut_off_bound()),
+            access_requests: policy
+                .access_requests
+                .iter()
+                .map(|asked| AccessView::of(asked, self.clock.now()))
+                .collect(),
             etag: crate::as_of::tag(policy.id.as_uuid(), policy.version),
         }
     }

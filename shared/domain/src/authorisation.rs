@@ -33,6 +33,9 @@ pub enum Call {
     CommentTicket,
     RequestRestoration,
     ReadAudit,
+    ListAccessRequests,
+    AnswerAccessRequest,
+    PublishTemplate,
     ListSupportRequests,
     DecideSupportRequest,
     SuspendOrganisation,
@@ -42,7 +45,7 @@ pub enum Call {
 }
 
 /// Every call, for tests and documents.
-pub const CALLS: [Call; 19] = [
+pub const CALLS: [Call; 22] = [
     Call::PutOrganisation,
     Call::Enrol,
     Call::GetPolicy,
@@ -56,6 +59,9 @@ pub const CALLS: [Call; 19] = [
     Call::CommentTicket,
     Call::RequestRestoration,
     Call::ReadAudit,
+    Call::ListAccessRequests,
+    Call::AnswerAccessRequest,
+    Call::PublishTemplate,
     Call::ListSupportRequests,
     Call::DecideSupportRequest,
     Call::SuspendOrganisation,
@@ -81,9 +87,12 @@ pub const fn verdict(call: Call, role: Role) -> Verdict {
         Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder => {
             matches!(role, Role::System)
         }
-        Call::Enrol | Call::ValidatePolicy | Call::RequestInstance | Call::RequestRestoration => {
-            matches!(role, Role::OrgAdmin)
-        }
+        Call::Enrol
+        | Call::ValidatePolicy
+        | Call::RequestInstance
+        | Call::RequestRestoration
+        | Call::ListAccessRequests
+        | Call::AnswerAccessRequest => matches!(role, Role::OrgAdmin),
         Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
             matches!(role, Role::OrgAdmin | Role::Auditor | Role::Support)
         }
@@ -94,15 +103,20 @@ pub const fn verdict(call: Call, role: Role) -> Verdict {
         | Call::SuspendOrganisation
         | Call::LiftSuspension
         | Call::CarryOutRestoration
-        | Call::ListOverdueOrders => matches!(role, Role::Support),
+        | Call::ListOverdueOrders
+        | Call::PublishTemplate => matches!(role, Role::Support),
     };
     if allowed {
         return Verdict::Allowed;
     }
     match (call, role) {
-        (Call::ListSupportRequests | Call::DecideSupportRequest | Call::ListOverdueOrders, _) => {
-            Verdict::Forbidden
-        }
+        (
+            Call::ListSupportRequests
+            | Call::DecideSupportRequest
+            | Call::ListOverdueOrders
+            | Call::PublishTemplate,
+            _,
+        ) => Verdict::Forbidden,
         (_, Role::Stranger) => Verdict::NotFound,
         (_, Role::OrgAdmin | Role::Auditor | Role::Support | Role::System) => Verdict::Forbidden,
     }

@@ -1,9 +1,10 @@
 //! What happened to a policy or an instance: the inputs of the deciding functions, in the past tense.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::KeyPolicyTemplate;
 use crate::calendar::{MomentKind, WindowMoment};
 use crate::fence::Epoch;
 use crate::heard::HeardChange;
@@ -88,6 +89,23 @@ pub enum PolicyEvent {
         /// The epoch of the fan-out.
         epoch: Epoch,
     },
+    /// The vendor published a key-policy template that asks for more (spec K1).
+    AccessRequested {
+        /// Which.
+        template: KeyPolicyTemplate,
+    },
+    /// The org admin accepted an access request, and probes proved every permission in these regions.
+    AccessGranted {
+        /// Which request.
+        request: uuid::Uuid,
+        /// Where it is proven.
+        proven: BTreeSet<Region>,
+    },
+    /// The org admin declined an access request.
+    AccessDeclined {
+        /// Which request.
+        request: uuid::Uuid,
+    },
     /// Every instance has been told to stop.
     InstancesSuspended {
         /// The epoch of the fan-out.
@@ -147,6 +165,9 @@ impl PolicyEvent {
             Self::RestorationRequested { .. } => "restoration-requested",
             Self::RestorationProbed { .. } => "restoration-probed",
             Self::InstancesRestored { .. } => "instances-restored",
+            Self::AccessRequested { .. } => "access-requested",
+            Self::AccessGranted { .. } => "access-granted",
+            Self::AccessDeclined { .. } => "access-declined",
             Self::InstancesSuspended { .. } => "instances-suspended",
             Self::WindowMomentCame { moment } => match moment.kind {
                 MomentKind::Reminder { .. } => "restoration-reminded",

@@ -5,6 +5,7 @@
 //! and total; time comes in as `now`. What must not happen cannot be written down: states are enums
 //! that carry their data, values are parsed once, at the edge.
 
+pub mod access;
 pub mod authorisation;
 pub mod calendar;
 pub mod catalogue;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessRequest;
 use crate::catalogue::Mode;
 use crate::fact::AuditHead;
 use crate::fence::{Epoch, Fence};
@@ -237,6 +238,9 @@ pub struct EncryptionPolicy {
     pub generation: u64,
     /// The open ticket of a revocation, complete or not.
     pub ticket: Option<TicketId>,
+    /// What the vendor asked for since (spec K1), oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access_requests: Vec<AccessRequest>,
     /// Epoch of the newest order that every instance has been told of: a fan-out that is carried out twice
     /// is finished once.
     pub told: Epoch,

@@ -38,6 +38,8 @@ pub enum ProblemKind {
     KeysNotVerified,
     /// The organisation, its plan or its state does not allow it (spec E1, E2, A1, A3).
     NotEligible,
+    /// An access request was declined, or not answered in time (spec K1).
+    AccessNotGranted,
     /// The organisation's access is cut off.
     Suspended,
     /// A restoration was asked for while keys still refuse (spec S2).
@@ -61,7 +63,7 @@ pub enum ProblemKind {
 }
 
 /// Every kind, for tests and documents.
-pub const PROBLEM_KINDS: [ProblemKind; 22] = [
+pub const PROBLEM_KINDS: [ProblemKind; 23] = [
     ProblemKind::InvalidRequest,
     ProblemKind::Unauthenticated,
     ProblemKind::Forbidden,
@@ -74,6 +76,7 @@ pub const PROBLEM_KINDS: [ProblemKind; 22] = [
     ProblemKind::IllegalState,
     ProblemKind::KeysNotVerified,
     ProblemKind::NotEligible,
+    ProblemKind::AccessNotGranted,
     ProblemKind::Suspended,
     ProblemKind::KeysNotUsable,
     ProblemKind::WindowLapsed,
@@ -168,6 +171,12 @@ impl ProblemKind {
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The organisation or its plan does not allow it",
                 "`GET /v1/catalogue` lists apps and the plans that they need",
+            ),
+            Self::AccessNotGranted => (
+                "access-not-granted",
+                StatusCode::CONFLICT,
+                "A new permission of the key policy is not given",
+                "put the new key policy on every key, then accept the request: `GET .../access-requests`",
             ),
             Self::Suspended => (
                 "suspended",
@@ -271,7 +280,7 @@ impl ProblemKind {
             | Self::TemporarilyUnavailable => "nobody",
             Self::KeysNotVerified | Self::KeysNotUsable => "who administers the customer's keys",
             Self::NotEligible => "who buys the customer's plans",
-            Self::Suspended => "an org admin",
+            Self::AccessNotGranted | Self::Suspended => "an org admin",
             Self::WindowLapsed => "an org admin, then support",
             Self::Internal => "the vendor",
         }

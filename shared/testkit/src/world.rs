@@ -9,10 +9,11 @@ use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeR
 use claviger_app::ports::{
     Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, HintRecords, Idempotency,
     Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders, Page, Policies, ProbeQueue,
-    Prober, Proofs, Reservation, Reserve, StoreError, SupportRequest, SupportRequestKind, SupportRequests,
-    Tickets, WatchList, WatchRow, WebhookQueue, WrappedDataKey,
+    Prober, Proofs, PublishedTemplate, Reservation, Reserve, StoreError, SupportRequest, SupportRequestKind,
+    SupportRequests, Templates, Tickets, WatchList, WatchRow, WebhookQueue, WrappedDataKey,
 };
 use claviger_app::webhooks::WebhookMessage;
+use claviger_domain::access::TemplateVersion;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::{Effect, OutboxRow};
@@ -73,6 +74,7 @@ struct Store {
     proofs: BTreeMap<PolicyId, Timestamp>,
     data_keys: BTreeMap<(InstanceId, String, u32), WrappedDataKey>,
     reserved: BTreeMap<String, Reserved>,
+    templates: BTreeMap<TemplateVersion, PublishedTemplate>,
 }
 
 #[derive(Debug, Default)]
@@ -783,6 +785,29 @@ impl Idempotency for MemoryWorld {
             if store.reserved.get(place).is_some_and(ours) {
                 store.reserved.remove(place);
             }
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Templates for MemoryWorld {
+    async fn templates(&self) -> Result<Vec<PublishedTemplate>, StoreError> {
+        Ok(self.state().store.templates.values().cloned().collect())
+    }
+
+    async fn add_template(&self, template: &PublishedTemplate) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let version = &template.template.version;
+            require(!store.templates.contains_key(version), StoreError::Conflict)?;
+            store.templates.insert(version.clone(), template.clone());
+            Ok(())
+        })
+    }
+
+    async fn save_progress(&self, template: &PublishedTemplate) -> Result<(), StoreError> {
+        self.changed(|store| {
+            store.templates.insert(template.template.version.clone(), template.clone());
             Ok(())
         })
     }

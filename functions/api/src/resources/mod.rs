@@ -1,5 +1,6 @@
 //! The resources, a file each.
 
+pub mod access_requests;
 pub mod app_instances;
 pub mod audit;
 pub mod catalogue;

@@ -28,6 +28,9 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
         Call::CommentTicket => ("POST", of(&format!("/tickets/{ID}/comments")), Some(json!({ "body": "x" }))),
         Call::RequestRestoration => ("POST", of("/restorations"), Some(json!({ "ticketId": ID }))),
         Call::ReadAudit => ("GET", of("/audit"), None),
+        Call::ListAccessRequests => ("GET", of("/access-requests"), None),
+        Call::AnswerAccessRequest => ("POST", of(&format!("/access-requests/{ID}/accept")), None),
+        Call::PublishTemplate => ("POST", "support/key-policy-templates".to_owned(), Some(json!({}))),
         Call::ListSupportRequests => ("GET", "support/requests".to_owned(), None),
         Call::DecideSupportRequest => ("POST", format!("support/requests/{ID}/approve"), None),
         Call::ListOverdueOrders => ("GET", "support/overdue-orders".to_owned(), None),
@@ -43,9 +46,12 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
 fn allowed(call: Call) -> &'static [&'static str] {
     match call {
         Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder => &["system"],
-        Call::Enrol | Call::ValidatePolicy | Call::RequestInstance | Call::RequestRestoration => {
-            &["acme-admin"]
-        }
+        Call::Enrol
+        | Call::ValidatePolicy
+        | Call::RequestInstance
+        | Call::RequestRestoration
+        | Call::ListAccessRequests
+        | Call::AnswerAccessRequest => &["acme-admin"],
         Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
             &["acme-admin", "acme-auditor", "support"]
         }
@@ -54,6 +60,7 @@ fn allowed(call: Call) -> &'static [&'static str] {
         Call::ListSupportRequests
         | Call::DecideSupportRequest
         | Call::ListOverdueOrders
+        | Call::PublishTemplate
         | Call::SuspendOrganisation
         | Call::LiftSuspension
         | Call::CarryOutRestoration => &["support"],
@@ -91,8 +98,13 @@ async fn i7_every_role_at_every_call_of_its_own_another_and_an_unknown_organisat
     let stage = stage().await;
     let people = ["acme-admin", "acme-auditor", "nobody"];
     for call in CALLS {
-        let names_none =
-            matches!(call, Call::ListSupportRequests | Call::DecideSupportRequest | Call::ListOverdueOrders);
+        let names_none = matches!(
+            call,
+            Call::ListSupportRequests
+                | Call::DecideSupportRequest
+                | Call::ListOverdueOrders
+                | Call::PublishTemplate
+        );
         for who in ["acme-admin", "acme-auditor", "nobody", "support", "system"] {
             let may = allowed(call).contains(&who);
             for org in ["acme", "globex", "nowhere", "NOT A NAME"] {

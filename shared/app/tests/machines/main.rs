@@ -2,6 +2,7 @@
 //! carried by hand, so that a test can lose, double, delay and reorder it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod access;
 mod broker;
 mod byok;
 mod cut_off;

@@ -22,6 +22,7 @@ mod policies;
 mod proofs;
 mod registry;
 mod support_requests;
+mod templates;
 mod tickets;
 mod transaction;
 mod watch_list;

@@ -19,6 +19,7 @@
 //! | control | `OUTBOX#<name>` | `OUTBOX#<effect id>` | effect that waits | `doc`, `dueShard`, `dueAt` (index `due`) |
 //! | control | `SHARD#<nnn>` | `POLICY#<id>` | policy that is swept | `doc` |
 //! | control | `PROOF#<policy id>` | `PROOF` | last proof | `provenAt` (ms), `expiresAt` (s) |
+//! | control | `TEMPLATE` | `<version>` | key-policy template, and how far customers were asked | `doc` |
 //! | control | `IDEMPOTENCY#<hash>` | `IDEMPOTENCY` | a request that bears a key | `request`, `holder`, `reservedUntil` (ms), `doc` (the answer), `expiresAt` (s) |
 //! | control | `HINTS#<account>` | `HINTS` | budget of an account's hints | `doc`, `expiresAt` (s) |
 //! | registry | `INSTANCE#<id>` | `DK#<purpose>#<version, 10 digits>` | wrapped data key | `doc` |
@@ -26,6 +27,7 @@
 //! | fence | `<copy>` | `policy#<id>` | fence of a policy | see `fence` |
 //! | fence | `<copy>` | `shard#<nnn>` | a shard's sign of life | `watchedUntil`, `sweptAt` (ms), `unproven`, `lastProven` (ms), `massFailure` |
 
+use claviger_domain::access::TemplateVersion;
 use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, PolicyId, TicketId};
 use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, ShardId, SiteName};
 use uuid::Uuid;
@@ -68,6 +70,9 @@ pub const ORGANISATION_PREFIX: &str = "ORG#";
 pub const REQUESTS: &str = "REQUEST";
 /// Partition of the orders that apps have not answered.
 pub const OVERDUE: &str = "OVERDUE";
+
+/// Partition of key-policy templates.
+pub const TEMPLATES: &str = "TEMPLATE";
 
 /// A primary key of `control` or `registry`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +171,10 @@ pub(super) fn watch(shard: ShardId, id: PolicyId) -> Key {
 
 pub(super) fn proof(id: PolicyId) -> Key {
     key(format!("PROOF#{id}"), "PROOF")
+}
+
+pub(super) fn template(version: &TemplateVersion) -> Key {
+    key(TEMPLATES, version.as_str())
 }
 
 pub(super) fn idempotency(place: &str) -> Key {

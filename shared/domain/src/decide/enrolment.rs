@@ -62,6 +62,7 @@ pub fn enrol(
         fence: Fence::default(),
         generation: 1,
         ticket: None,
+        access_requests: Vec::new(),
         told: Epoch::default(),
         vendor: None,
         lift: None,

@@ -3,6 +3,7 @@
 //! It is pure and total. The store commits state, fact, outbox rows and fence in one conditional
 //! transaction, so the cut-off is one write whatever the number of instances (design, point 8).
 
+mod access;
 mod enrolment;
 mod health;
 mod mistake;
@@ -26,6 +27,7 @@ use crate::observation::Observation;
 use crate::policy::EncryptionPolicy;
 use crate::values::Region;
 
+use self::access::{access_declined, access_granted, access_requested};
 pub use self::enrolment::enrol;
 use self::enrolment::{
     enrolment_approved, enrolment_rejected, keys_created, keys_verified, verification_failed,
@@ -138,6 +140,11 @@ pub fn decide(
             restoration_requested(rules, policy, *ticket, round, origin, now)
         }
         PolicyEvent::RestorationProbed { rounds } => restoration_probed(rules, policy, rounds, now),
+        PolicyEvent::AccessRequested { template } => access_requested(policy, template, now),
+        PolicyEvent::AccessGranted { request, proven } => {
+            access_granted(policy, *request, proven, origin, now)
+        }
+        PolicyEvent::AccessDeclined { request } => access_declined(policy, *request, origin, now),
         PolicyEvent::InstancesRestored { epoch } => instances_restored(policy, *epoch),
         PolicyEvent::InstancesSuspended { epoch, instances } => {
             instances_suspended(policy, *epoch, *instances)

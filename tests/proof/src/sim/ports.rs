@@ -16,6 +16,7 @@ use claviger_app::ports::{
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
+use claviger_app::prove_permissions::ProvePermissions;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::{Order, OutboxRow};
@@ -599,6 +600,11 @@ impl Prober for Ports {
                 let now = ProbeNow { probe: self.probe_keys(), policies: self };
                 let rounds = now.run(organisation, *rounds).await;
                 Ok(ProbeAnswer::Probed { rounds: rounds.map_err(|error| failed(error.to_string()))? })
+            }
+            ProbeRequest::ProvePermissions { organisation, permissions } => {
+                let prove = ProvePermissions { policies: self, keys: self };
+                let checks = prove.run(organisation, permissions).await;
+                Ok(ProbeAnswer::Checked { checks: checks.map_err(|error| failed(error.to_string()))? })
             }
             ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
                 let check = CheckEnrolment { keys: self, roles: self, ids: self };

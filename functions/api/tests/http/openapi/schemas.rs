@@ -67,6 +67,8 @@ text!(IdempotencyKey, "A key that the caller makes up for one request, a UUID sa
     .pattern(Some("^[!-~]+$")).min_length(Some(1)).max_length(Some(128)));
 text!(EntityTags, "`ETag` of an answer, or several separated by commas, or `*`.", "\"3-00000000000040008000000000000000\"",
     .pattern(Some(r#"^(\*|"[!#-~]*"(, *"[!#-~]*")*)$"#)).max_length(Some(512)));
+text!(TemplateVersion, "The version of a key-policy template.", "2027-01-15",
+    .pattern(Some("^[a-z0-9.-]{1,32}$")));
 text!(EntityTag, "The version that is shown, as `If-Match` takes it in quotation marks.", "3-00000000000040008000000000000000",
     .pattern(Some("^[0-9]+-[0-9a-f]{32}$")));
 
@@ -228,7 +230,86 @@ pub struct EncryptionPolicy {
     /// Within how many seconds a definite refusal in every region cuts access off, without any event.
     #[schema(minimum = 0)]
     cut_off_bound_seconds: i64,
+    access_requests: Vec<AccessRequest>,
     etag: EntityTag,
+}
+
+/// What a new key policy of the vendor's asks for.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct AccessRequest {
+    id: Id,
+    version: TemplateVersion,
+    permissions: Vec<KeyPermission>,
+    status: AccessStatus,
+    opened_at: Moment,
+    /// By when to accept or decline.
+    decide_by: Moment,
+    /// The ticket that tells of it.
+    ticket_id: Id,
+}
+
+/// Where an access request stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum AccessStatus {
+    Open,
+    /// Probes proved every permission in every region.
+    Accepted,
+    /// There are no new apps.
+    Declined,
+    /// Its date has passed; there are no new apps.
+    Ignored,
+}
+
+/// All access requests.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct AccessRequestPage {
+    items: Vec<AccessRequest>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
+}
+
+/// A permission on a key that a probe can prove.
+pub struct KeyPermission;
+
+impl PartialSchema for KeyPermission {
+    fn schema() -> RefOr<Schema> {
+        let actions = claviger_domain::access::KEY_PERMISSIONS.iter().map(|known| known.action());
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A permission on a key that a probe can prove."))
+            .enum_values(Some(actions))
+            .into()
+    }
+}
+
+impl ToSchema for KeyPermission {}
+
+/// A key-policy template that asks for more than the one before.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct KeyPolicyTemplate {
+    version: TemplateVersion,
+    #[schema(min_items = 1, max_items = 20)]
+    permissions: Vec<KeyPermission>,
+    /// By when customers decide: within the next year.
+    decide_by: Moment,
+}
+
+/// A template that is published.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct PublishedTemplate {
+    version: TemplateVersion,
+    permissions: Vec<KeyPermission>,
+    decide_by: Moment,
+    published_at: Moment,
+    /// How many customers were asked so far.
+    opened: u64,
+    /// Every customer was asked.
+    done: bool,
 }
 
 /// A regional key, and how it is.
@@ -956,6 +1037,10 @@ pub fn components() -> Components {
         OverdueOrderPage,
         VendorSuspensionOrder,
         Lift,
+        AccessRequest,
+        AccessRequestPage,
+        KeyPolicyTemplate,
+        PublishedTemplate,
         Rejection,
         Decided,
         Catalogue,

@@ -1,0 +1,247 @@
+//! Access requests, with keys that grant or refuse (spec K1).
+
+use std::collections::BTreeSet;
+
+use claviger_app::access_requests::{AnswerAccess, PublishTemplate};
+use claviger_app::error::WorkError;
+use claviger_app::messages::{ProbeAnswer, ProbeRequest};
+use claviger_app::ports::{CallError, Prober, Templates};
+use claviger_app::prove_permissions::ProvePermissions;
+use claviger_app::request_error::RequestError;
+use claviger_app::request_instance::RequestInstance;
+use claviger_domain::access::{AccessStanding, KeyPermission};
+use claviger_domain::event::Origin;
+use claviger_domain::ids::CorrelationId;
+use claviger_domain::policy::Lifecycle;
+use claviger_testkit::builders::{self, parsed};
+use jiff::SignedDuration;
+
+use crate::world::{DENIED, USABLE, World};
+
+struct Direct<'a>(&'a World);
+
+#[async_trait::async_trait]
+impl Prober for Direct<'_> {
+    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeAnswer, CallError> {
+        let (organisation, permissions) = match request {
+            ProbeRequest::ProvePermissions { organisation, permissions } => (organisation, permissions),
+            ProbeRequest::ProbeNow { .. } => {
+                let rounds = vec![self.0.probe().round(&self.0.policy().await).await];
+                return Ok(ProbeAnswer::Probed { rounds });
+            }
+            ProbeRequest::Check { .. } => panic!("no enrolment is checked"),
+        };
+        let prove = ProvePermissions { policies: &self.0.store, keys: &self.0.keys };
+        let checks = prove.run(organisation, permissions).await;
+        let failed = |error: WorkError| CallError { what: "key-prober", reason: error.to_string() };
+        Ok(ProbeAnswer::Checked { checks: checks.map_err(failed)? })
+    }
+}
+
+fn describing() -> BTreeSet<KeyPermission> {
+    [KeyPermission::GenerateDataKey].into()
+}
+
+async fn publish(world: &World, version: &str) -> claviger_app::ports::PublishedTemplate {
+    let publish = PublishTemplate {
+        templates: &world.store,
+        policies: &world.store,
+        watch_list: &world.store,
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    let decide_by = builders::instant("2027-01-15T00:00:00Z");
+    publish.run(parsed(version), describing(), decide_by, &builders::by_support()).await.unwrap()
+}
+
+fn answers<'a>(world: &'a World, prober: &'a Direct<'a>) -> AnswerAccess<'a> {
+    AnswerAccess {
+        templates: &world.store,
+        policies: &world.store,
+        prober,
+        clock: &world.clock,
+        settings: world.settings(),
+    }
+}
+
+async fn requests_an_app(world: &World, site: &str) -> Result<(), RequestError> {
+    RequestInstance {
+        policies: &world.store,
+        instances: &world.store,
+        ids: &world.ids,
+        clock: &world.clock,
+        settings: world.settings(),
+    }
+    .run(&builders::an_organisation("acme"), &parsed(site), &parsed("jira"), &builders::by_admin())
+    .await
+    .map(drop)
+}
+
+#[tokio::test]
+async fn k1_a_published_template_asks_every_enrolled_customer_once() {
+    let world = World::with_acme().await;
+    let first = publish(&world, "2026-12-01").await;
+    assert!(first.done);
+    assert_eq!(first.opened, 1);
+    let again = publish(&world, "2026-12-01").await;
+    assert_eq!((again.opened, again.done), (1, true));
+    world.drain().await;
+    let policy = world.policy().await;
+    assert_eq!(policy.access_requests.len(), 1);
+    assert_eq!(policy.access_requests[0].standing(world.now()), AccessStanding::Open);
+    let tickets = world.tickets().await;
+    let told = tickets.iter().find(|ticket| ticket.id == policy.access_requests[0].ticket).unwrap();
+    assert!(told.comments[0].body.contains("kms:GenerateDataKey"), "{told:?}");
+    // The version stands for what it asked for.
+    let other = PublishTemplate {
+        templates: &world.store,
+        policies: &world.store,
+        watch_list: &world.store,
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    let decide_by = builders::instant("2027-02-15T00:00:00Z");
+    let refused =
+        other.run(parsed("2026-12-01"), describing(), decide_by, &builders::by_support()).await.unwrap_err();
+    assert!(matches!(refused, RequestError::NotNow { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn k1_a_publishing_that_broke_off_goes_on_where_it_stopped() {
+    let world = World::with_acme().await;
+    for number in 0..120_u32 {
+        let organisation = builders::an_organisation(&format!("customer-{number}"));
+        let mut enrolment = builders::an_enrolment("333333333333", "europe");
+        for key in enrolment.keys.values_mut() {
+            *key = builders::a_key("333333333333", key.region().as_str(), number + 10);
+        }
+        world.store.seed_policy(builders::an_active_policy(&organisation, &enrolment, world.now()));
+    }
+    let first = publish(&world, "2026-12-01").await;
+    assert_eq!((first.opened, first.done), (100, false));
+    let rest = publish(&world, "2026-12-01").await;
+    assert_eq!((rest.opened, rest.done), (121, true));
+}
+
+#[tokio::test]
+async fn k1_acceptance_is_the_permission_proven_by_probing_and_a_refusal_names_region_and_remedy() {
+    let world = World::with_acme().await;
+    publish(&world, "2026-12-01").await;
+    let prober = Direct(&world);
+    let access = answers(&world, &prober);
+    let id = access.list(&world.name()).await.unwrap()[0].id;
+    let west = builders::a_key("222222222222", "eu-west-1", 1);
+    world.keys.answer(&west, DENIED);
+    let refused = access.accept(&world.name(), id, &builders::by_admin()).await.unwrap_err();
+    let RequestError::NotVerified(checks) = refused else { panic!("{refused}") };
+    let failed: Vec<_> = checks.iter().filter(|check| !check.help.is_empty()).collect();
+    assert_eq!(failed.len(), 1);
+    assert_eq!(failed[0].region.as_ref().unwrap().as_str(), "eu-west-1");
+    assert!(failed[0].help.contains("kms:GenerateDataKey"), "{}", failed[0].help);
+    assert_eq!(world.policy().await.access_requests[0].standing(world.now()), AccessStanding::Open);
+
+    world.keys.answer(&west, USABLE);
+    for _ in 0..2 {
+        access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
+    }
+    let policy = world.policy().await;
+    assert_eq!(policy.access_requests[0].standing(world.now()), AccessStanding::Accepted);
+    let accepted = world.store.all_facts(&world.name());
+    assert_eq!(accepted.iter().filter(|fact| fact.slug == "access-granted").count(), 1);
+    requests_an_app(&world, "acme-new").await.unwrap();
+}
+
+#[tokio::test]
+async fn k1_declined_or_ignored_past_the_date_there_are_no_new_apps() {
+    let world = World::with_acme().await;
+    publish(&world, "2026-12-01").await;
+    let prober = Direct(&world);
+    let access = answers(&world, &prober);
+    let id = access.list(&world.name()).await.unwrap()[0].id;
+    requests_an_app(&world, "acme-one").await.unwrap();
+    world.clock.advance(SignedDuration::from_hours(24 * 60));
+    let shown = access.list(&world.name()).await.unwrap();
+    assert_eq!(shown[0].standing(world.now()), AccessStanding::Ignored);
+    let refused = requests_an_app(&world, "acme-two").await.unwrap_err();
+    assert!(matches!(refused, RequestError::AccessNotGranted { request } if request == id), "{refused}");
+    access.decline(&world.name(), id, &builders::by_admin()).await.unwrap();
+    let refused = requests_an_app(&world, "acme-two").await.unwrap_err();
+    assert!(matches!(refused, RequestError::AccessNotGranted { .. }), "{refused}");
+    // It is never too late to accept.
+    access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
+    requests_an_app(&world, "acme-two").await.unwrap();
+    // Taking a proven permission back is done on the keys, not here.
+    let refused = access.decline(&world.name(), id, &builders::by_admin()).await.unwrap_err();
+    assert!(matches!(refused, RequestError::Refused(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn k1_nobody_but_an_org_admin_answers_and_nobody_but_support_publishes() {
+    let world = World::with_acme().await;
+    publish(&world, "2026-12-01").await;
+    let prober = Direct(&world);
+    let access = answers(&world, &prober);
+    let id = access.list(&world.name()).await.unwrap()[0].id;
+    let correlation = CorrelationId::from_uuid(id);
+    for origin in [builders::by_support(), builders::by_claviger()] {
+        let origin = Origin { correlation, ..origin };
+        assert!(access.accept(&world.name(), id, &origin).await.is_err());
+        assert!(access.decline(&world.name(), id, &origin).await.is_err());
+    }
+    let publish = PublishTemplate {
+        templates: &world.store,
+        policies: &world.store,
+        watch_list: &world.store,
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    let decide_by = builders::instant("2027-01-15T00:00:00Z");
+    let by_admin = publish.run(parsed("2"), describing(), decide_by, &builders::by_admin()).await;
+    assert!(matches!(by_admin, Err(RequestError::Refused(_))));
+    assert_eq!(world.store.templates().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn k1_an_old_key_policy_never_makes_a_customer_look_revoked() {
+    let world = World::with_acme().await;
+    publish(&world, "2026-12-01").await;
+    world.keys.forget_calls();
+    for _ in 0..5 {
+        world.later(60);
+        world.sweep().await.unwrap();
+    }
+    // A lifecycle probe of a key that answers uses nothing but the oldest permission.
+    let calls = world.keys.calls();
+    assert!(!calls.is_empty());
+    assert!(calls.iter().all(|call| call.operation == "Decrypt"), "{calls:?}");
+    assert!(matches!(world.policy().await.lifecycle, Lifecycle::Active { .. }));
+}
+
+#[tokio::test]
+async fn k1_a_vendor_suspension_over_an_access_request_ends_when_the_permission_is_proven() {
+    let world = World::with_acme().await;
+    publish(&world, "2026-12-01").await;
+    let prober = Direct(&world);
+    let access = answers(&world, &prober);
+    let id = access.list(&world.name()).await.unwrap()[0].id;
+    access.decline(&world.name(), id, &builders::by_admin()).await.unwrap();
+    let suspended = builders::decided(
+        &world.policy().await,
+        &claviger_domain::event::PolicyEvent::VendorSuspended {
+            ground: claviger_domain::vendor::Ground::AccessRequest { request: id },
+            reason: "declined".to_owned(),
+        },
+        &builders::by_support(),
+        world.now(),
+    );
+    let before = world.policy().await;
+    claviger_app::ports::Policies::commit_policy(&world.store, Some(&before), &suspended).await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+    world.keys.answer(&builders::a_key("222222222222", "eu-west-1", 1), DENIED);
+    assert!(access.accept(&world.name(), id, &builders::by_admin()).await.is_err());
+    assert!(!world.policy().await.fence.is_open(), "a refusal lifts nothing");
+    world.keys.answer(&builders::a_key("222222222222", "eu-west-1", 1), USABLE);
+    access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
+    let policy = world.policy().await;
+    assert!(policy.fence.is_open() && policy.vendor.is_none());
+}

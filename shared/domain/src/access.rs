@@ -1,0 +1,205 @@
+//! Access requests (spec K1): the vendor publishes a new key-policy template; each customer accepts or declines what it
+//! asks for by a date.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::TicketId;
+use crate::invalid::{Invalid, shown};
+use crate::values::Subject;
+
+/// A permission on a customer's key that a probe can prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum KeyPermission {
+    /// Decrypt.
+    #[serde(rename = "kms:Decrypt")]
+    Decrypt,
+    /// Encrypt.
+    #[serde(rename = "kms:Encrypt")]
+    Encrypt,
+    /// Make a data key.
+    #[serde(rename = "kms:GenerateDataKey")]
+    GenerateDataKey,
+    /// Look at the key.
+    #[serde(rename = "kms:DescribeKey")]
+    DescribeKey,
+}
+
+/// Every permission, for tests and documents.
+pub const KEY_PERMISSIONS: [KeyPermission; 4] = [
+    KeyPermission::Decrypt,
+    KeyPermission::Encrypt,
+    KeyPermission::GenerateDataKey,
+    KeyPermission::DescribeKey,
+];
+
+impl KeyPermission {
+    /// The action as key policies name it.
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::Decrypt => "kms:Decrypt",
+            Self::Encrypt => "kms:Encrypt",
+            Self::GenerateDataKey => "kms:GenerateDataKey",
+            Self::DescribeKey => "kms:DescribeKey",
+        }
+    }
+}
+
+impl fmt::Display for KeyPermission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.action())
+    }
+}
+
+impl FromStr for KeyPermission {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        KEY_PERMISSIONS.into_iter().find(|known| known.action() == text).ok_or_else(|| {
+            let known: Vec<&str> = KEY_PERMISSIONS.iter().map(|known| known.action()).collect();
+            Invalid::new(
+                format!("`{}` is not a permission that a probe can prove", shown(text)),
+                format!("use some of {}", known.join(", ")),
+            )
+        })
+    }
+}
+
+/// The version of a template: a label of the vendor's, a date say.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TemplateVersion(String);
+
+impl TemplateVersion {
+    /// The label.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TemplateVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for TemplateVersion {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let plain = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase() || b"-.".contains(&byte);
+        if (1..=32).contains(&text.len()) && text.bytes().all(plain) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Invalid::new(
+            format!("`{}` is not a version", shown(text)),
+            "use 1 to 32 of a-z, 0-9, hyphen and full stop: `2027-01-15`",
+        ))
+    }
+}
+
+/// A key-policy template that asks for more than the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyPolicyTemplate {
+    /// Its version.
+    pub version: TemplateVersion,
+    /// What it asks for.
+    pub permissions: BTreeSet<KeyPermission>,
+    /// By when customers decide.
+    pub decide_by: Timestamp,
+    /// When it was published.
+    pub published_at: Timestamp,
+    /// By which support agent.
+    pub published_by: Subject,
+}
+
+/// Who meets a template late still has this long to decide.
+const AT_LEAST: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// What a customer answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "answer")]
+pub enum AccessAnswer {
+    /// Nothing yet.
+    Open,
+    /// It gave the permission, and a probe proved it.
+    Granted {
+        /// When.
+        at: Timestamp,
+    },
+    /// It will not.
+    Declined {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// Where an access request stands at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessStanding {
+    /// It waits for the customer.
+    Open,
+    /// It was accepted, and proven.
+    Accepted,
+    /// It was declined.
+    Declined,
+    /// Its date has passed without an answer.
+    Ignored,
+}
+
+/// What one template asks of one customer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessRequest {
+    /// Its identifier.
+    pub id: Uuid,
+    /// Of which template.
+    pub version: TemplateVersion,
+    /// What it asks for.
+    pub permissions: BTreeSet<KeyPermission>,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// By when to decide.
+    pub decide_by: Timestamp,
+    /// The ticket that tells of it.
+    pub ticket: TicketId,
+    /// What the customer said.
+    pub answer: AccessAnswer,
+}
+
+impl AccessRequest {
+    /// The request of a template, opened now.
+    pub fn new(template: &KeyPolicyTemplate, ticket: TicketId, now: Timestamp) -> Self {
+        Self {
+            id: ticket.as_uuid(),
+            version: template.version.clone(),
+            permissions: template.permissions.clone(),
+            opened_at: now,
+            decide_by: template.decide_by.max(now + AT_LEAST),
+            ticket,
+            answer: AccessAnswer::Open,
+        }
+    }
+
+    /// Where it stands.
+    pub fn standing(&self, now: Timestamp) -> AccessStanding {
+        match self.answer {
+            AccessAnswer::Open if now < self.decide_by => AccessStanding::Open,
+            AccessAnswer::Open => AccessStanding::Ignored,
+            AccessAnswer::Granted { .. } => AccessStanding::Accepted,
+            AccessAnswer::Declined { .. } => AccessStanding::Declined,
+        }
+    }
+
+    /// Whether new apps wait for it: it was declined, or ignored.
+    pub fn holds_back(&self, now: Timestamp) -> bool {
+        matches!(self.standing(now), AccessStanding::Declined | AccessStanding::Ignored)
+    }
+}
