@@ -109,12 +109,10 @@ async fn k1_a_published_template_asks_every_enrolled_customer_once() {
 #[tokio::test]
 async fn k1_a_publishing_that_broke_off_goes_on_where_it_stopped() {
     let world = World::with_acme().await;
+    // Seeded without claims, so that all may have the same keys.
     for number in 0..120_u32 {
         let organisation = builders::an_organisation(&format!("customer-{number}"));
-        let mut enrolment = builders::an_enrolment("333333333333", "europe");
-        for key in enrolment.keys.values_mut() {
-            *key = builders::a_key("333333333333", key.region().as_str(), number + 10);
-        }
+        let enrolment = builders::an_enrolment("333333333333", "europe");
         world.store.seed_policy(builders::an_active_policy(&organisation, &enrolment, world.now()));
     }
     let first = publish(&world, "2026-12-01").await;
