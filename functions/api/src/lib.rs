@@ -21,7 +21,7 @@ pub use state::{Api, Stores};
 
 use resources::{
     access_requests, app_instances, audit, catalogue, console, encryption_policy, key_policy, openapi,
-    organizations, restorations, support, support_organizations, tickets,
+    organizations, regional_keys, restorations, support, support_organizations, tickets,
 };
 
 /// The routes. A path that is not here is not found, whoever asks.
@@ -31,6 +31,8 @@ pub fn router(api: Api) -> Router {
         .route("/", put(organizations::put))
         .route("/encryption-policy", post(encryption_policy::enrol).get(encryption_policy::show))
         .route("/encryption-policy/validate", post(encryption_policy::validate))
+        .route("/encryption-policy/keys/{region}/preview", get(regional_keys::preview))
+        .route("/encryption-policy/keys/{region}/replace", post(regional_keys::replace))
         .route("/key-policy", get(key_policy::show))
         .route("/app-instances", post(app_instances::request).get(app_instances::list))
         .route("/app-instances/direct", post(app_instances::add_directly))

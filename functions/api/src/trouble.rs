@@ -91,6 +91,9 @@ fn refused(refusal: Refusal) -> Problem {
             Problem::new(ProblemKind::WindowLapsed, "restoring by yourself is not possible any more")
                 .with_help(LAPSED_HELP)
         }
+        Refusal::KeyNotLost { .. } => Problem::new(ProblemKind::IllegalState, refusal.to_string()).with_help(
+            "only a key that refuses is replaced; `GET .../encryption-policy` shows each key's health",
+        ),
         Refusal::NotSuspendedBy { .. } => Problem::new(ProblemKind::IllegalState, refusal.to_string()),
     }
 }
@@ -117,7 +120,14 @@ fn fault(region: &Region, saw: Observation) -> InvalidField {
             let word = word.unwrap_or_else(|| "refused".to_owned());
             (
                 format!("the key in {region} refuses: {word}"),
-                kind.remedy().replace("<region>", region.as_str()),
+                if kind.is_for_good() {
+                    format!(
+                        "{}; if it is gone for good, ask with `\"intoDegraded\": true` and replace it afterwards",
+                        kind.remedy().replace("<region>", region.as_str())
+                    )
+                } else {
+                    kind.remedy().replace("<region>", region.as_str())
+                },
             )
         }
         Observation::NoAnswer(kind) => {

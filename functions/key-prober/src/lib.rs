@@ -10,6 +10,7 @@ use claviger_app::probe_now::ProbeNow;
 use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::report_probes::Reason;
 use claviger_app::sweep::{PlanSweeps, Sweep, Swept};
+use claviger_app::unwrap_data_keys::UnwrapDataKeys;
 use claviger_lambda::batch;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -47,6 +48,8 @@ pub struct KeyProber<'a> {
     pub now: ProbeNow<'a>,
     /// Proves permissions.
     pub permissions: ProvePermissions<'a>,
+    /// Unwraps data keys where a restoration does without a region.
+    pub unwrap: UnwrapDataKeys<'a>,
     /// Checks an enrolment that is not stored.
     pub check: CheckEnrolment<'a>,
 }
@@ -113,6 +116,9 @@ impl KeyProber<'_> {
             ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
                 let whose = Checked { organisation, external_id: &external_id, regions: &regions };
                 Ok(ProbeAnswer::Checked { checks: self.check.run(whose, &enrolment).await })
+            }
+            ProbeRequest::UnwrapDataKeys { organisation, region, cursor } => {
+                self.unwrap.run(&organisation, &region, cursor.as_deref()).await
             }
         }
     }

@@ -7,6 +7,7 @@ use claviger_app::probe_now::ProbeNow;
 use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::report_probes::ReportProbes;
 use claviger_app::sweep::{PlanSweeps, Sweep};
+use claviger_app::unwrap_data_keys::UnwrapDataKeys;
 use claviger_key_prober::{Input, KeyProber};
 use claviger_lambda::adapters::Adapters;
 use claviger_lambda::start;
@@ -26,6 +27,7 @@ async fn main() -> Result<(), Error> {
         follow: FollowHint { report, queue: &queue },
         now: ProbeNow { probe, policies: store },
         permissions: ProvePermissions { policies: store, keys: &keys },
+        unwrap: UnwrapDataKeys { probe, policies: store, instances: store, registry: store },
         check: CheckEnrolment { keys: &keys, roles: &keys, ids },
     };
     let prober = &prober;

@@ -2,10 +2,23 @@
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use claviger_app::error::WorkError;
+use claviger_app::messages::DataKeyPage;
 use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::replace_key::ReplaceKey;
 use claviger_app::verify_policy::VerifyPolicy;
 use claviger_domain::effect::{Effect, OutboxRow};
 use claviger_lambda::batch;
+use serde::Deserialize;
+
+/// Work of the queue: what was decided, or a further page of data keys.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Work {
+    /// As it was decided.
+    Effect(OutboxRow),
+    /// A further page.
+    DataKeys(DataKeyPage),
+}
 
 /// The use cases of this function.
 pub struct Provisioner<'a> {
@@ -13,18 +26,25 @@ pub struct Provisioner<'a> {
     pub verify: VerifyPolicy<'a>,
     /// Makes the first data key of an instance.
     pub provision: ProvisionInstance<'a>,
+    /// Replaces a regional key that is gone for good.
+    pub replace: ReplaceKey<'a>,
 }
 
 impl Provisioner<'_> {
     /// Handles the messages of one invocation.
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
-        batch::run_sqs(event, |row| self.work(row)).await
+        batch::run_sqs(event, |work| self.work(work)).await
     }
 
-    async fn work(&self, row: OutboxRow) -> Result<(), WorkError> {
+    async fn work(&self, work: Work) -> Result<(), WorkError> {
+        let row = match work {
+            Work::DataKeys(page) => return self.replace.page(&page).await,
+            Work::Effect(row) => row,
+        };
         match row.effect {
             Effect::VerifyPolicy => self.verify.run(&row.organisation, row.correlation).await,
             Effect::ProvisionInstance { instance } => self.provision.run(instance, row.correlation).await,
+            Effect::ReplaceKey { .. } => self.replace.run(&row).await,
             Effect::OpenTicket { .. }
             | Effect::CommentTicket { .. }
             | Effect::ResolveTicket { .. }

@@ -4,6 +4,7 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::replace_key::ReplaceKey;
 use claviger_app::verify_policy::VerifyPolicy;
 use claviger_lambda::adapters::Adapters;
 use claviger_lambda::start;
@@ -14,7 +15,7 @@ use lambda_runtime::{Error, LambdaEvent, service_fn};
 async fn main() -> Result<(), Error> {
     start::init_tracing();
     let adapters = Adapters::from_env().await?;
-    let keys = adapters.keys()?;
+    let (keys, queue) = (adapters.keys()?, adapters.queues()?);
     let Adapters { settings, store, clock, ids, .. } = &adapters;
     let probe = ProbeKeys { keys: &keys, controls: &keys, registry: store, clock };
     let provisioner = Provisioner {
@@ -34,6 +35,17 @@ async fn main() -> Result<(), Error> {
             keys: &keys,
             ids,
             clock,
+        },
+        replace: ReplaceKey {
+            policies: store,
+            instances: store,
+            registry: store,
+            keys: &keys,
+            probe,
+            queue: &queue,
+            ids,
+            clock,
+            settings,
         },
     };
     let provisioner = &provisioner;

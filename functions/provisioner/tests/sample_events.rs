@@ -16,7 +16,7 @@ fn every_sample_event_is_understood() {
             if let Some(detail) = body.get_mut("detail") {
                 body = detail.take();
             }
-            let work: Result<claviger_domain::effect::OutboxRow, _> = serde_json::from_value(body);
+            let work: Result<claviger_provisioner::Work, _> = serde_json::from_value(body);
             assert!(work.is_ok(), "{}: {work:?}", path.display());
         }
         seen += 1;

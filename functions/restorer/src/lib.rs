@@ -3,7 +3,7 @@
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
-use claviger_app::messages::FanOut;
+use claviger_app::messages::{DataKeyPage, FanOut};
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_domain::effect::{Effect, Order, OutboxRow};
 use claviger_lambda::batch;
@@ -15,6 +15,8 @@ use serde::Deserialize;
 pub enum Work {
     /// As it was decided.
     Effect(OutboxRow),
+    /// A further page of data keys.
+    DataKeys(DataKeyPage),
     /// A further page.
     Page(FanOut),
 }
@@ -36,6 +38,7 @@ impl Restorer<'_> {
     async fn work(&self, work: Work) -> Result<(), WorkError> {
         let row = match work {
             Work::Page(page) => return self.carry.run(Order::Restore, &page).await,
+            Work::DataKeys(page) => return self.prove.page(&page).await,
             Work::Effect(row) => row,
         };
         match row.effect {
@@ -49,6 +52,7 @@ impl Restorer<'_> {
             | Effect::VerifyPolicy
             | Effect::ProvisionInstance { .. }
             | Effect::SuspendInstances { .. }
+            | Effect::ReplaceKey { .. }
             | Effect::TellApp { .. } => Err(WorkError::NotThere { what: "a rule for this effect" }),
         }
     }

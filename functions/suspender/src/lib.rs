@@ -42,6 +42,7 @@ impl Suspender<'_> {
                 | Effect::VerifyPolicy
                 | Effect::ProvisionInstance { .. }
                 | Effect::ProveRestoration
+                | Effect::ReplaceKey { .. }
                 | Effect::RestoreInstances { .. }
                 | Effect::TellApp { .. } => {
                     return Err(WorkError::NotThere { what: "a rule for this effect" });

@@ -48,6 +48,7 @@ impl DeliverEffect<'_> {
             | Effect::ProvisionInstance { .. }
             | Effect::SuspendInstances { .. }
             | Effect::ProveRestoration
+            | Effect::ReplaceKey { .. }
             | Effect::RestoreInstances { .. } => self.bus.publish_effect(row).await?,
         }
         self.webhooks.queue(row).await?;

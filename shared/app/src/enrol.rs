@@ -181,6 +181,8 @@ pub(crate) async fn check_keys(
             }
             Err(wrong("it did not check every region"))
         }
-        ProbeAnswer::Probed { .. } => Err(wrong("it answered another question")),
+        ProbeAnswer::Probed { .. } | ProbeAnswer::Unwrapped { .. } => {
+            Err(wrong("it answered another question"))
+        }
     }
 }

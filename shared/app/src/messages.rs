@@ -9,7 +9,7 @@ use claviger_domain::fence::Epoch;
 use claviger_domain::heard::HeardChange;
 use claviger_domain::ids::{CorrelationId, InstanceId, OrganisationId, PolicyId};
 use claviger_domain::key_access::ExternalId;
-use claviger_domain::observation::{ProbeRound, RefusedUnwrap};
+use claviger_domain::observation::{Observation, ProbeRound, RefusedUnwrap};
 use claviger_domain::values::{OrganisationName, Region, ShardId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,15 @@ pub enum ProbeRequest {
         /// Which.
         permissions: BTreeSet<KeyPermission>,
     },
+    /// Unwrap every data key of a page of instances in one region (spec S2).
+    UnwrapDataKeys {
+        /// Whose.
+        organisation: OrganisationName,
+        /// Where.
+        region: Region,
+        /// Where the page starts; none for the first.
+        cursor: Option<String>,
+    },
     /// Check the keys, or the role, of an enrolment that is not stored (spec E12).
     Check {
         /// The organisation's opaque id.
@@ -93,6 +102,15 @@ pub enum ProbeAnswer {
     Probed {
         /// Oldest first.
         rounds: Vec<ProbeRound>,
+    },
+    /// A page of data keys was unwrapped.
+    Unwrapped {
+        /// How many.
+        data_keys: u64,
+        /// Where the next page starts.
+        next: Option<String>,
+        /// What stood in the way of the first that could not be.
+        fault: Option<Observation>,
     },
     /// What the checks found.
     Checked {
@@ -161,6 +179,22 @@ impl FanOut {
             correlation: row.correlation,
         }
     }
+}
+
+/// A page of an organisation's data keys that an effect wants gone through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataKeyPage {
+    /// The effect.
+    pub row: OutboxRow,
+    /// The region that it is about.
+    pub region: Region,
+    /// Where the page of instances starts; none for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Data keys handled so far.
+    #[serde(default)]
+    pub data_keys: u64,
 }
 
 /// What the vendor's apps hear on the bus about one instance.

@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::hint_budget::HintRecord;
-use crate::messages::{AppOrder, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+use crate::messages::{
+    AppOrder, DataKeyPage, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+};
 use crate::webhooks::{SignedRequest, WebhookMessage};
 
 /// What went wrong in a store.
@@ -378,6 +380,10 @@ pub trait DataKeyRegistry: Send + Sync {
         purpose: &str,
         choice: DataKeyChoice,
     ) -> Result<Option<WrappedDataKey>, StoreError>;
+    /// Every data key of an instance, of every purpose and version (consistent read).
+    async fn data_keys(&self, instance: InstanceId) -> Result<Vec<WrappedDataKey>, StoreError>;
+    /// Stores a data key with other wraps in place of `known`; `Conflict` if that is not what is there.
+    async fn rewrap_data_key(&self, known: &WrappedDataKey, next: &WrappedDataKey) -> Result<(), StoreError>;
     /// Stores a new data key; `Conflict` if that version is there.
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
 }
@@ -591,6 +597,8 @@ pub trait ProbeQueue: Send + Sync {
 pub trait FanOutQueue: Send + Sync {
     /// Queues the next page, or the next pass, of a fan-out.
     async fn queue_fan_out(&self, page: &FanOut, delay: SignedDuration) -> Result<(), CallError>;
+    /// Queues the next page of data keys, on the queue of the function that has the effect now.
+    async fn queue_data_keys(&self, page: &DataKeyPage, delay: SignedDuration) -> Result<(), CallError>;
     /// Queues an effect again, on the queue of the function that has it now.
     async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError>;
 }

@@ -37,6 +37,7 @@ impl RequestRestoration<'_> {
         &self,
         organisation: &OrganisationName,
         ticket: TicketId,
+        into_degraded: bool,
         origin: &Origin,
     ) -> Result<EncryptionPolicy, RequestError> {
         let policy = self.load(organisation).await?;
@@ -47,7 +48,7 @@ impl RequestRestoration<'_> {
             controls_healthy: None,
             refused_unwrap: None,
         };
-        match self.decided(&policy, ticket, unseen, origin) {
+        match self.decided(&policy, (ticket, into_degraded), unseen, origin) {
             Err(Refusal::KeysNotUsable { .. }) => {}
             Err(Refusal::Redundant) => return Ok(policy),
             Err(refusal) => return Err(refusal.into()),
@@ -57,7 +58,7 @@ impl RequestRestoration<'_> {
         let round = self.probe(organisation).await?;
         for _ in 0..ATTEMPTS {
             let policy = self.load(organisation).await?;
-            let decision = match self.decided(&policy, ticket, round.clone(), origin) {
+            let decision = match self.decided(&policy, (ticket, into_degraded), round.clone(), origin) {
                 Ok(decision) => decision,
                 Err(Refusal::Redundant) => return Ok(policy),
                 Err(refusal) => return Err(refusal.into()),
@@ -79,11 +80,11 @@ impl RequestRestoration<'_> {
     fn decided(
         &self,
         policy: &EncryptionPolicy,
-        ticket: TicketId,
+        (ticket, into_degraded): (TicketId, bool),
         round: ProbeRound,
         origin: &Origin,
     ) -> Result<claviger_domain::decide::Decision, Refusal> {
-        let event = PolicyEvent::RestorationRequested { ticket, round };
+        let event = PolicyEvent::RestorationRequested { ticket, round, into_degraded };
         decide(&self.settings.rules(), policy, &event, origin, self.clock.now())
     }
 
@@ -91,7 +92,7 @@ impl RequestRestoration<'_> {
         let request = ProbeRequest::ProbeNow { organisation: organisation.clone(), rounds: 1 };
         let round = match self.prober.probe(&request).await? {
             ProbeAnswer::Probed { rounds } => rounds.into_iter().next_back(),
-            ProbeAnswer::Checked { .. } => None,
+            ProbeAnswer::Checked { .. } | ProbeAnswer::Unwrapped { .. } => None,
         };
         round
             .ok_or_else(|| CallError { what: "the prober", reason: "it answered without a round".to_owned() })

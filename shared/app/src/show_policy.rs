@@ -78,6 +78,10 @@ pub struct KeyView {
     pub last_probe_at: Option<Timestamp>,
     /// What to do, if anything.
     pub help: Option<String>,
+    /// Whether an org admin restored access without it.
+    pub given_up: bool,
+    /// The key that is to take its place.
+    pub replacement: Option<KeyArn>,
 }
 
 /// The fence as it is shown.
@@ -208,6 +212,8 @@ impl ShowPolicy<'_> {
             since: key.since,
             last_probe_at,
             help: key.help(),
+            given_up: key.given_up,
+            replacement: key.replacement.as_ref().map(|wanted| wanted.arn.clone()),
         });
         let window = policy.lifecycle.cut_off_at().map(|cut_off_at| {
             let now = self.clock.now();

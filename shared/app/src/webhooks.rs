@@ -53,7 +53,10 @@ fn told(effect: &Effect) -> Option<(&'static str, Value)> {
             };
             (kind, json!({ "instanceId": instance }))
         }
-        Effect::VerifyPolicy | Effect::ProvisionInstance { .. } | Effect::ProveRestoration => return None,
+        Effect::VerifyPolicy
+        | Effect::ProvisionInstance { .. }
+        | Effect::ProveRestoration
+        | Effect::ReplaceKey { .. } => return None,
     };
     Some(told)
 }

@@ -42,10 +42,12 @@ pub enum Call {
     LiftSuspension,
     CarryOutRestoration,
     ListOverdueOrders,
+    ReplaceKey,
+    PreviewRevocation,
 }
 
 /// Every call, for tests and documents.
-pub const CALLS: [Call; 22] = [
+pub const CALLS: [Call; 24] = [
     Call::PutOrganisation,
     Call::Enrol,
     Call::GetPolicy,
@@ -68,6 +70,8 @@ pub const CALLS: [Call; 22] = [
     Call::LiftSuspension,
     Call::CarryOutRestoration,
     Call::ListOverdueOrders,
+    Call::ReplaceKey,
+    Call::PreviewRevocation,
 ];
 
 /// What comes of a call by a role.
@@ -96,7 +100,10 @@ pub const fn verdict(call: Call, role: Role) -> Verdict {
         Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
             matches!(role, Role::OrgAdmin | Role::Auditor | Role::Support)
         }
-        Call::GetKeyPolicy | Call::ReadAudit => matches!(role, Role::OrgAdmin | Role::Auditor),
+        Call::ReplaceKey => matches!(role, Role::OrgAdmin),
+        Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation => {
+            matches!(role, Role::OrgAdmin | Role::Auditor)
+        }
         Call::CommentTicket => matches!(role, Role::OrgAdmin | Role::Support),
         Call::ListSupportRequests
         | Call::DecideSupportRequest

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fence::Epoch;
 use crate::ids::{CorrelationId, EffectId, InstanceId, PolicyId, TicketId};
-use crate::values::OrganisationName;
+use crate::values::{KeyArn, OrganisationName, Region};
 
 /// Something to be done because of a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,13 @@ pub enum Effect {
     RestoreInstances {
         /// The epoch of the opening.
         epoch: Epoch,
+    },
+    /// Wrap every data key under a new regional key, then let it take the old one's place.
+    ReplaceKey {
+        /// Which region.
+        region: Region,
+        /// The new key.
+        key: KeyArn,
     },
     /// Tell the vendor's app about one instance.
     TellApp {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::catalogue::{Catalogue, Mode};
 use crate::invalid::{Invalid, InvalidField, shown};
 use crate::key_access::RoleArn;
+use crate::policy::EncryptionPolicy;
 use crate::values::{AccountId, ContextTag, KeyArn, Realm, Region};
 
 /// The mode, with what the customer brings for it (spec E7, E8).
@@ -178,6 +179,18 @@ fn parse_role(body: &Value, account: Option<&AccountId>, faults: &mut Vec<Invali
         faults.push(Invalid::new(reason, help).at("roleArn"));
     }
     Some(role)
+}
+
+impl Enrolment {
+    /// What is checked of one new key that the customer made for a policy: the same as at its enrolment.
+    pub fn of_one_key(policy: &EncryptionPolicy, region: Region, key: KeyArn) -> Self {
+        Self {
+            holding: Holding::Cmk { keys: [(region, key)].into() },
+            account: policy.account.clone(),
+            realm: policy.realm.clone(),
+            context_tag: policy.context_tag.clone(),
+        }
+    }
 }
 
 fn parse_keys(

@@ -78,11 +78,38 @@ pub enum PolicyEvent {
         ticket: TicketId,
         /// The probe that the request caused.
         round: ProbeRound,
+        /// Whether to do without keys that are gone for good (spec S2).
+        #[serde(default)]
+        into_degraded: bool,
     },
     /// The restorer probed again.
     RestorationProbed {
         /// At least two rounds, oldest first.
         rounds: Vec<ProbeRound>,
+        /// The region in which every data key was unwrapped, where a restoration does without another; none if
+        /// one could not be.
+        #[serde(default)]
+        unwrapped_in: Option<Region>,
+    },
+    /// An org admin named a new key for a region whose key is gone for good.
+    KeyReplacementAsked {
+        /// Which region.
+        region: Region,
+        /// The new key, which stood the checks of an enrolment.
+        key: KeyArn,
+    },
+    /// Every data key is wrapped under the new key.
+    KeyReplaced {
+        /// Which region.
+        region: Region,
+        /// The new key.
+        key: KeyArn,
+        /// Its canary, base64.
+        canary: String,
+        /// How many data keys.
+        data_keys: u64,
+        /// The probe of the canary.
+        round: ProbeRound,
     },
     /// Every instance has been told that it may work again.
     InstancesRestored {
@@ -164,6 +191,8 @@ impl PolicyEvent {
             Self::ProbesReported { .. } => "probes-reported",
             Self::RestorationRequested { .. } => "restoration-requested",
             Self::RestorationProbed { .. } => "restoration-probed",
+            Self::KeyReplacementAsked { .. } => "key-replacement-asked",
+            Self::KeyReplaced { .. } => "key-replaced",
             Self::InstancesRestored { .. } => "instances-restored",
             Self::AccessRequested { .. } => "access-requested",
             Self::AccessGranted { .. } => "access-granted",

@@ -43,6 +43,18 @@ impl RefusalKind {
         }
     }
 
+    /// Whether the key will not come back, as far as this answer tells: an org admin may do without it (spec S2).
+    pub const fn is_for_good(self) -> bool {
+        match self {
+            Self::KeyPendingDeletion | Self::KeyUnavailable | Self::KeyNotFound => true,
+            Self::KeyDisabled
+            | Self::KeyPendingImport
+            | Self::AccessDenied
+            | Self::RoleDenied
+            | Self::InvalidState => false,
+        }
+    }
+
     /// What the customer does to give access back.
     pub const fn remedy(self) -> &'static str {
         match self {

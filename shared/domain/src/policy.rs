@@ -1,6 +1,6 @@
 //! An organisation's one encryption policy: its keys, its lifecycle and its fence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,24 @@ pub struct RegionalKey {
     pub health: KeyHealth,
     /// Since when.
     pub since: Timestamp,
+    /// A new key that takes this one's place once every data key is wrapped under it (spec S2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
+    /// An org admin restored access without it: it is gone for good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
+}
+
+/// A new key for a region whose key is gone for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// The new key.
+    pub arn: KeyArn,
+    /// When it was asked for.
+    pub asked_at: Timestamp,
+    /// By which org admin.
+    pub by: Subject,
 }
 
 impl RegionalKey {
@@ -145,6 +163,9 @@ pub enum Lifecycle {
         cut_off_at: Timestamp,
         /// Who asked.
         by: Subject,
+        /// Regions whose key is gone for good, and without which access is restored (spec S2).
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        without: BTreeSet<Region>,
     },
     /// The window is over.
     Lapsed {
@@ -288,8 +309,14 @@ impl EncryptionPolicy {
 
     /// Whether some regions refuse while others still work (spec R5).
     pub fn is_degraded(&self) -> bool {
-        let refused = self.keys.values().filter(|key| key.health.stands_refused()).count();
+        let refused = self.keys.values().filter(|key| key.health.stands_refused() || key.given_up).count();
         refused > 0 && refused < self.keys.len()
+    }
+
+    /// The keys that nobody else may enrol: those in use, and those that are to take their place.
+    pub fn claimed_keys(&self) -> BTreeSet<KeyArn> {
+        let wanted = self.keys.values().filter_map(|key| key.replacement.as_ref()).map(|wanted| &wanted.arn);
+        self.keys.values().map(|key| &key.arn).chain(wanted).cloned().collect()
     }
 
     /// The encryption context of the canary, and with another purpose and instance, of data keys

@@ -234,7 +234,9 @@ fn s1_a_restoration_is_asked_for_on_the_ticket_of_the_revocation() {
     let expected = world.policy.ticket;
     let ticket = TicketId::from_uuid(Uuid::from_u128(99));
     let round = world.round(USABLE, USABLE);
-    let refusal = world.happens(PolicyEvent::RestorationRequested { ticket, round }, &admin()).unwrap_err();
+    let refusal = world
+        .happens(PolicyEvent::RestorationRequested { ticket, round, into_degraded: false }, &admin())
+        .unwrap_err();
     assert_eq!(refusal, Refusal::WrongTicket { expected });
 }
 
@@ -243,7 +245,9 @@ fn s2_a_restoration_is_refused_by_region_while_a_key_is_not_usable() {
     let mut world = World::suspended();
     let ticket = world.policy.ticket.unwrap();
     let round = world.round(USABLE, DISABLED);
-    let refusal = world.happens(PolicyEvent::RestorationRequested { ticket, round }, &admin()).unwrap_err();
+    let refusal = world
+        .happens(PolicyEvent::RestorationRequested { ticket, round, into_degraded: false }, &admin())
+        .unwrap_err();
     assert_eq!(refusal, Refusal::KeysNotUsable { faults: [(region(DUBLIN), DISABLED)].into() });
 }
 
@@ -255,14 +259,17 @@ fn i5_the_fence_opens_only_on_two_fresh_consistent_rounds_of_all_regions() {
     world.later(1);
     let mut one = world.rounds(USABLE, USABLE);
     one.truncate(1);
-    let lone = world.happens(PolicyEvent::RestorationProbed { rounds: one }, &prober());
+    let lone = world.happens(PolicyEvent::RestorationProbed { rounds: one, unwrapped_in: None }, &prober());
     assert_eq!(lone.unwrap_err(), Refusal::Redundant);
     let mixed = world.rounds(USABLE, UNREACHABLE);
-    let refusal = world.happens(PolicyEvent::RestorationProbed { rounds: mixed }, &prober()).unwrap_err();
+    let refusal = world
+        .happens(PolicyEvent::RestorationProbed { rounds: mixed, unwrapped_in: None }, &prober())
+        .unwrap_err();
     assert!(matches!(refusal, Refusal::KeysNotUsable { .. }));
     assert!(!world.policy.fence.is_open());
     let rounds = world.rounds(USABLE, USABLE);
-    let decision = world.happens(PolicyEvent::RestorationProbed { rounds }, &prober()).unwrap();
+    let decision =
+        world.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in: None }, &prober()).unwrap();
     assert!(world.policy.fence.is_open());
     assert_eq!(world.policy.fence.epoch, Epoch(2));
     assert_eq!(decision.outbox[0].effect, Effect::RestoreInstances { epoch: Epoch(2) });
@@ -274,7 +281,7 @@ fn s4_the_ticket_is_resolved_when_every_instance_is_back() {
     world.asks_for_restoration(&admin()).unwrap();
     world.later(1);
     let rounds = world.rounds(USABLE, USABLE);
-    world.happens(PolicyEvent::RestorationProbed { rounds }, &prober()).unwrap();
+    world.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in: None }, &prober()).unwrap();
     let late = world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(1) }, &prober());
     assert_eq!(late.unwrap_err(), Refusal::Stale);
     let decision = world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(2) }, &prober()).unwrap();
@@ -287,7 +294,7 @@ fn s6_losing_a_key_during_restoration_goes_back_to_suspended() {
     world.asks_for_restoration(&admin()).unwrap();
     world.later(1);
     let rounds = world.rounds(USABLE, DISABLED);
-    world.happens(PolicyEvent::RestorationProbed { rounds }, &prober()).unwrap();
+    world.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in: None }, &prober()).unwrap();
     assert!(world.is_suspended());
     assert_eq!(world.policy.fence.epoch, Epoch(1), "the fence never opened");
 }

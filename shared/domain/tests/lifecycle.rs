@@ -79,7 +79,7 @@ impl World {
     fn is_proven(&mut self) -> Result<Decision, Refusal> {
         self.later(1);
         let rounds = self.rounds(USABLE, USABLE);
-        self.happens(PolicyEvent::RestorationProbed { rounds }, &restorer())
+        self.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in: None }, &restorer())
     }
 
     fn support_restores(&mut self) -> Result<Decision, Refusal> {
@@ -274,7 +274,7 @@ fn s6_a_key_lost_during_restoration_in_any_phase_loses_nothing(#[case] day: i64,
     world.asks_for_restoration(&admin()).unwrap();
     world.later(1);
     let rounds = world.rounds(DISABLED, USABLE);
-    world.happens(PolicyEvent::RestorationProbed { rounds }, &restorer()).unwrap();
+    world.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in: None }, &restorer()).unwrap();
     assert_eq!(world.policy.lifecycle.slug(), back);
     assert_eq!(world.policy.lifecycle.cut_off_at(), cut_off_at);
     assert_eq!(world.policy.fence.epoch, Epoch(1), "the fence never opened");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use claviger_app::hint_budget::HintRecord;
-use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+use claviger_app::messages::{AppOrder, DataKeyPage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{
     Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, HintRecords, Idempotency,
     Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders, Page, Policies, ProbeQueue,
@@ -86,6 +86,7 @@ struct State {
     webhooks: Vec<(WebhookMessage, SignedDuration)>,
     fan_outs: Vec<(FanOut, SignedDuration)>,
     requeued: Vec<(OutboxRow, SignedDuration)>,
+    data_keys: Vec<(DataKeyPage, SignedDuration)>,
     effects: Vec<OutboxRow>,
     orders: Vec<AppOrder>,
     probe_requests: Vec<ProbeRequest>,
@@ -141,6 +142,11 @@ impl MemoryWorld {
     /// Pages of fan-outs queued so far, taken out.
     pub fn take_queued_fan_outs(&self) -> Vec<(FanOut, SignedDuration)> {
         std::mem::take(&mut self.state().fan_outs)
+    }
+
+    /// Pages of data keys queued so far, taken out.
+    pub fn take_queued_data_keys(&self) -> Vec<(DataKeyPage, SignedDuration)> {
+        std::mem::take(&mut self.state().data_keys)
     }
 
     /// Effects queued again so far, taken out.
@@ -284,7 +290,7 @@ impl Store {
         };
         let (before, after) = (previous.filter(holding), Some(next).filter(holding));
         let keys = |policy: Option<&EncryptionPolicy>| -> BTreeSet<KeyArn> {
-            policy.iter().flat_map(|policy| policy.keys.values()).map(|key| key.arn.clone()).collect()
+            policy.map(EncryptionPolicy::claimed_keys).unwrap_or_default()
         };
         let (had, has) = (keys(before), keys(after));
         for arn in has.difference(&had) {
@@ -729,6 +735,21 @@ impl DataKeyRegistry for MemoryWorld {
         Ok(found.cloned())
     }
 
+    async fn data_keys(&self, instance: InstanceId) -> Result<Vec<WrappedDataKey>, StoreError> {
+        let state = self.state();
+        let ours = state.store.data_keys.values().filter(|key| key.instance == instance);
+        Ok(ours.cloned().collect())
+    }
+
+    async fn rewrap_data_key(&self, known: &WrappedDataKey, next: &WrappedDataKey) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let place = (known.instance, known.purpose.clone(), known.version);
+            require(store.data_keys.get(&place) == Some(known), StoreError::Conflict)?;
+            store.data_keys.insert(place, next.clone());
+            Ok(())
+        })
+    }
+
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
         self.changed(|store| {
             let place = (key.instance, key.purpose.clone(), key.version);
@@ -833,6 +854,10 @@ impl FanOutQueue for MemoryWorld {
         self.called(|state| state.fan_outs.push((page.clone(), delay)))
     }
 
+    async fn queue_data_keys(&self, page: &DataKeyPage, delay: SignedDuration) -> Result<(), CallError> {
+        self.called(|state| state.data_keys.push((page.clone(), delay)))
+    }
+
     async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError> {
         self.called(|state| state.requeued.push((row.clone(), delay)))
     }
@@ -846,6 +871,7 @@ impl Bus for MemoryWorld {
             | Effect::ProvisionInstance { .. }
             | Effect::SuspendInstances { .. }
             | Effect::ProveRestoration
+            | Effect::ReplaceKey { .. }
             | Effect::RestoreInstances { .. } => self.called(|state| state.effects.push(row.clone())),
             Effect::OpenTicket { .. }
             | Effect::CommentTicket { .. }

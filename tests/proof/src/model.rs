@@ -392,7 +392,7 @@ impl State {
 
     fn ask(&mut self, mind: &dyn Mind, round: ProbeRound, origin: &Origin) {
         let Some(ticket) = self.policy.ticket else { return };
-        let event = PolicyEvent::RestorationRequested { ticket, round };
+        let event = PolicyEvent::RestorationRequested { ticket, round, into_degraded: false };
         if let Ok(decision) = mind.decide(&self.policy.clone(), &event, origin, at(self.now)) {
             self.asked |= matches!(origin.actor, Actor::OrgAdmin(_));
             self.commit(decision);
@@ -407,7 +407,8 @@ impl State {
                 if !restoring || *epoch < self.policy.fence.epoch {
                     return None;
                 }
-                let event = PolicyEvent::RestorationProbed { rounds: vec![round.clone(), round.clone()] };
+                let rounds = vec![round.clone(), round.clone()];
+                let event = PolicyEvent::RestorationProbed { rounds, unwrapped_in: None };
                 match mind.decide(&self.policy.clone(), &event, &builders::by_claviger(), at(self.now)) {
                     Ok(decision) => {
                         self.commit(decision);

@@ -9,6 +9,7 @@ pub mod encryption_policy;
 pub mod key_policy;
 pub mod openapi;
 pub mod organizations;
+pub mod regional_keys;
 pub mod restorations;
 pub mod support;
 pub mod support_organizations;

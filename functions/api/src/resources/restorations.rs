@@ -9,10 +9,11 @@ use claviger_domain::authorisation::Call;
 use claviger_domain::calendar::business_days_after;
 use claviger_domain::enrolment::parsed;
 use claviger_domain::ids::TicketId;
+use claviger_domain::invalid::Invalid;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_lambda::problem::Problem;
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::access::Visit;
 use crate::answer::{Answer, located};
@@ -32,8 +33,21 @@ pub async fn request(
     let access = api.enter(&visit, &org, Call::RequestRestoration).await?;
     let origin = visit.origin(access.role)?;
     let mut faults = Vec::new();
-    let ticket: Option<TicketId> = parsed(&body::object(sent).await?, "ticketId", &mut faults);
-    let ticket = ticket.ok_or_else(|| Problem::invalid(faults))?;
+    let sent = body::object(sent).await?;
+    let ticket: Option<TicketId> = parsed(&sent, "ticketId", &mut faults);
+    let into_degraded = match sent.get("intoDegraded") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(yes)) => *yes,
+        Some(_) => {
+            let invalid =
+                Invalid::new("it is not a truth value", "send `true` to do without keys that are lost");
+            faults.push(invalid.at("intoDegraded"));
+            false
+        }
+    };
+    let (Some(ticket), true) = (ticket, faults.is_empty()) else {
+        return Err(Problem::invalid(faults));
+    };
     let IfMatch(seen) = seen?;
     let policies = AsOf { stores: &*api.stores, seen: &seen };
     let restoration = RequestRestoration {
@@ -42,7 +56,8 @@ pub async fn request(
         clock: &*api.clock,
         settings: &api.settings,
     };
-    let policy = restoration.run(&access.organisation.name, ticket, &origin).await.map_err(trouble)?;
+    let policy =
+        restoration.run(&access.organisation.name, ticket, into_degraded, &origin).await.map_err(trouble)?;
     Ok(accepted(&api, &org, ticket, &policy))
 }
 

@@ -33,6 +33,8 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
         Call::PublishTemplate => ("POST", "support/key-policy-templates".to_owned(), Some(json!({}))),
         Call::ListSupportRequests => ("GET", "support/requests".to_owned(), None),
         Call::DecideSupportRequest => ("POST", format!("support/requests/{ID}/approve"), None),
+        Call::ReplaceKey => ("POST", of("/encryption-policy/keys/eu-west-1/replace"), Some(json!({}))),
+        Call::PreviewRevocation => ("GET", of("/encryption-policy/keys/eu-west-1/preview"), None),
         Call::ListOverdueOrders => ("GET", "support/overdue-orders".to_owned(), None),
         Call::SuspendOrganisation => ("POST", format!("support/{}", of("/suspend")), Some(json!({}))),
         Call::LiftSuspension => ("POST", format!("support/{}", of("/lift")), Some(json!({}))),
@@ -55,7 +57,8 @@ fn allowed(call: Call) -> &'static [&'static str] {
         Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
             &["acme-admin", "acme-auditor", "support"]
         }
-        Call::GetKeyPolicy | Call::ReadAudit => &["acme-admin", "acme-auditor"],
+        Call::ReplaceKey => &["acme-admin"],
+        Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation => &["acme-admin", "acme-auditor"],
         Call::CommentTicket => &["acme-admin", "support"],
         Call::ListSupportRequests
         | Call::DecideSupportRequest

@@ -364,3 +364,74 @@ async fn s1_before_lapse_support_carries_out_nothing() {
     let came = stage.post("support", "support/organizations/acme/restorations", ask).await;
     assert_eq!((came.status, came.code().as_str()), (StatusCode::FORBIDDEN, "forbidden"));
 }
+
+#[tokio::test]
+async fn s2_a_lost_key_is_done_without_and_replaced_by_one_that_stands_its_checks() {
+    let (stage, ticket) = suspended().await;
+    let path = "organizations/acme/restorations";
+    let gone = Observation::Refused(RefusalKind::KeyPendingDeletion);
+    let wrong = json!({ "ticketId": ticket, "intoDegraded": "yes" });
+    assert_eq!(stage.post("acme-admin", path, wrong).await.fields(), ["intoDegraded"]);
+    answer(&stage, Observation::Usable, gone).await;
+    let came = stage.post("acme-admin", path, json!({ "ticketId": ticket })).await;
+    assert_eq!(came.code(), "keys-not-usable");
+    assert!(came.text.contains("intoDegraded"), "{}", came.text);
+    answer(&stage, Observation::Usable, gone).await;
+    let came = stage.post("acme-admin", path, json!({ "ticketId": ticket, "intoDegraded": true })).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+
+    let policy = stored(&stage).await;
+    let round = || {
+        let mut round =
+            a_round(&policy, Observation::Usable, stage.clock.advance(SignedDuration::from_secs(1)));
+        round.observations.insert(parsed("eu-west-1"), gone);
+        round
+    };
+    let rounds = vec![round(), round()];
+    let event = claviger_domain::event::PolicyEvent::RestorationProbed {
+        rounds,
+        unwrapped_in: Some(parsed("eu-central-1")),
+    };
+    let by = claviger_testkit::builders::by_claviger();
+    let now = claviger_app::ports::Clock::now(&*stage.clock);
+    let open = claviger_testkit::builders::decided(&policy, &event, &by, now);
+    stage.world.commit_policy(Some(&policy), &open).await.unwrap();
+    let shown = stage.get("acme-admin", POLICY).await.json();
+    assert_eq!((&shown["degraded"], &shown["fence"]["open"]), (&json!(true), &json!(true)));
+    assert_eq!(shown["keys"][1]["givenUp"], true);
+
+    let replace = format!("{POLICY}/keys/eu-west-1/replace");
+    let key = |region: &str, account: &str| json!({ "keyArn": claviger_testkit::builders::a_key(account, region, 9).as_str() });
+    for body in [json!({}), key("eu-central-1", "222222222222"), key("eu-west-1", "333333333333")] {
+        assert_eq!(stage.post("acme-admin", &replace, body).await.fields(), ["keyArn"]);
+    }
+    let working = format!("{POLICY}/keys/eu-central-1/replace");
+    let came = stage.post("acme-admin", &working, key("eu-central-1", "222222222222")).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
+    stage.keys_are_good();
+    let came = stage.post("acme-admin", &replace, key("eu-west-1", "222222222222")).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    assert_eq!(came.json()["keys"][1]["replacement"], key("eu-west-1", "222222222222")["keyArn"]);
+    let elsewhere = format!("{POLICY}/keys/us-east-1/replace");
+    let came = stage.post("acme-admin", &elsewhere, key("us-east-1", "222222222222")).await;
+    assert_eq!(came.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn r5_a_revocation_is_previewed_and_nothing_happens() {
+    let stage = active().await;
+    let before = stored(&stage).await;
+    let path = format!("{POLICY}/keys/eu-west-1/preview");
+    let came = stage.get("acme-auditor", &path).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    let shown = came.json();
+    assert_eq!(shown["outcome"], "degraded");
+    assert_eq!(shown["stillUsable"], json!(["eu-central-1"]));
+    assert!(shown["told"][0].as_str().unwrap().contains("Revocation is incomplete"));
+    assert_eq!(stored(&stage).await, before);
+    assert_eq!(stage.get("support", &path).await.status, StatusCode::FORBIDDEN);
+    let nowhere = stage.get("acme-admin", &format!("{POLICY}/keys/us-east-1/preview")).await;
+    assert_eq!(nowhere.status, StatusCode::NOT_FOUND);
+    let (stage, _) = suspended().await;
+    assert_eq!(stage.get("acme-admin", &path).await.json()["outcome"], "unchanged");
+}

@@ -7,6 +7,7 @@ mod broker;
 mod byok;
 mod cut_off;
 mod hints;
+mod lost_key;
 mod steps;
 mod webhooks;
 mod world;

@@ -13,9 +13,11 @@ use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::replace_key::ReplaceKey;
 use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_app::settings::Settings;
 use claviger_app::sweep::{Sweep, Swept};
+use claviger_app::unwrap_data_keys::UnwrapDataKeys;
 use claviger_app::verify_policy::VerifyPolicy;
 use claviger_app::webhooks::Webhooks;
 use claviger_domain::decide::decide;
@@ -58,14 +60,20 @@ struct Direct<'a>(&'a World);
 #[async_trait]
 impl Prober for Direct<'_> {
     async fn probe(&self, request: &ProbeRequest) -> Result<ProbeAnswer, CallError> {
-        let ProbeRequest::ProbeNow { organisation, rounds } = request else {
-            panic!("only probes are asked for");
+        let store = &self.0.store;
+        let answer = match request {
+            ProbeRequest::ProbeNow { organisation, rounds } => {
+                let now = ProbeNow { probe: self.0.probe(), policies: store };
+                now.run(organisation, *rounds).await.map(|rounds| ProbeAnswer::Probed { rounds })
+            }
+            ProbeRequest::UnwrapDataKeys { organisation, region, cursor } => {
+                let probe = self.0.probe();
+                let unwrap = UnwrapDataKeys { probe, policies: store, instances: store, registry: store };
+                unwrap.run(organisation, region, cursor.as_deref()).await
+            }
+            ProbeRequest::Check { .. } => panic!("nobody enrols here"),
         };
-        let now = ProbeNow { probe: self.0.probe(), policies: &self.0.store };
-        match now.run(organisation, *rounds).await {
-            Ok(rounds) => Ok(ProbeAnswer::Probed { rounds }),
-            Err(error) => Err(CallError { what: "key-prober", reason: error.to_string() }),
-        }
+        answer.map_err(|error| CallError { what: "key-prober", reason: error.to_string() })
     }
 }
 
@@ -294,6 +302,20 @@ impl World {
                 };
                 prove.run(row).await
             }
+            Effect::ReplaceKey { .. } => {
+                let replace = ReplaceKey {
+                    policies: &self.store,
+                    instances: &self.store,
+                    registry: &self.store,
+                    keys: &self.keys,
+                    probe: self.probe(),
+                    queue: &self.store,
+                    ids: &self.ids,
+                    clock: &self.clock,
+                    settings,
+                };
+                replace.run(row).await
+            }
             other => panic!("{other:?} is not worked off by a function"),
         }
     }
@@ -354,7 +376,8 @@ impl World {
         self.keys_answer(USABLE);
         let policy = self.policy().await;
         let round = self.probe().round(&policy).await;
-        let event = PolicyEvent::RestorationRequested { ticket: policy.ticket.unwrap(), round };
+        let event =
+            PolicyEvent::RestorationRequested { ticket: policy.ticket.unwrap(), round, into_degraded: false };
         let decision =
             decide(&builders::rules(), &policy, &event, &builders::by_admin(), self.now()).unwrap();
         self.store.commit_policy(Some(&policy), &decision).await.unwrap();

@@ -43,7 +43,7 @@ impl Stage {
     async fn ask(&self, ticket: TicketId, origin: &Origin) -> Result<EncryptionPolicy, RequestError> {
         let (world, settings) = (&self.world, builders::settings());
         RequestRestoration { policies: world, prober: world, clock: &self.clock, settings }
-            .run(&parsed("acme"), ticket, origin)
+            .run(&parsed("acme"), ticket, false, origin)
             .await
     }
 

@@ -56,6 +56,8 @@ pub const DUE_AT: &str = "dueAt";
 pub const DUE_SHARDS: u8 = 4;
 /// Prefix of the sort key of outbox rows: the stream's filter is on it.
 pub const OUTBOX_PREFIX: &str = "OUTBOX#";
+/// Prefix of the sort key of wrapped data keys.
+pub const DATA_KEY_PREFIX: &str = "DK#";
 /// Prefix of the sort key of facts.
 pub const FACT_PREFIX: &str = "FACT#";
 /// Prefix of the sort key of instances.
@@ -190,7 +192,7 @@ pub(super) fn registry_partition(id: InstanceId) -> String {
 }
 
 pub(super) fn data_key_prefix(purpose: &str) -> String {
-    format!("DK#{purpose}#")
+    format!("{DATA_KEY_PREFIX}{purpose}#")
 }
 
 pub(super) fn data_key(instance: InstanceId, purpose: &str, version: u32) -> Key {

@@ -145,7 +145,7 @@ impl DynamoStore {
         let before = previous.filter(|policy| holds_claims(&policy.lifecycle));
         let after = Some(next).filter(|policy| holds_claims(&policy.lifecycle));
         let keys = |policy: Option<&EncryptionPolicy>| -> BTreeSet<KeyArn> {
-            policy.iter().flat_map(|policy| policy.keys.values()).map(|key| key.arn.clone()).collect()
+            policy.map(EncryptionPolicy::claimed_keys).unwrap_or_default()
         };
         let (had, has) = (keys(before), keys(after));
         let organisation = text(&next.organisation_name);

@@ -5,8 +5,8 @@ use claviger_app::ports::{DataKeyChoice, DataKeyRegistry, StoreError, WrappedDat
 use claviger_domain::ids::InstanceId;
 
 use super::DynamoStore;
-use super::items::{aggregate, document, item, number, number_of, text, text_of};
-use super::names::{self, VERSION};
+use super::items::{aggregate, document, item, number, number_of, text, text_of, unavailable};
+use super::names::{self, DOC, VERSION};
 use super::pages::{Direction, Range};
 use super::transaction::{Condition, Otherwise, Transaction};
 
@@ -45,6 +45,31 @@ impl DataKeyRegistry for DynamoStore {
         };
         let found = self.get(registry, &names::data_key(instance, purpose, version)).await?;
         found.as_ref().map(aggregate).transpose()
+    }
+
+    async fn data_keys(&self, instance: InstanceId) -> Result<Vec<WrappedDataKey>, StoreError> {
+        let range = Range {
+            table: &self.tables.registry,
+            pk: names::registry_partition(instance),
+            prefix: names::DATA_KEY_PREFIX,
+            direction: Direction::Forward,
+        };
+        self.items(&range, None, None).await?.iter().map(aggregate).collect()
+    }
+
+    async fn rewrap_data_key(&self, known: &WrappedDataKey, next: &WrappedDataKey) -> Result<(), StoreError> {
+        let place = names::data_key(known.instance, &known.purpose, known.version);
+        // The document is written by us alone, so what was read is what is compared, byte for byte.
+        let was = document(&place, known, [])?.remove(DOC);
+        let put = self.client.put_item().table_name(&self.tables.registry);
+        put.set_item(Some(document(&place, next, [])?))
+            .condition_expression("#doc = :known")
+            .expression_attribute_names("#doc", DOC)
+            .set_expression_attribute_values(was.map(|was| [(":known".to_owned(), was)].into()))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| unavailable(&error))
     }
 
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {

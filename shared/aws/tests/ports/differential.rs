@@ -290,12 +290,14 @@ impl Pair {
                 self.policy_event(organisation, by_admin(), |policy, now| PolicyEvent::RestorationRequested {
                     ticket: policy.ticket.unwrap_or(TicketId::from_uuid(SequentialIds::uuid(1))),
                     round: a_round(policy, Observation::Usable, now),
+                    into_degraded: false,
                 })
                 .await
             }
             Operation::Restore { organisation } => {
                 self.policy_event(organisation, by_claviger(), |policy, now| PolicyEvent::RestorationProbed {
                     rounds: [second_ago, now].map(|at| a_round(policy, Observation::Usable, at)).into(),
+                    unwrapped_in: None,
                 })
                 .await
             }

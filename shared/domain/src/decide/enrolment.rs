@@ -78,7 +78,14 @@ pub fn enrol(
 }
 
 fn unproven(arn: &KeyArn, now: Timestamp) -> RegionalKey {
-    RegionalKey { arn: arn.clone(), canary: None, health: KeyHealth::Unknown, since: now }
+    RegionalKey {
+        arn: arn.clone(),
+        canary: None,
+        health: KeyHealth::Unknown,
+        since: now,
+        replacement: None,
+        given_up: false,
+    }
 }
 
 pub(super) fn due(rules: &Rules<'_>, now: Timestamp) -> Timestamp {

@@ -13,7 +13,7 @@ use super::{Refusal, Rules};
 /// Whether a round has to be confirmed by a second one before it can suspend (or be dropped). Asked
 /// by the prober between its two rounds; the same test that [`decide`] applies.
 pub fn wants_confirmation(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &ProbeRound) -> bool {
-    is_open(&policy.lifecycle) && revoked(rules, &observed(rules, policy, round))
+    is_open(&policy.lifecycle) && revoked(rules, policy, &observed(rules, policy, round))
 }
 
 /// When ambiguous refusals that began with this change become due: from then on they stand, if they still
@@ -110,10 +110,16 @@ pub(super) fn refusal(
 }
 
 /// Whether what was seen amounts to a revocation: every region refuses, or any, as the catalogue says.
-pub(super) fn revoked(rules: &Rules<'_>, seen: &BTreeMap<Region, KeyHealth>) -> bool {
+pub(super) fn revoked(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    seen: &BTreeMap<Region, KeyHealth>,
+) -> bool {
+    let given_up = |region: &Region| policy.keys.get(region).is_some_and(|key| key.given_up);
     let mut refused = seen.values().map(|health| health.stands_refused());
     if rules.catalogue.any_region_is_enough {
-        refused.any(|stands| stands)
+        // A key that was given up says nothing any more; were it counted, nobody could restore without it.
+        seen.iter().any(|(region, health)| !given_up(region) && health.stands_refused())
     } else {
         !seen.is_empty() && refused.all(|stands| stands)
     }
@@ -176,6 +182,7 @@ pub(super) fn believe(
                 key.since = started_at;
             }
             key.health = *health;
+            key.given_up &= *health != KeyHealth::Usable;
             changed = true;
         }
     }

@@ -7,6 +7,8 @@ mod access;
 mod enrolment;
 mod health;
 mod mistake;
+mod preview;
+mod replacement;
 mod restoration;
 mod revocation;
 mod telling;
@@ -34,6 +36,8 @@ use self::enrolment::{
 };
 pub use self::health::{becomes_due, wants_confirmation};
 use self::mistake::mistake_declared;
+pub use self::preview::preview;
+use self::replacement::{key_replaced, key_replacement_asked};
 use self::restoration::{
     instances_restored, restoration_carried_out, restoration_probed, restoration_requested,
 };
@@ -102,6 +106,12 @@ pub enum Refusal {
     /// The window for self-service is over (spec S3).
     #[error("the restoration window is over")]
     WindowLapsed,
+    /// The region has no key that is lost.
+    #[error("the key of {region} is not lost")]
+    KeyNotLost {
+        /// Which.
+        region: Region,
+    },
     /// The organisation is not suspended for this cause, so nothing is there to be lifted.
     #[error("the organisation is not suspended for this cause: {}", cause.slug())]
     NotSuspendedBy {
@@ -136,10 +146,18 @@ pub fn decide(
         PolicyEvent::ProbesReported { rounds, heard } => {
             probes_reported(rules, policy, rounds, heard.as_ref(), now)
         }
-        PolicyEvent::RestorationRequested { ticket, round } => {
-            restoration_requested(rules, policy, *ticket, round, origin, now)
+        PolicyEvent::RestorationRequested { ticket, round, into_degraded } => {
+            restoration_requested(rules, policy, (*ticket, *into_degraded), round, origin, now)
         }
-        PolicyEvent::RestorationProbed { rounds } => restoration_probed(rules, policy, rounds, now),
+        PolicyEvent::RestorationProbed { rounds, unwrapped_in } => {
+            restoration_probed(rules, policy, rounds, unwrapped_in.as_ref(), now)
+        }
+        PolicyEvent::KeyReplacementAsked { region, key } => {
+            key_replacement_asked(policy, region, key, origin, now)
+        }
+        PolicyEvent::KeyReplaced { region, key, canary, data_keys, round } => {
+            key_replaced(rules, policy, (region, key), canary, *data_keys, round, now)
+        }
         PolicyEvent::AccessRequested { template } => access_requested(policy, template, now),
         PolicyEvent::AccessGranted { request, proven } => {
             access_granted(policy, *request, proven, origin, now)

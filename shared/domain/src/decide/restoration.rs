@@ -1,5 +1,7 @@
 //! An org admin asks for the data back; the fence opens on fresh proofs.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use crate::calendar::window_phase;
@@ -9,17 +11,18 @@ use crate::event::{Actor, Origin};
 use crate::fence::{Cause, Epoch};
 use crate::ids::TicketId;
 use crate::observation::ProbeRound;
-use crate::policy::{EncryptionPolicy, Lifecycle};
-use crate::values::Subject;
+use crate::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
+use crate::values::{Region, Subject};
 
 use super::health::{all_usable, believe, fresh, observed, within_window};
+use super::replacement::{gone, needed, replacements_under_way};
 use super::revocation::back_to_suspended;
 use super::{Change, Refusal, Rules, illegal};
 
 pub(super) fn restoration_requested(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
-    ticket: TicketId,
+    (ticket, into_degraded): (TicketId, bool),
     round: &ProbeRound,
     origin: &Origin,
     now: Timestamp,
@@ -45,8 +48,9 @@ pub(super) fn restoration_requested(
     if phase == WindowPhase::Lapsed {
         return Err(Refusal::WindowLapsed);
     }
+    let without = if into_degraded { gone(policy, round) } else { BTreeSet::new() };
     let words = "Restoration was asked for; every regional key answered and is being proven again.";
-    under_way(rules, policy, (ticket, words), (cut_off_at, by), round, now)
+    under_way(rules, policy, (ticket, words), (cut_off_at, by, without), round, now)
 }
 
 /// After the window, support carries out what an org admin asked for on the ticket (spec S1, S3).
@@ -78,22 +82,36 @@ pub(super) fn restoration_carried_out(
     }
     let words =
         "Support carries out the org admin's request: every regional key answered and is being proven again.";
-    under_way(rules, policy, (ticket, words), (cut_off_at, asked_by), round, now)
+    under_way(rules, policy, (ticket, words), (cut_off_at, asked_by, BTreeSet::new()), round, now)
 }
 
 fn under_way(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
     (ticket, words): (TicketId, &str),
-    (cut_off_at, by): (Timestamp, &Subject),
+    (cut_off_at, by, without): (Timestamp, &Subject, BTreeSet<Region>),
     round: &ProbeRound,
     now: Timestamp,
 ) -> Result<Change, Refusal> {
-    all_usable(rules, policy, round, now)?;
+    let others = needed(policy, &without);
+    // Without any key nothing can be unwrapped.
+    if others.keys.is_empty() {
+        all_usable(rules, policy, round, now)?;
+    }
+    all_usable(rules, &others, round, now)?;
+    let mut body = words.to_owned();
+    if !without.is_empty() {
+        let lost: Vec<&str> = without.iter().map(Region::as_str).collect();
+        body = format!(
+            "Restoration without the key of {} was asked for; whether every data key can be unwrapped in another \
+             region is being proven.",
+            lost.join(", ")
+        );
+    }
     let mut next = policy.clone();
     believe(&mut next, &observed(rules, policy, round), round);
-    next.lifecycle = Lifecycle::Restoring { since: now, cut_off_at, by: by.clone() };
-    let effects = vec![Effect::CommentTicket { ticket, body: words.to_owned() }, Effect::ProveRestoration];
+    next.lifecycle = Lifecycle::Restoring { since: now, cut_off_at, by: by.clone(), without };
+    let effects = vec![Effect::CommentTicket { ticket, body }, Effect::ProveRestoration];
     Ok(Change { next, effects })
 }
 
@@ -101,10 +119,11 @@ pub(super) fn restoration_probed(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
     rounds: &[ProbeRound],
+    unwrapped_in: Option<&Region>,
     now: Timestamp,
 ) -> Result<Change, Refusal> {
-    let cut_off_at = match policy.lifecycle {
-        Lifecycle::Restoring { cut_off_at, .. } => cut_off_at,
+    let (cut_off_at, without) = match &policy.lifecycle {
+        Lifecycle::Restoring { cut_off_at, without, .. } => (*cut_off_at, without),
         Lifecycle::Active { .. } => return Err(Refusal::Redundant),
         Lifecycle::Suspended { .. } => return Err(Refusal::Stale),
         Lifecycle::Requested { .. }
@@ -123,18 +142,37 @@ pub(super) fn restoration_probed(
     // Spec S6: one region that refuses in both rounds is enough to stop a restoration, as all are needed.
     let before = observed(rules, policy, first);
     let refused_twice = seen.iter().any(|(region, health)| {
-        health.stands_refused() && before.get(region).is_some_and(|health| health.stands_refused())
+        !without.contains(region)
+            && health.stands_refused()
+            && before.get(region).is_some_and(|health| health.stands_refused())
     });
     if refused_twice && within_window(rules, first, last) {
         return Ok(back_to_suspended(rules, next, cut_off_at, now));
     }
     // INVARIANT (I5): the key cause is lifted only on fresh, consistent probes of all regions.
-    all_usable(rules, policy, first, now)?;
-    all_usable(rules, policy, last, now)?;
+    let others = needed(policy, without);
+    all_usable(rules, &others, first, now)?;
+    all_usable(rules, &others, last, now)?;
     if !within_window(rules, first, last) {
         return Err(Refusal::Stale);
     }
-    Ok(keys_are_back(next, None, now))
+    if without.is_empty() {
+        return Ok(keys_are_back(next, None, now));
+    }
+    // INVARIANT (I5, S2): without a region access returns only when another unwraps every data key.
+    if unwrapped_in.is_none_or(|region| !others.keys.contains_key(region)) {
+        return Ok(back_to_suspended(rules, next, cut_off_at, now));
+    }
+    for (region, key) in &mut next.keys {
+        key.given_up = without.contains(region) && key.health != KeyHealth::Usable;
+    }
+    let lost: Vec<&str> = without.iter().map(Region::as_str).collect();
+    let words = format!(
+        "Access returns without the key of {}: the realm is degraded, and no new app or data key is made until it is \
+         replaced (`POST .../encryption-policy/keys/{{region}}/replace` with a new key's ARN).",
+        lost.join(", ")
+    );
+    Ok(keys_are_back(next, Some(words), now))
 }
 
 /// Lifts the key cause. The instances are told when no other cause keeps the fence closed; then the ticket is
@@ -149,6 +187,7 @@ pub(super) fn keys_are_back(mut next: EncryptionPolicy, words: Option<String>, n
         let told = words.zip(next.ticket);
         effects.extend(told.map(|(body, ticket)| Effect::CommentTicket { ticket, body }));
         effects.push(Effect::RestoreInstances { epoch: next.fence.epoch });
+        effects.extend(replacements_under_way(&next));
     } else {
         let words = words.unwrap_or_else(|| "Every regional key is proven.".to_owned());
         let body = format!("{words} Access stays cut off for another cause, which has its own ticket.");

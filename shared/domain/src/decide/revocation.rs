@@ -80,8 +80,8 @@ pub(super) fn proven_revoked(
         return false;
     };
     within_window(rules, first, second)
-        && revoked(rules, &observed(rules, policy, first))
-        && revoked(rules, seen)
+        && revoked(rules, policy, &observed(rules, policy, first))
+        && revoked(rules, policy, seen)
 }
 
 /// The cut-off (spec R5, R6): the fence closes in the transaction that commits this.

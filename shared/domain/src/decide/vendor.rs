@@ -13,6 +13,7 @@ use crate::policy::{EncryptionPolicy, Lifecycle};
 use crate::vendor::{Ground, VendorSuspension};
 
 use super::health::all_usable;
+use super::replacement::replacements_under_way;
 use super::{Change, Refusal, Rules, illegal};
 
 pub(super) fn vendor_suspended(
@@ -118,5 +119,9 @@ fn lifted(policy: &EncryptionPolicy, why: &str, now: Timestamp) -> Change {
     };
     let body = format!("{why} {words}");
     let told = ticket.map(|ticket| Effect::ResolveTicket { ticket, body });
-    Change { next, effects: told.into_iter().chain(order).collect() }
+    let mut effects: Vec<Effect> = told.into_iter().chain(order).collect();
+    if next.fence.is_open() {
+        effects.extend(replacements_under_way(&next));
+    }
+    Change { next, effects }
 }

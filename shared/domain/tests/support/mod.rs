@@ -189,7 +189,7 @@ impl World {
     pub fn asks_for_restoration(&mut self, origin: &Origin) -> Result<Decision, Refusal> {
         let ticket = self.policy.ticket.unwrap();
         let round = self.round(USABLE, USABLE);
-        self.happens(PolicyEvent::RestorationRequested { ticket, round }, origin)
+        self.happens(PolicyEvent::RestorationRequested { ticket, round, into_degraded: false }, origin)
     }
 
     pub fn is_suspended(&self) -> bool {

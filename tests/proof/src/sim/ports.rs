@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use async_trait::async_trait;
 use claviger_app::check_enrolment::{CheckEnrolment, Checked};
 use claviger_app::hint_budget::HintRecord;
-use claviger_app::messages::{AppOrder, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+use claviger_app::messages::{
+    AppOrder, DataKeyPage, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+};
 use claviger_app::ports::{
     Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
     DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey,
@@ -17,6 +19,7 @@ use claviger_app::ports::{
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
 use claviger_app::prove_permissions::ProvePermissions;
+use claviger_app::unwrap_data_keys::UnwrapDataKeys;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::{Order, OutboxRow};
@@ -537,6 +540,14 @@ impl DataKeyRegistry for Ports {
         self.stored("data_key", self.world.store.data_key(instance, purpose, choice)).await
     }
 
+    async fn data_keys(&self, instance: InstanceId) -> Result<Vec<WrappedDataKey>, StoreError> {
+        self.stored("data_keys", self.world.store.data_keys(instance)).await
+    }
+
+    async fn rewrap_data_key(&self, known: &WrappedDataKey, next: &WrappedDataKey) -> Result<(), StoreError> {
+        self.stored("rewrap_data_key", self.world.store.rewrap_data_key(known, next)).await
+    }
+
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
         let add = async {
             self.world.store.add_data_key(key).await?;
@@ -567,6 +578,11 @@ impl FanOutQueue for Ports {
     async fn queue_fan_out(&self, page: &FanOut, delay: SignedDuration) -> Result<(), CallError> {
         let message = Message::Page(self.order, Box::new(page.clone()));
         self.called("queue_fan_out", || self.world.send(message, millis(delay))).await
+    }
+
+    async fn queue_data_keys(&self, page: &DataKeyPage, delay: SignedDuration) -> Result<(), CallError> {
+        let message = Message::DataKeys(Box::new(page.clone()));
+        self.called("queue_data_keys", || self.world.send(message, millis(delay))).await
     }
 
     async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError> {
@@ -605,6 +621,12 @@ impl Prober for Ports {
                 let prove = ProvePermissions { policies: self, keys: self };
                 let checks = prove.run(organisation, permissions).await;
                 Ok(ProbeAnswer::Checked { checks: checks.map_err(|error| failed(error.to_string()))? })
+            }
+            ProbeRequest::UnwrapDataKeys { organisation, region, cursor } => {
+                let (probe, policies) = (self.probe_keys(), self);
+                let unwrap = UnwrapDataKeys { probe, policies, instances: self, registry: self };
+                let unwrapped = unwrap.run(organisation, region, cursor.as_deref()).await;
+                unwrapped.map_err(|error| failed(error.to_string()))
             }
             ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
                 let check = CheckEnrolment { keys: self, roles: self, ids: self };

@@ -572,7 +572,7 @@ impl Sim {
                 clock: &*ports,
                 settings: settings(),
             };
-            let answer = request.run(&name, ticket, &origin).await;
+            let answer = request.run(&name, ticket, false, &origin).await;
             if let Err(RequestError::Refused(_)) = &answer {
                 world.state().orgs[org].asked.retain(|at| *at != asked_at);
             }

@@ -10,6 +10,7 @@ use claviger_app::hear_key_event::HearKeyEvent;
 use claviger_app::messages::{FanOut, ProbeMessage};
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::replace_key::ReplaceKey;
 use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_app::request_error::RequestError;
 use claviger_app::sweep::{PlanSweeps, Sweep};
@@ -64,12 +65,35 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
         Message::Stream(row) => deliver(ports).run(row).await,
         Message::Effect(row) => effect(ports, row).await,
         Message::Page(order, page) => carry(ports, *order, page).await,
+        Message::DataKeys(page) => match &page.row.effect {
+            Effect::ReplaceKey { .. } => replace(ports).page(page).await,
+            _ => prove(ports).page(page).await,
+        },
         Message::Order(order) => take_order(ports, order).await,
         Message::KeyEvent(account) => {
             let heard = HeardChange { slug: "key-disabled".to_owned(), by: None, at: None };
             let hear = HearKeyEvent { policies: ports, hints: ports, queue: ports, ids: ports, clock: ports };
             hear.run(account, &heard).await.map(drop)
         }
+    }
+}
+
+fn prove(ports: &Ports) -> ProveRestoration<'_> {
+    let (clock, settings) = (ports, settings());
+    ProveRestoration { policies: ports, prober: ports, queue: ports, clock, settings }
+}
+
+fn replace(ports: &Ports) -> ReplaceKey<'_> {
+    ReplaceKey {
+        policies: ports,
+        instances: ports,
+        registry: ports,
+        keys: ports,
+        probe: ports.probe_keys(),
+        queue: ports,
+        ids: ports,
+        clock: ports,
+        settings: settings(),
     }
 }
 
@@ -103,11 +127,8 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
         }
         Effect::SuspendInstances { epoch } => carry(ports, Order::Suspend, &FanOut::root(row, *epoch)).await,
         Effect::RestoreInstances { epoch } => carry(ports, Order::Restore, &FanOut::root(row, *epoch)).await,
-        Effect::ProveRestoration => {
-            let prove =
-                ProveRestoration { policies: ports, prober: ports, queue: ports, clock: ports, settings };
-            prove.run(row).await
-        }
+        Effect::ProveRestoration => prove(ports).run(row).await,
+        Effect::ReplaceKey { .. } => replace(ports).run(row).await,
         // The outbox applies the others itself; replayed by somebody, they reach no function.
         Effect::OpenTicket { .. }
         | Effect::CommentTicket { .. }

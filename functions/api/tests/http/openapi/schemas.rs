@@ -325,6 +325,11 @@ pub struct RegionalKeyHealth {
     /// What to do, if anything.
     #[schema(required)]
     help: Option<String>,
+    /// Access was restored without it.
+    given_up: bool,
+    /// The key that is to take its place.
+    #[schema(required)]
+    replacement: Option<KeyArn>,
 }
 
 /// What every process reads before it uses a key.
@@ -727,6 +732,53 @@ pub struct TicketPage {
 pub struct Restoration {
     /// The open ticket of the revocation.
     ticket_id: Id,
+    /// Whether to do without keys that are gone for good, if another region unwraps every data key.
+    into_degraded: Option<bool>,
+}
+
+/// A new key for a region.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct KeyReplacement {
+    key_arn: KeyArn,
+}
+
+/// What would happen if a key were disabled now.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Preview {
+    region: AwsRegion,
+    outcome: PreviewOutcome,
+    still_usable: Vec<AwsRegion>,
+    /// How many encrypted app instances would stop.
+    #[schema(minimum = 0)]
+    app_instances: u64,
+    /// How many unencrypted members of their families would stop with them.
+    #[schema(minimum = 0)]
+    siblings: u64,
+    /// The first of all of them.
+    first: Vec<Place>,
+    /// Within how many seconds of the refusal, without any event.
+    #[schema(required, minimum = 0)]
+    bound_seconds: Option<i64>,
+    /// What the org admins would read on the ticket.
+    told: Vec<String>,
+    /// How to come back.
+    help: String,
+    /// The restoration window that would begin.
+    window: Vec<DatedPhase>,
+}
+
+/// What disabling a key would lead to.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum PreviewOutcome {
+    /// It is so already.
+    Unchanged,
+    /// Data stays readable through another region.
+    Degraded,
+    /// Access is cut off.
+    Suspended,
 }
 
 /// A restoration that is under way.
@@ -1036,6 +1088,8 @@ pub fn components() -> Components {
         SupportRequestPage,
         OverdueOrderPage,
         VendorSuspensionOrder,
+        KeyReplacement,
+        Preview,
         Lift,
         AccessRequest,
         AccessRequestPage,

@@ -1,0 +1,195 @@
+//! Replaces a regional key that is gone for good: every data key is wrapped under the new one through a
+//! region that works, then the new key takes the old one's place (spec S2). A page of instances a message;
+//! what is wrapped already is passed over, so it can be broken off and repeated at any point.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use claviger_domain::decide::{Refusal, decide};
+use claviger_domain::effect::{Effect, OutboxRow};
+use claviger_domain::event::{Actor, Origin, PolicyEvent};
+use claviger_domain::instance::AppInstance;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_CANARY, PURPOSE_DATA_KEY};
+use claviger_domain::values::{KeyArn, Region};
+use jiff::SignedDuration;
+use zeroize::Zeroizing;
+
+use crate::error::{ATTEMPTS, WorkError};
+use crate::messages::{DataKeyPage, EncryptionContext};
+use crate::ports::{
+    Clock, CustomerKeys, DataKeyRegistry, FanOutQueue, Ids, Instances, KeyRef, Policies, StoreError, Wrap,
+    WrappedDataKey,
+};
+use crate::probe_keys::ProbeKeys;
+use crate::settings::Settings;
+
+/// How many instances one message handles.
+const PAGE: u16 = 50;
+
+/// Replaces a regional key.
+pub struct ReplaceKey<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
+    /// Where wrapped data keys are.
+    pub registry: &'a dyn DataKeyRegistry,
+    /// The customers' keys.
+    pub keys: &'a dyn CustomerKeys,
+    /// How to probe.
+    pub probe: ProbeKeys<'a>,
+    /// Where the next page waits.
+    pub queue: &'a dyn FanOutQueue,
+    /// Randomness.
+    pub ids: &'a dyn Ids,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl ReplaceKey<'_> {
+    /// Begins with the first page.
+    ///
+    /// # Errors
+    /// As [`ReplaceKey::page`].
+    pub async fn run(&self, row: &OutboxRow) -> Result<(), WorkError> {
+        let Effect::ReplaceKey { region, .. } = &row.effect else {
+            return Err(WorkError::NotThere { what: "a key to replace" });
+        };
+        self.page(&DataKeyPage { row: row.clone(), region: region.clone(), cursor: None, data_keys: 0 }).await
+    }
+
+    /// Handles one page. A replacement that is not wanted any more is left alone; one of an organisation that
+    /// is cut off meanwhile goes on when its fence opens.
+    ///
+    /// # Errors
+    /// When a key gave no answer or refused, or the store or the queue failed: to be tried again.
+    pub async fn page(&self, page: &DataKeyPage) -> Result<(), WorkError> {
+        let Effect::ReplaceKey { region, key: arn } = &page.row.effect else {
+            return Err(WorkError::NotThere { what: "a key to replace" });
+        };
+        let policy = self.policies.policy(&page.row.organisation).await?;
+        let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
+        if policy.id != page.row.policy || !is_wanted(&policy, region, arn) {
+            return Ok(());
+        }
+        let found = self.instances.instances(&page.row.organisation, page.cursor.as_deref(), PAGE).await?;
+        let mut data_keys = page.data_keys;
+        for instance in &found.items {
+            data_keys = data_keys.saturating_add(self.of_instance(&policy, instance, region, arn).await?);
+        }
+        if found.next.is_some() {
+            let next = DataKeyPage { cursor: found.next, data_keys, ..page.clone() };
+            return Ok(self.queue.queue_data_keys(&next, SignedDuration::ZERO).await?);
+        }
+        self.finish(&page.row, region, arn, data_keys).await
+    }
+
+    /// Wraps the data keys of one instance under the new key; says how many there are.
+    async fn of_instance(
+        &self,
+        policy: &EncryptionPolicy,
+        instance: &AppInstance,
+        region: &Region,
+        arn: &KeyArn,
+    ) -> Result<u64, WorkError> {
+        let context = policy.encryption_context(PURPOSE_DATA_KEY, &instance.id.to_string());
+        let mut count = 0_u64;
+        for known in self.registry.data_keys(instance.id).await? {
+            count = count.saturating_add(1);
+            if known.wraps.get(region).is_some_and(|wrap| wrap.key == *arn) {
+                continue;
+            }
+            let plain = self.unwrapped(policy, &known, region, &context).await?;
+            let sealed = self.keys.encrypt(KeyRef::of(policy, arn), &plain, &context).await?;
+            let wrap = Wrap { key: arn.clone(), ciphertext: BASE64_STANDARD.encode(sealed) };
+            let mut next = known.clone();
+            next.wraps.insert(region.clone(), wrap);
+            self.registry.rewrap_data_key(&known, &next).await?;
+        }
+        Ok(count)
+    }
+
+    /// Through a region that is not the lost one.
+    async fn unwrapped(
+        &self,
+        policy: &EncryptionPolicy,
+        key: &WrappedDataKey,
+        lost: &Region,
+        context: &EncryptionContext,
+    ) -> Result<Zeroizing<Vec<u8>>, WorkError> {
+        let mut last = WorkError::NotThere { what: "a wrap in another region" };
+        for (_, wrap) in key.wraps.iter().filter(|(region, _)| *region != lost) {
+            let Ok(sealed) = BASE64_STANDARD.decode(&wrap.ciphertext) else {
+                continue;
+            };
+            match self.keys.decrypt(KeyRef::of(policy, &wrap.key), &sealed, context).await {
+                Ok(plain) => return Ok(plain),
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn finish(
+        &self,
+        row: &OutboxRow,
+        region: &Region,
+        arn: &KeyArn,
+        data_keys: u64,
+    ) -> Result<(), WorkError> {
+        let mut canary: Option<String> = None;
+        for _ in 0..ATTEMPTS {
+            let policy = self.policies.policy(&row.organisation).await?;
+            let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
+            if policy.id != row.policy || !is_wanted(&policy, region, arn) {
+                return Ok(());
+            }
+            let made = match canary.take() {
+                Some(made) => made,
+                None => {
+                    let context = policy.encryption_context(PURPOSE_CANARY, &policy.id.to_string());
+                    let sealed = self
+                        .keys
+                        .encrypt(KeyRef::of(&policy, arn), self.ids.random().as_bytes(), &context)
+                        .await?;
+                    BASE64_STANDARD.encode(sealed)
+                }
+            };
+            let mut replaced = policy.clone();
+            if let Some(key) = replaced.keys.get_mut(region) {
+                key.arn = arn.clone();
+                key.canary = Some(made.clone());
+            }
+            let round = self.probe.round(&replaced).await;
+            let event = PolicyEvent::KeyReplaced {
+                region: region.clone(),
+                key: arn.clone(),
+                canary: made.clone(),
+                data_keys,
+                round,
+            };
+            let actor = Actor::Claviger("provisioner".to_owned());
+            let origin = Origin { actor, correlation: row.correlation };
+            let decision = match decide(&self.settings.rules(), &policy, &event, &origin, self.clock.now()) {
+                Ok(decision) => decision,
+                Err(Refusal::Redundant) => return Ok(()),
+                Err(other) => return Err(other.into()),
+            };
+            match self.policies.commit_policy(Some(&policy), &decision).await {
+                Ok(()) => return Ok(()),
+                Err(StoreError::Conflict) => canary = Some(made),
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+}
+
+/// Whether this very key is to take the region's place, and may now.
+fn is_wanted(policy: &EncryptionPolicy, region: &Region, arn: &KeyArn) -> bool {
+    let wanted = policy.keys.get(region).and_then(|key| key.replacement.as_ref());
+    wanted.is_some_and(|wanted| wanted.arn == *arn)
+        && policy.fence.is_open()
+        && matches!(policy.lifecycle, Lifecycle::Active { .. })
+}

@@ -1,0 +1,85 @@
+//! Unwraps every data key of an organisation in one region, a page of instances at a time: the proof that
+//! nothing is lost when another region's key is gone for good (spec S2).
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use claviger_domain::instance::AppInstance;
+use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
+use claviger_domain::policy::{EncryptionPolicy, PURPOSE_DATA_KEY};
+use claviger_domain::values::{OrganisationName, Region};
+use futures_util::future::join_all;
+
+use crate::error::WorkError;
+use crate::messages::ProbeAnswer;
+use crate::ports::{DataKeyRegistry, Instances, KeyRef, Policies};
+use crate::probe_keys::ProbeKeys;
+
+/// How many instances one request handles.
+const PAGE: u16 = 50;
+/// How many of them at once.
+const AT_ONCE: usize = 8;
+
+/// Unwraps data keys.
+pub struct UnwrapDataKeys<'a> {
+    /// How to unwrap.
+    pub probe: ProbeKeys<'a>,
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
+    /// Where wrapped data keys are.
+    pub registry: &'a dyn DataKeyRegistry,
+}
+
+impl UnwrapDataKeys<'_> {
+    /// One page, from the cursor on: how many data keys were unwrapped, and the first that was not.
+    ///
+    /// # Errors
+    /// When the organisation has no policy, or the store fails.
+    pub async fn run(
+        &self,
+        organisation: &OrganisationName,
+        region: &Region,
+        cursor: Option<&str>,
+    ) -> Result<ProbeAnswer, WorkError> {
+        let policy = self.policies.policy(organisation).await?;
+        let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
+        let page = self.instances.instances(organisation, cursor, PAGE).await?;
+        let (mut data_keys, mut fault) = (0_u64, None);
+        for some in page.items.chunks(AT_ONCE) {
+            let unwrapped = some.iter().map(|instance| self.of_instance(&policy, instance, region));
+            for one in join_all(unwrapped).await {
+                let (count, failed) = one?;
+                data_keys = data_keys.saturating_add(count);
+                fault = fault.or(failed);
+            }
+        }
+        Ok(ProbeAnswer::Unwrapped { data_keys, next: page.next, fault })
+    }
+
+    async fn of_instance(
+        &self,
+        policy: &EncryptionPolicy,
+        instance: &AppInstance,
+        region: &Region,
+    ) -> Result<(u64, Option<Observation>), WorkError> {
+        let context = policy.encryption_context(PURPOSE_DATA_KEY, &instance.id.to_string());
+        let mut unwrapped = 0_u64;
+        for key in self.registry.data_keys(instance.id).await? {
+            // INVARIANT (I5, S2): a data key without a wrap in this region is one that would be lost.
+            let Some(wrap) = key.wraps.get(region) else {
+                return Ok((unwrapped, Some(Observation::Refused(RefusalKind::KeyNotFound))));
+            };
+            let Ok(sealed) = BASE64_STANDARD.decode(&wrap.ciphertext) else {
+                return Ok((unwrapped, Some(Observation::NoAnswer(NoAnswerKind::OurFault))));
+            };
+            match self.probe.unwrap(KeyRef::of(policy, &wrap.key), &sealed, &context).await {
+                Observation::Usable => unwrapped = unwrapped.saturating_add(1),
+                saw @ (Observation::Refused(_) | Observation::NoAnswer(_)) => {
+                    return Ok((unwrapped, Some(saw)));
+                }
+            }
+        }
+        Ok((unwrapped, None))
+    }
+}

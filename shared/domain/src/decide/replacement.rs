@@ -1,0 +1,129 @@
+//! A regional key that is gone for good is given up, and replaced by a new one (spec S2).
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::effect::Effect;
+use crate::event::{Actor, Origin};
+use crate::observation::{Observation, ProbeRound};
+use crate::policy::{EncryptionPolicy, KeyHealth, Lifecycle, RegionalKey, Replacement};
+use crate::values::{KeyArn, Region};
+
+use super::{Change, Refusal, Rules, illegal};
+
+/// The regions whose key a round finds gone for good. An org admin may do without them.
+pub(super) fn gone(policy: &EncryptionPolicy, round: &ProbeRound) -> BTreeSet<Region> {
+    let gone = |region: &&Region| {
+        let saw = round.observations.get(*region);
+        matches!(saw, Some(Observation::Refused(kind)) if kind.is_for_good())
+    };
+    policy.keys.keys().filter(gone).cloned().collect()
+}
+
+/// The round without the regions that are given up: what is asked of the others is asked as ever.
+pub(super) fn needed(policy: &EncryptionPolicy, without: &BTreeSet<Region>) -> EncryptionPolicy {
+    let mut needed = policy.clone();
+    needed.keys.retain(|region, _| !without.contains(region));
+    needed
+}
+
+pub(super) fn key_replacement_asked(
+    policy: &EncryptionPolicy,
+    region: &Region,
+    arn: &KeyArn,
+    origin: &Origin,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    let Actor::OrgAdmin(by) = &origin.actor else {
+        return Err(Refusal::Forbidden { who: "an org admin" });
+    };
+    in_use(policy)?;
+    let mut next = policy.clone();
+    let key = next.keys.get_mut(region).ok_or_else(|| Refusal::KeyNotLost { region: region.clone() })?;
+    if key.replacement.as_ref().is_some_and(|known| known.arn == *arn) {
+        return Err(Refusal::Redundant);
+    }
+    // A key that only gave no answer, or works, is not lost.
+    if !(key.health.stands_refused() || key.given_up) {
+        return Err(Refusal::KeyNotLost { region: region.clone() });
+    }
+    key.replacement = Some(Replacement { arn: arn.clone(), asked_at: now, by: by.clone() });
+    let body = format!(
+        "The key of {region} is being replaced by {arn}: every data key is wrapped under it, then the realm is \
+         whole again."
+    );
+    let told = next.ticket.map(|ticket| Effect::CommentTicket { ticket, body });
+    let order = Effect::ReplaceKey { region: region.clone(), key: arn.clone() };
+    Ok(Change { next, effects: told.into_iter().chain([order]).collect() })
+}
+
+/// The new key takes the old one's place: every data key is wrapped under it.
+pub(super) fn key_replaced(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    (region, arn): (&Region, &KeyArn),
+    canary: &str,
+    data_keys: u64,
+    round: &ProbeRound,
+    now: Timestamp,
+) -> Result<Change, Refusal> {
+    in_use(policy)?;
+    let known = policy.keys.get(region).ok_or_else(|| Refusal::KeyNotLost { region: region.clone() })?;
+    if known.arn == *arn {
+        return Err(Refusal::Redundant);
+    }
+    if known.replacement.as_ref().is_none_or(|wanted| wanted.arn != *arn) {
+        return Err(Refusal::Stale);
+    }
+    if now.duration_since(round.started_at) > rules.freshness {
+        return Err(Refusal::Stale);
+    }
+    match round.observations.get(region) {
+        Some(Observation::Usable) => {}
+        Some(saw) => return Err(Refusal::KeysNotUsable { faults: [(region.clone(), *saw)].into() }),
+        None => return Err(Refusal::Stale),
+    }
+    let mut next = policy.clone();
+    let fresh = RegionalKey {
+        arn: arn.clone(),
+        canary: Some(canary.to_owned()),
+        health: KeyHealth::Usable,
+        since: now,
+        replacement: None,
+        given_up: false,
+    };
+    next.keys.insert(region.clone(), fresh);
+    next.probed_at = Some(next.probed_at.map_or(round.started_at, |known| known.max(round.started_at)));
+    let body =
+        format!("The key of {region} is replaced by {arn}; {data_keys} data keys are wrapped under it.");
+    let effects = if next.is_degraded() {
+        next.ticket.map(|ticket| Effect::CommentTicket { ticket, body })
+    } else {
+        next.ticket.take().map(|ticket| Effect::ResolveTicket { ticket, body })
+    };
+    Ok(Change { next, effects: effects.into_iter().collect() })
+}
+
+/// Data keys are unwrapped for it, so the fence has to be open.
+fn in_use(policy: &EncryptionPolicy) -> Result<(), Refusal> {
+    match policy.lifecycle {
+        Lifecycle::Active { .. } if policy.fence.is_open() => Ok(()),
+        Lifecycle::Active { .. }
+        | Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Suspended { .. }
+        | Lifecycle::Restoring { .. }
+        | Lifecycle::Lapsed { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => illegal(policy),
+    }
+}
+
+/// What was asked for and not finished goes on when the fence opens.
+pub(super) fn replacements_under_way(policy: &EncryptionPolicy) -> impl Iterator<Item = Effect> + '_ {
+    policy.keys.iter().filter_map(|(region, key)| {
+        let wanted = key.replacement.as_ref()?;
+        Some(Effect::ReplaceKey { region: region.clone(), key: wanted.arn.clone() })
+    })
+}

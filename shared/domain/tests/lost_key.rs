@@ -1,0 +1,248 @@
+//! A regional key that is gone for good: restored without, and replaced (spec S2). And the preview of a revocation.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use claviger_domain::catalogue::Catalogue;
+use claviger_domain::decide::{Decision, Refusal, preview};
+use claviger_domain::effect::Effect;
+use claviger_domain::event::PolicyEvent;
+use claviger_domain::fence::Epoch;
+use claviger_domain::observation::{Observation, RefusalKind};
+use claviger_domain::values::{KeyArn, Region};
+use rstest::rstest;
+
+use support::{
+    DENIED, DISABLED, DUBLIN, FRANKFURT, UNREACHABLE, USABLE, World, admin, prober, region, support as agent,
+};
+
+const GONE: Observation = Observation::Refused(RefusalKind::KeyPendingDeletion);
+
+fn new_key() -> KeyArn {
+    format!("arn:aws:kms:{DUBLIN}:222222222222:key/cc").parse().unwrap()
+}
+
+impl World {
+    /// Cut off: Dublin's key is being deleted, Frankfurt's disabled.
+    fn cut_off_for_good() -> Self {
+        Self::cut_off_for_good_with(Catalogue::shipped().unwrap())
+    }
+
+    fn cut_off_for_good_with(catalogue: Catalogue) -> Self {
+        let mut world = Self::requested_with(catalogue);
+        world.activate();
+        world.probed_twice(DISABLED, GONE).unwrap();
+        world.later(60);
+        world
+    }
+
+    fn asks_without(&mut self, frankfurt: Observation, dublin: Observation) -> Result<Decision, Refusal> {
+        let (ticket, round) = (self.policy.ticket.unwrap(), self.round(frankfurt, dublin));
+        self.happens(PolicyEvent::RestorationRequested { ticket, round, into_degraded: true }, &admin())
+    }
+
+    fn proven(
+        &mut self,
+        frankfurt: Observation,
+        dublin: Observation,
+        unwrapped_in: Option<&str>,
+    ) -> Result<Decision, Refusal> {
+        self.later(1);
+        let rounds = self.rounds(frankfurt, dublin);
+        let unwrapped_in = unwrapped_in.map(region);
+        self.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in }, &prober())
+    }
+
+    fn degraded_for_good() -> Self {
+        let mut world = Self::cut_off_for_good();
+        world.asks_without(USABLE, GONE).unwrap();
+        world.proven(USABLE, GONE, Some(FRANKFURT)).unwrap();
+        world.later(60);
+        world
+    }
+
+    fn asks_for_replacement(&mut self) -> Result<Decision, Refusal> {
+        self.happens(PolicyEvent::KeyReplacementAsked { region: region(DUBLIN), key: new_key() }, &admin())
+    }
+
+    fn is_replaced(&mut self, dublin: Observation) -> Result<Decision, Refusal> {
+        let event = PolicyEvent::KeyReplaced {
+            region: region(DUBLIN),
+            key: new_key(),
+            canary: "QQ==".to_owned(),
+            data_keys: 7,
+            round: self.round(USABLE, dublin),
+        };
+        self.happens(event, &prober())
+    }
+}
+
+fn replacements(decision: &Decision) -> usize {
+    decision.outbox.iter().filter(|row| matches!(row.effect, Effect::ReplaceKey { .. })).count()
+}
+
+#[test]
+fn s2_access_returns_without_a_lost_key_when_another_region_unwraps_every_data_key() {
+    let mut world = World::cut_off_for_good();
+    let decision = world.asks_without(USABLE, GONE).unwrap();
+    assert!(decision.outbox.iter().any(|row| row.effect == Effect::ProveRestoration));
+    assert!(!world.policy.fence.is_open());
+    world.proven(USABLE, GONE, Some(FRANKFURT)).unwrap();
+    assert!(world.policy.fence.is_open());
+    assert!(world.policy.is_degraded(), "no new instance and no new data key while it is");
+    assert!(world.policy.keys[&region(DUBLIN)].given_up);
+    world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(2) }, &prober()).unwrap();
+    assert!(world.policy.ticket.is_some(), "the ticket stays open until the key is replaced");
+}
+
+#[rstest]
+#[case::nobody_unwrapped(None)]
+#[case::unwrapped_where_the_key_is_lost(Some(DUBLIN))]
+#[case::unwrapped_elsewhere(Some("us-east-1"))]
+fn i5_without_the_proof_of_every_data_key_the_fence_stays_closed(#[case] unwrapped_in: Option<&str>) {
+    let mut world = World::cut_off_for_good();
+    world.asks_without(USABLE, GONE).unwrap();
+    world.proven(USABLE, GONE, unwrapped_in).unwrap();
+    assert!(world.is_suspended());
+}
+
+#[rstest]
+#[case::only_disabled(DISABLED)]
+#[case::only_denied(DENIED)]
+#[case::no_answer(UNREACHABLE)]
+fn s2_a_key_that_can_come_back_is_not_done_without(#[case] dublin: Observation) {
+    let mut world = World::cut_off_for_good();
+    let refusal = world.asks_without(USABLE, dublin).unwrap_err();
+    assert_eq!(refusal, Refusal::KeysNotUsable { faults: [(region(DUBLIN), dublin)].into() });
+}
+
+#[test]
+fn s2_nobody_does_without_every_key_or_without_saying_so() {
+    let mut world = World::cut_off_for_good();
+    assert!(matches!(world.asks_without(GONE, GONE).unwrap_err(), Refusal::KeysNotUsable { .. }));
+    let (ticket, round) = (world.policy.ticket.unwrap(), world.round(USABLE, GONE));
+    let event = PolicyEvent::RestorationRequested { ticket, round, into_degraded: false };
+    assert!(matches!(world.happens(event, &admin()).unwrap_err(), Refusal::KeysNotUsable { .. }));
+    let (ticket, round) = (world.policy.ticket.unwrap(), world.round(USABLE, GONE));
+    let event = PolicyEvent::RestorationRequested { ticket, round, into_degraded: true };
+    assert!(matches!(world.happens(event, &agent()).unwrap_err(), Refusal::Forbidden { .. }));
+}
+
+#[test]
+fn s6_losing_the_other_key_while_restoring_without_one_goes_back_to_suspended() {
+    let mut world = World::cut_off_for_good();
+    world.asks_without(USABLE, GONE).unwrap();
+    world.proven(DISABLED, GONE, Some(FRANKFURT)).unwrap();
+    assert!(world.is_suspended());
+    assert_eq!(world.policy.fence.epoch, Epoch(1), "the fence never opened");
+}
+
+#[test]
+fn r5_without_a_lost_key_the_one_that_is_left_is_what_counts() {
+    let mut world = World::degraded_for_good();
+    world.probed_twice(DISABLED, GONE).unwrap();
+    assert!(world.is_suspended());
+}
+
+#[test]
+fn r5_where_any_region_is_enough_a_key_that_was_given_up_suspends_nobody_again() {
+    let mut catalogue = Catalogue::shipped().unwrap();
+    catalogue.any_region_is_enough = true;
+    let mut world = World::cut_off_for_good_with(catalogue);
+    world.asks_without(USABLE, GONE).unwrap();
+    world.proven(USABLE, GONE, Some(FRANKFURT)).unwrap();
+    world.later(60);
+    let _ = world.probed_twice(USABLE, GONE);
+    assert!(world.policy.fence.is_open());
+    world.later(60);
+    world.probed_twice(DISABLED, GONE).unwrap();
+    assert!(world.is_suspended());
+}
+
+#[test]
+fn s2_a_key_that_comes_back_after_all_is_not_given_up_any_more() {
+    let mut world = World::degraded_for_good();
+    let healed = world.probed(USABLE, USABLE).unwrap();
+    assert!(!world.policy.is_degraded());
+    assert!(!world.policy.keys[&region(DUBLIN)].given_up);
+    assert!(matches!(healed.outbox[0].effect, Effect::ResolveTicket { .. }));
+}
+
+#[test]
+fn s2_a_replaced_key_ends_the_degraded_realm_once_every_data_key_is_wrapped_under_it() {
+    let mut world = World::degraded_for_good();
+    let asked = world.asks_for_replacement().unwrap();
+    assert_eq!(replacements(&asked), 1);
+    assert!(world.policy.is_degraded(), "asking replaces nothing");
+    assert!(world.policy.claimed_keys().contains(&new_key()), "nobody else may enrol it meanwhile");
+    assert_eq!(world.asks_for_replacement().unwrap_err(), Refusal::Redundant);
+    assert!(matches!(world.is_replaced(UNREACHABLE).unwrap_err(), Refusal::KeysNotUsable { .. }));
+    let done = world.is_replaced(USABLE).unwrap();
+    assert!(!world.policy.is_degraded());
+    assert_eq!(world.policy.keys[&region(DUBLIN)].arn, new_key());
+    assert_eq!(world.policy.claimed_keys().len(), 2, "the old key is anybody's again");
+    assert!(matches!(done.outbox[0].effect, Effect::ResolveTicket { .. }));
+    assert_eq!(world.is_replaced(USABLE).unwrap_err(), Refusal::Redundant);
+}
+
+#[test]
+fn s2_a_key_that_works_is_not_replaced_and_nobody_but_an_admin_asks() {
+    let mut world = World::active();
+    assert_eq!(world.asks_for_replacement().unwrap_err(), Refusal::KeyNotLost { region: region(DUBLIN) });
+    let mut world = World::degraded_for_good();
+    let event = PolicyEvent::KeyReplacementAsked { region: region(DUBLIN), key: new_key() };
+    assert!(matches!(world.happens(event, &agent()).unwrap_err(), Refusal::Forbidden { .. }));
+    assert_eq!(world.is_replaced(USABLE).unwrap_err(), Refusal::Stale, "nobody asked for it");
+}
+
+#[test]
+fn s2_a_replacement_that_a_cut_off_interrupts_goes_on_when_the_fence_opens() {
+    let mut world = World::degraded_for_good();
+    world.asks_for_replacement().unwrap();
+    world.probed_twice(DISABLED, GONE).unwrap();
+    assert!(matches!(world.is_replaced(USABLE).unwrap_err(), Refusal::IllegalForState { .. }));
+    world.later(60);
+    world.asks_without(USABLE, GONE).unwrap();
+    let open = world.proven(USABLE, GONE, Some(FRANKFURT)).unwrap();
+    assert_eq!(replacements(&open), 1);
+}
+
+// ---- the preview ----
+
+fn previewed(world: &World, of: &str) -> Result<Option<Decision>, Refusal> {
+    let of: Region = region(of);
+    preview(&world.rules(), &world.policy, &of, world.now)
+}
+
+#[test]
+fn r5_disabling_one_key_of_two_is_previewed_as_degraded_and_changes_nothing() {
+    let world = World::active();
+    let before = world.policy.clone();
+    let decision = previewed(&world, DUBLIN).unwrap().unwrap();
+    assert!(decision.next.is_degraded() && decision.next.fence.is_open());
+    let Effect::OpenTicket { body, .. } = &decision.outbox[0].effect else { panic!("no ticket") };
+    assert!(body.contains("the key in eu-central-1 still works"), "{body}");
+    assert_eq!(world.policy, before);
+}
+
+#[test]
+fn r5_disabling_the_last_key_that_works_is_previewed_as_the_cut_off_that_it_would_be() {
+    let mut world = World::active();
+    world.probed(DISABLED, USABLE).unwrap();
+    world.later(60);
+    let foretold = previewed(&world, DUBLIN).unwrap().unwrap();
+    assert!(!foretold.next.fence.is_open());
+    world.probed_twice(DISABLED, DISABLED).unwrap();
+    assert_eq!(foretold.next.lifecycle.slug(), world.policy.lifecycle.slug());
+    assert_eq!(foretold.next.fence.causes, world.policy.fence.causes);
+}
+
+#[test]
+fn r5_disabling_a_key_that_is_disabled_is_previewed_as_nothing() {
+    let mut world = World::active();
+    world.probed(DISABLED, USABLE).unwrap();
+    world.later(60);
+    assert!(previewed(&world, FRANKFURT).unwrap().is_none());
+    let requested = World::requested();
+    assert!(matches!(previewed(&requested, FRANKFURT).unwrap_err(), Refusal::IllegalForState { .. }));
+}
