@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 
 use claviger_app::access_requests::{AnswerAccess, PublishTemplate};
-use claviger_app::error::WorkError;
-use claviger_app::messages::{ProbeAnswer, ProbeRequest};
-use claviger_app::ports::{CallError, Prober, Templates};
-use claviger_app::prove_permissions::ProvePermissions;
+use claviger_app::ports::Templates;
 use claviger_app::request_error::RequestError;
 use claviger_app::request_instance::RequestInstance;
 use claviger_domain::access::{AccessStanding, KeyPermission};
@@ -16,27 +13,7 @@ use claviger_domain::policy::Lifecycle;
 use claviger_testkit::builders::{self, parsed};
 use jiff::SignedDuration;
 
-use crate::world::{DENIED, USABLE, World};
-
-struct Direct<'a>(&'a World);
-
-#[async_trait::async_trait]
-impl Prober for Direct<'_> {
-    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeAnswer, CallError> {
-        let (organisation, permissions) = match request {
-            ProbeRequest::ProvePermissions { organisation, permissions } => (organisation, permissions),
-            ProbeRequest::ProbeNow { .. } => {
-                let rounds = vec![self.0.probe().round(&self.0.policy().await).await];
-                return Ok(ProbeAnswer::Probed { rounds });
-            }
-            ProbeRequest::Check { .. } => panic!("no enrolment is checked"),
-        };
-        let prove = ProvePermissions { policies: &self.0.store, keys: &self.0.keys };
-        let checks = prove.run(organisation, permissions).await;
-        let failed = |error: WorkError| CallError { what: "key-prober", reason: error.to_string() };
-        Ok(ProbeAnswer::Checked { checks: checks.map_err(failed)? })
-    }
-}
+use crate::world::{DENIED, Direct, USABLE, World};
 
 fn describing() -> BTreeSet<KeyPermission> {
     [KeyPermission::GenerateDataKey].into()

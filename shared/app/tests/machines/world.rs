@@ -11,6 +11,7 @@ use claviger_app::messages::{FanOut, ProbeAnswer, ProbeRequest};
 use claviger_app::ports::{CallError, DataKeyChoice, Instances, Policies, Prober, Tickets};
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
+use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
@@ -54,8 +55,8 @@ pub fn correlation() -> CorrelationId {
     CorrelationId::from_uuid(SequentialIds::uuid(0xc1))
 }
 
-/// The prober as `restorer` reaches it.
-struct Direct<'a>(&'a World);
+/// The prober as `api` and `restorer` reach it.
+pub struct Direct<'a>(pub &'a World);
 
 #[async_trait]
 impl Prober for Direct<'_> {
@@ -70,6 +71,10 @@ impl Prober for Direct<'_> {
                 let probe = self.0.probe();
                 let unwrap = UnwrapDataKeys { probe, policies: store, instances: store, registry: store };
                 unwrap.run(organisation, region, cursor.as_deref()).await
+            }
+            ProbeRequest::ProvePermissions { organisation, permissions } => {
+                let prove = ProvePermissions { policies: store, keys: &self.0.keys };
+                prove.run(organisation, permissions).await.map(|checks| ProbeAnswer::Checked { checks })
             }
             ProbeRequest::Check { .. } => panic!("nobody enrols here"),
         };
