@@ -54,7 +54,7 @@ impl CheckEnrolment<'_> {
         let tag = &enrolment.context_tag;
         match &enrolment.holding {
             Holding::Cmk { keys } => {
-                let regions = keys.iter().map(|(_, arn)| async move {
+                let regions = keys.values().map(|arn| async move {
                     let key = KeyRef {
                         arn,
                         access: &KeyAccess::KeyPolicy,

@@ -143,6 +143,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 
 /// Something committed before.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a few of them, in a test")]
 enum Past {
     Policy(Option<EncryptionPolicy>, Decision),
     Instance(Option<AppInstance>, InstanceDecision),

@@ -388,7 +388,7 @@ fn wanted() -> NewKey {
 }
 
 fn metadata() -> Answer {
-    Answer::ok(&format!(r#"{{"KeyMetadata":{{"KeyId":"k","Arn":"{FOUND}"}}}}"#))
+    Answer::ok(format!(r#"{{"KeyMetadata":{{"KeyId":"k","Arn":"{FOUND}"}}}}"#))
 }
 
 #[tokio::test]
