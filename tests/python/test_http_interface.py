@@ -112,7 +112,7 @@ def test_no_server_error_and_no_undocumented_answer(interface: Interface) -> Non
     for operation in operations:
         try:
             many(operation, interface, sent)
-        except Exception as fault:  # noqa: BLE001 - every call is tried; all that went wrong is told at the end
+        except Exception as fault:  # every call is tried; all that went wrong is told at the end
             faults[operation.label] = str(fault)
     assert not faults, "\n\n".join(f"{label}: {fault}" for label, fault in faults.items())
     assert len(sent) == len(operations)
