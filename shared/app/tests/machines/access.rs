@@ -88,7 +88,7 @@ async fn k1_a_publishing_that_broke_off_goes_on_where_it_stopped() {
     let world = World::with_acme().await;
     // Seeded without claims, so that all may have the same keys.
     for number in 0..120_u32 {
-        let organisation = builders::an_organisation(&format!("customer-{number}"));
+        let organisation = builders::an_organisation(&format!("customer-{number}-of-many"));
         let enrolment = builders::an_enrolment("333333333333", "europe");
         world.store.seed_policy(builders::an_active_policy(&organisation, &enrolment, world.now()));
     }
