@@ -14,7 +14,10 @@ fn every_sample_event_is_understood() {
         let input: Input = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         match (&input, name.as_str()) {
             (Input::Tick(_), "tick") => {}
-            (Input::Request(_), "probe-now" | "check-enrolment" | "data-keys-to-unwrap") => {}
+            (
+                Input::Request(_),
+                "probe-now" | "check-enrolment" | "data-keys-to-unwrap" | "permissions-to-prove",
+            ) => {}
             (Input::Queue(event), "sweep" | "hinted-probe" | "follow-up" | "refusal-met-by-broker") => {
                 for record in &event.records {
                     let message: Result<ProbeMessage, _> =
