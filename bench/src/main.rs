@@ -5,10 +5,13 @@
 
 mod allocations;
 mod cloud;
+mod cutoff;
 #[cfg(feature = "peers")]
 mod esdk;
 mod kms;
 mod measure;
+mod ports;
+mod watch;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use claviger_envelope::testing::TestCloud;
@@ -45,6 +48,16 @@ fn main() -> Result<()> {
     }
     if wanted("singleflight") {
         single_flight(&runtime)?;
+    }
+    if wanted("cutoff") {
+        cutoff::round_trips()?;
+        cutoff::in_process(&runtime)?;
+        watch::fan_out()?;
+    }
+    if wanted("prober") {
+        watch::rate()?;
+        watch::cost()?;
+        watch::brownout()?;
     }
     if wanted("kms") {
         kms::replay(&tokio::runtime::Builder::new_current_thread().enable_all().build()?)?;
