@@ -25,7 +25,8 @@ const POLICY: &str = "0193d2a7-0000-4000-8000-00000000beef";
 /// call each; a BYOK probe assumes the customer's role anew before each Decrypt.
 pub fn round_trips() -> Result<()> {
     for (mode, byok) in [("cmk", false), ("byok", true)] {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
         let n = runtime.block_on(async {
             let latency = Latency { call: Duration::from_secs(1), kms: Duration::from_secs(1), byok };
             let cloud = Cloud::new(latency);

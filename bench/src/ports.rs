@@ -2,11 +2,11 @@
 //! and takes the time that it is given.
 
 use async_trait::async_trait;
-use claviger_app::messages::{EncryptionContext, FanOut, ProbeMessage};
+use claviger_app::messages::{DataKeyPage, EncryptionContext, FanOut, ProbeMessage};
 use claviger_app::ports::{
     Beat, CallError, Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, FanOutQueue, Ids,
-    Instances, KeyDescription, KeyError, KeyRef, Page, Policies, ProbeQueue, RoleSession, StoreError, WatchList,
-    WatchRow, WrappedDataKey,
+    Instances, KeyDescription, KeyError, KeyRef, Page, Policies, ProbeQueue, RoleSession, StoreError, Trial,
+    WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_domain::catalogue::Mode;
@@ -208,6 +208,18 @@ impl CustomerKeys for Cloud {
         self.kms(key).await.map(|()| (Zeroizing::new(vec![0; 32]), vec![0; 64]))
     }
 
+    async fn dry_run(&self, key: KeyRef<'_>, _: Trial<'_>, _: &EncryptionContext) -> Result<(), KeyError> {
+        self.kms(key).await
+    }
+
+    async fn rotates(&self, key: KeyRef<'_>) -> Result<bool, KeyError> {
+        self.kms(key).await.map(|()| false)
+    }
+
+    async fn key_policy(&self, key: KeyRef<'_>) -> Result<serde_json::Value, KeyError> {
+        self.kms(key).await.map(|()| serde_json::Value::Null)
+    }
+
     async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError> {
         self.calls.kms.fetch_add(1, Ordering::Relaxed);
         self.takes(self.latency.kms).await;
@@ -306,6 +318,15 @@ impl DataKeyRegistry for Cloud {
         Ok(None)
     }
 
+    async fn data_keys(&self, _: InstanceId) -> Result<Vec<WrappedDataKey>, StoreError> {
+        self.read().await;
+        Ok(Vec::new())
+    }
+
+    async fn rewrap_data_key(&self, _: &WrappedDataKey, _: &WrappedDataKey) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn add_data_key(&self, _: &WrappedDataKey) -> Result<(), StoreError> {
         Ok(())
     }
@@ -325,6 +346,10 @@ impl FanOutQueue for Cloud {
     async fn queue_fan_out(&self, page: &FanOut, _: SignedDuration) -> Result<(), CallError> {
         self.calls.sqs.fetch_add(1, Ordering::Relaxed);
         self.state().pages.push(page.clone());
+        Ok(())
+    }
+
+    async fn queue_data_keys(&self, _: &DataKeyPage, _: SignedDuration) -> Result<(), CallError> {
         Ok(())
     }
 

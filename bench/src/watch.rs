@@ -226,7 +226,10 @@ pub fn fan_out() -> Result<()> {
             };
             let calls = || {
                 let calls = &cloud.calls;
-                [&calls.reads, &calls.commits, &calls.sqs].map(|count| count.load(Ordering::Relaxed)).iter().sum::<u64>()
+                [&calls.reads, &calls.commits, &calls.sqs]
+                    .map(|count| count.load(Ordering::Relaxed))
+                    .iter()
+                    .sum::<u64>()
             };
             let before = calls();
             let start = Instant::now();
