@@ -423,7 +423,7 @@ impl World {
 
     /// Lets time pass.
     pub const fn pause(&self, millis: i64) -> Pause<'_> {
-        Pause { world: self, millis, until: None }
+        Pause { world: self, millis, timer: None }
     }
 }
 
@@ -431,7 +431,8 @@ impl World {
 pub struct Pause<'a> {
     world: &'a World,
     millis: i64,
-    until: Option<i64>,
+    /// When it ends, and its place among the timers: one, however often it is polled.
+    timer: Option<(i64, u64)>,
 }
 
 impl Future for Pause<'_> {
@@ -440,15 +441,21 @@ impl Future for Pause<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let now = self.world.now();
         let end = now + self.millis.max(0);
-        let until = *self.until.get_or_insert(end);
-        if now >= until {
+        if self.timer.map_or(end, |(until, _)| until) <= now {
             return Poll::Ready(());
         }
         let mut state = self.world.state();
-        state.next += 1;
-        let number = state.next;
-        state.timers.heap.push(Reverse((until, number)));
+        let number = if let Some((_, number)) = self.timer {
+            number
+        } else {
+            state.next += 1;
+            let number = state.next;
+            state.timers.heap.push(Reverse((end, number)));
+            number
+        };
         state.timers.wakers.insert(number, context.waker().clone());
+        drop(state);
+        self.timer.get_or_insert((end, number));
         Poll::Pending
     }
 }
