@@ -430,6 +430,8 @@ pub enum Trial<'a> {
     GenerateDataKeyWithoutPlaintext,
     /// This ciphertext moved from the key to itself: from and to.
     ReEncrypt(&'a [u8]),
+    /// This ciphertext decrypted.
+    Decrypt(&'a [u8]),
 }
 
 /// Which session of a customer's role a call may use (BYOK). Without a role it makes no difference.

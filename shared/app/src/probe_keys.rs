@@ -9,7 +9,8 @@ use futures_util::future::{join, join_all};
 
 use crate::messages::EncryptionContext;
 use crate::ports::{
-    Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, KeyRef, WrappedDataKey,
+    Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, KeyError, KeyRef, Trial,
+    WrappedDataKey,
 };
 use crate::provision_instance::PURPOSE_RECORDS;
 
@@ -84,6 +85,9 @@ impl ProbeKeys<'_> {
     }
 
     /// Repeats the unwrap in one region; none where there is nothing to unwrap.
+    ///
+    /// INVARIANT (I1): behind a closed fence no data key comes into the clear, not even here: the unwrap is tried
+    /// as a dry run. It proves the permission; that the key is usable is what the canary proves.
     async fn repeat(
         &self,
         policy: &EncryptionPolicy,
@@ -98,7 +102,12 @@ impl ProbeKeys<'_> {
         let wrap = wrapped.wraps.get(region)?;
         let sealed = BASE64_STANDARD.decode(&wrap.ciphertext).ok()?;
         let context = policy.encryption_context(PURPOSE_DATA_KEY, &wrapped.instance.to_string());
-        Some(self.unwrap(KeyRef::of(policy, &wrap.key), &sealed, &context).await)
+        let key = KeyRef::of(policy, &wrap.key);
+        if policy.fence.is_open() {
+            return Some(self.unwrap(key, &sealed, &context).await);
+        }
+        let tried = self.keys.dry_run(key.fresh(), Trial::Decrypt(&sealed), &context).await;
+        Some(self.seen(key.fresh(), tried).await)
     }
 
     async fn canary(
@@ -122,10 +131,12 @@ impl ProbeKeys<'_> {
         context: &EncryptionContext,
     ) -> Observation {
         let key = key.fresh();
-        let error = match self.keys.decrypt(key, ciphertext, context).await {
-            Ok(_) => return Observation::Usable,
-            Err(error) => error,
-        };
+        let decrypted = self.keys.decrypt(key, ciphertext, context).await;
+        self.seen(key, decrypted.map(|_| ())).await
+    }
+
+    async fn seen(&self, key: KeyRef<'_>, answer: Result<(), KeyError>) -> Observation {
+        let Err(error) = answer else { return Observation::Usable };
         tracing::debug!(key.region = %key.region(), code = %error.code, "a probe was not answered with success");
         match error.observation {
             // KMS was not reached: there is nothing that DescribeKey could explain.

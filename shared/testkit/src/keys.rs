@@ -27,6 +27,8 @@ pub struct KeyCall {
     pub key: KeyArn,
     /// With which context; empty for `DescribeKey`.
     pub context: EncryptionContext,
+    /// Whether it was only tried.
+    pub dry_run: bool,
 }
 
 #[derive(Debug)]
@@ -240,11 +242,21 @@ impl FakeKeys {
         way: KeyRef<'_>,
         context: &EncryptionContext,
     ) -> Result<(), KeyError> {
+        self.used(operation, way, context, false)
+    }
+
+    fn used(
+        &self,
+        operation: &'static str,
+        way: KeyRef<'_>,
+        context: &EncryptionContext,
+        dry_run: bool,
+    ) -> Result<(), KeyError> {
         let mut state = self.state();
         state.reached(way)?;
         let key = way.arn;
         let request = state.calls.len();
-        state.calls.push(KeyCall { operation, key: key.clone(), context: context.clone() });
+        state.calls.push(KeyCall { operation, key: key.clone(), context: context.clone(), dry_run });
         let Some(known) = state.keys.get_mut(key) else {
             return Err(refusal(Observation::Refused(RefusalKind::KeyNotFound), request));
         };
@@ -383,8 +395,9 @@ impl CustomerKeys for FakeKeys {
             Trial::GenerateDataKey => "GenerateDataKey",
             Trial::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
             Trial::ReEncrypt(_) => "ReEncrypt",
+            Trial::Decrypt(_) => "Decrypt",
         };
-        self.called(operation, key, context)?;
+        self.used(operation, key, context, true)?;
         if self.state().not_granted.contains(operation) {
             return Err(refusal(Observation::Refused(RefusalKind::AccessDenied), 0));
         }
@@ -408,7 +421,12 @@ impl CustomerKeys for FakeKeys {
         state.reached(key)?;
         let key = key.arn;
         let request = state.calls.len();
-        let call = KeyCall { operation: "DescribeKey", key: key.clone(), context: EncryptionContext::new() };
+        let call = KeyCall {
+            operation: "DescribeKey",
+            key: key.clone(),
+            context: EncryptionContext::new(),
+            dry_run: false,
+        };
         state.calls.push(call);
         match state.keys.get(key).map(|key| key.description.clone()) {
             Some(Ok(description)) => Ok(description),

@@ -6,7 +6,8 @@ use claviger_app::ports::CallError;
 use claviger_app::report_probes::Reason;
 use claviger_domain::heard::HeardChange;
 use claviger_domain::observation::RefusedUnwrap;
-use claviger_domain::policy::PURPOSE_DATA_KEY;
+use claviger_domain::policy::{CONTEXT_PURPOSE, PURPOSE_DATA_KEY};
+use claviger_testkit::KeyCall;
 use jiff::SignedDuration;
 
 use crate::world::{DISABLED, USABLE, World};
@@ -33,6 +34,14 @@ impl World {
         for region in REGIONS {
             self.keys.refuse_purpose(&self.key(region), refused.then_some(PURPOSE_DATA_KEY));
         }
+    }
+
+    fn unwraps_of_data_keys(&self) -> Vec<KeyCall> {
+        let is_one = |call: &KeyCall| {
+            call.operation == "Decrypt"
+                && call.context.get(CONTEXT_PURPOSE).is_some_and(|purpose| purpose == PURPOSE_DATA_KEY)
+        };
+        self.keys.calls().into_iter().filter(is_one).collect()
     }
 
     /// What the broker met goes to the prober.
@@ -71,14 +80,19 @@ async fn r3_no_policy_can_please_the_canary_and_refuse_the_data_keys() {
     assert!(policy.fence.is_open(), "it is ambiguous and has to persist");
     // From now on sweeps repeat that unwrap too, so that the canary alone cannot stop the clock.
     world.later(30);
+    world.keys.forget_calls();
     world.sweep().await.unwrap();
+    assert!(world.unwraps_of_data_keys().iter().any(|call| !call.dry_run), "the fence is open");
     world.later(30);
     world.sweep().await.unwrap();
     assert!(!world.policy().await.fence.is_open());
     world.drain().await;
     // Restoration asks for the data key too.
+    world.keys.forget_calls();
     let waiting = world.probe().round(&world.policy().await).await;
     assert!(waiting.observations.values().all(|saw| *saw != USABLE));
+    let unwraps = world.unwraps_of_data_keys();
+    assert!(!unwraps.is_empty() && unwraps.iter().all(|call| call.dry_run), "{unwraps:?}");
     world.data_keys_are_refused(false);
     world.later(60);
     world.restore().await;

@@ -320,6 +320,11 @@ impl CustomerKeys for KmsKeys {
                     .await;
                 tried("ReEncrypt", key, answer)
             }
+            Trial::Decrypt(sealed) => {
+                let request = client.decrypt().key_id(id).ciphertext_blob(Blob::new(sealed));
+                let answer = request.set_encryption_context(context).dry_run(true).send().await;
+                tried("Decrypt", key, answer)
+            }
         }
     }
 

@@ -167,13 +167,13 @@ impl World {
     }
 
     /// A customer's key decrypted something.
-    pub fn key_used(&self, key: &KeyArn, probe: bool) {
+    pub fn key_used(&self, key: &KeyArn, canary: bool) {
         let now = self.now();
         let owner = self.state().orgs.iter().position(|org| org.keys.contains(key));
         let Some(index) = owner else { return };
         let org = self.state().orgs.get(index).cloned();
         let Some(org) = org else { return };
-        if !probe {
+        if !canary {
             let bound = millis(settings().lease);
             let within = org.closed_at.is_none_or(|closed| now <= closed + bound);
             self.checked("I1", within, || {

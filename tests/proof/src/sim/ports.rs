@@ -13,8 +13,8 @@ use claviger_app::messages::{
 use claviger_app::ports::{
     Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
     DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey,
-    Outbox, Page, Policies, ProbeQueue, Prober, Proofs, RoleSession, StoreError, SupportRequest,
-    SupportRequests, Tickets, Trial, WatchList, WatchRow, WrappedDataKey,
+    Outbox, Page, Policies, ProbeQueue, Prober, Proofs, StoreError, SupportRequest, SupportRequests, Tickets,
+    Trial, WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -240,11 +240,8 @@ impl CustomerKeys for Ports {
         let plain = self.world.kms.vault.decrypt(key, ciphertext, context).await;
         self.world.kms.vault.forget_calls();
         if plain.is_ok() {
-            // A probe may unwrap a data key too, after a cut-off as before (the one that a broker was refused): it looks at
-            // the answer and lets go of the key. It is known by its session of its own; what is given out comes by a kept one.
             let canary = context.get(CONTEXT_PURPOSE).is_some_and(|purpose| purpose == PURPOSE_CANARY);
-            let probe = canary || key.session == RoleSession::Fresh;
-            self.world.key_used(key.arn, probe);
+            self.world.key_used(key.arn, canary);
         }
         self.on_the_way().await;
         plain
