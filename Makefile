@@ -5,6 +5,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 STAY ?= 1
 VENV := .venv/bin
+PROOF := $(or $(CARGO_TARGET_DIR),target)/debug/proof
 # A cargo-nextest of the machine is used when there is one; else it is built into .local, once.
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 export SAM_CLI_TELEMETRY := 0
@@ -29,8 +30,8 @@ bench: | needed
 # The long checks: more seeds of the simulation, more states of the model, more inputs for every parser, and the story,
 # twice in a row, on a cloud of its own each time.
 prove: setup tools build
-	cargo run --locked -p claviger-proof -- --seeds 100
-	cargo run --locked -p claviger-proof -- model --deep
+	$(PROOF) --seeds 100
+	$(PROOF) model --deep
 	PROPTEST_CASES=100000 cargo nextest run --workspace --locked -E 'package(claviger-proof) and (binary(parsers) or binary(functions))'
 	$(VENV)/python tools/local run --stay 0
 	$(VENV)/python tools/local run --stay 0
