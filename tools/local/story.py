@@ -1,4 +1,4 @@
-"""The main story: three customers, their keys, and what happens to their data when they take the keys away.
+"""The main story: four customers, their keys, and what happens to their data when they take the keys away.
 
 Every step talks to the real parts as the people in it would: the API with tokens, KMS in the customers' own accounts,
 the notes app over HTTP. What no person could see (wrapped keys, memory, the bus) is looked at from the test's side.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,11 +19,11 @@ from claviger_local import settings as s
 from claviger_local.aws import client
 from claviger_local.cloud import Cloud, tick, write_environment
 from claviger_local.people import People
-from claviger_local.settings import ACME, CUSTOMERS, GLOBEX, INITECH, Customer
+from claviger_local.settings import ACME, CUSTOMERS, GLOBEX, HOOLI, INITECH, Customer
 from claviger_local.stage import Stage
 
 NOTES = 1000
-TAGS = {"acme": "acme01", "globex": "globex01", "initech": "initech01"}
+TAGS = {"acme": "acme01", "globex": "globex01", "initech": "initech01", "hooli": "hooli01"}
 UNWATCHED_BOUND_S = s.PROBE_PHASE_S + s.WATCH_SLACK_S + s.PROOF_REUSE_S + s.LEASE_S
 CUTOFF_EVENTS_S = 6.0
 CUTOFF_PROBE_S = 10.0
@@ -492,6 +493,28 @@ def revoking_otherwise(story: Story) -> None:
         revoke_and_restore(story, name, customer, float(bounds[which]), take, give_back)
 
 
+def importing(story: Story) -> None:
+    """Key material of the customer's own: deleted, and imported again."""
+    stage, people = story.stage, story.people
+    (region,) = HOOLI.regions
+    material = secrets.token_bytes(32)
+    arn = customers.create_imported_key(HOOLI.account, region, people.key_policy(HOOLI), material)
+    story.keys[HOOLI.org] = {region: arn}
+    story.enrol(HOOLI)
+    story.provision(HOOLI)
+    refused = notes.write_all(HOOLI, story.few)
+    stage.need(not refused, f"hooli has notes, under material that it imported into {arn}", refused[:2])
+    bounds = people.call("system", "GET", "catalogue").json["bounds"]
+    revoke_and_restore(
+        story,
+        "deleted imported material",
+        HOOLI,
+        float(bounds["cutOffSeconds"]),
+        lambda key: customers.of_key(key).delete_imported_key_material(KeyId=key),
+        lambda key: customers.import_material(key, material),
+    )
+
+
 def revoke_and_restore(
     story: Story,
     name: str,
@@ -617,6 +640,7 @@ STEPS = (
     ("globex denies its role's trust, deletes the role, and comes back", distrusting),
     ("acme restores", restoring),
     ("initech revokes by scheduled deletion and by key policy", revoking_otherwise),
+    ("hooli deletes the key material that it imported, and imports it again", importing),
     ("the audit trail", remembering),
 )
 

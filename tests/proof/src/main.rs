@@ -48,7 +48,7 @@ enum Command {
 
 fn model(deep: bool) -> ExitCode {
     let (changes, ticks, most) = if deep { (3, 4, 150_000) } else { (2, 2, 6_000) };
-    let bounds = |regions| Bounds { regions, changes, faults: 1, ticks, states: most };
+    let bounds = |regions| Bounds { regions, changes, faults: 1, support: 2, ticks, states: most };
     let searches: [(&str, &dyn Fn() -> Found); 3] = [
         ("organisations=1 regions=1", &|| explore(&Production, bounds(1))),
         ("organisations=1 regions=2", &|| explore(&Production, bounds(2))),

@@ -9,17 +9,18 @@
 mod pair;
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use claviger_domain::decide::{Decision, Refusal, decide, wants_confirmation};
 use claviger_domain::effect::{Effect, Order, OutboxRow};
 use claviger_domain::event::{Actor, InstanceEvent, Origin, PolicyEvent};
-use claviger_domain::fence::Epoch;
+use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::instance::{AppInstance, InstanceDecision, InstanceStatus, decide_instance};
 use claviger_domain::observation::{NoAnswerKind, Observation, ProbeRound, RefusalKind};
 use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
 use claviger_domain::values::Region;
+use claviger_domain::vendor::Ground;
 use claviger_testkit::builders;
 use jiff::Timestamp;
 
@@ -83,6 +84,8 @@ pub struct Bounds {
     pub changes: u8,
     /// Faults: an answer that does not come, a doubled or set-aside message, a crash, an ill control probe.
     pub faults: u8,
+    /// What support does: suspend for the vendor, lift, call a suspension a mistake.
+    pub support: u8,
     /// Steps of the clock.
     pub ticks: u8,
     /// States at most.
@@ -162,6 +165,9 @@ struct State {
     probes: Vec<Probe>,
     plane: Plane,
     asked: bool,
+    /// Who said that the suspension is a mistake, and has not been contradicted.
+    agents: BTreeSet<&'static str>,
+    support: u8,
     closed_at: Option<i64>,
     changes: u8,
     faults: u8,
@@ -208,6 +214,8 @@ fn begin(bounds: Bounds, name: &str, account: &str) -> State {
         probes: Vec::new(),
         plane: Plane { lease_from: Some(now), key: Some(0), ..Plane::default() },
         asked: false,
+        agents: BTreeSet::new(),
+        support: bounds.support,
         closed_at: None,
         changes: bounds.changes,
         faults: bounds.faults,
@@ -228,6 +236,8 @@ impl State {
         let mut hasher = DefaultHasher::new();
         self.policy.lifecycle.slug().hash(&mut hasher);
         (self.policy.fence.epoch.0, self.policy.fence.is_open(), self.policy.told.0).hash(&mut hasher);
+        (&self.policy.fence.causes, &self.agents, self.support).hash(&mut hasher);
+        self.policy.lift.as_ref().map(|first| first.by.as_str()).hash(&mut hasher);
         (self.policy.ticket.is_some(), stamp(self.policy.probed_at, 31)).hash(&mut hasher);
         let health = |policy: &EncryptionPolicy, hasher: &mut DefaultHasher| {
             for key in policy.keys.values() {
@@ -303,18 +313,33 @@ impl State {
         let (was, is) = (self.policy.fence.is_open(), decision.next.fence.is_open());
         if was && !is {
             self.closed_at = Some(self.now);
+        }
+        if !was && is {
+            self.closed_at = None;
+        }
+        let before = self.policy.fence.causes.clone();
+        let had = |cause| before.contains(&cause);
+        let has = |cause| decision.next.fence.causes.contains(&cause);
+        if !had(Cause::Key) && has(Cause::Key) {
             self.asked = false;
             let refused = |truth: &Truth| truth.refused_at.is_some_and(|then| self.now - then <= PROBE_AGE);
             if !self.truth.iter().all(refused) {
                 self.wrong("I2", "the fence closed and a key had not refused".to_owned());
             }
-        }
-        if !was && is {
-            self.closed_at = None;
+        } else if had(Cause::Key) && !has(Cause::Key) {
             let usable = |truth: &Truth| self.now - truth.usable_at <= PROBE_AGE;
-            if !self.asked || !self.truth.iter().all(usable) {
-                self.wrong("I5", "the fence opened without an org admin, or without the keys".to_owned());
+            let asked = self.asked || self.agents.len() > 1;
+            if !asked || !self.truth.iter().all(usable) {
+                let what = "the cause of the keys was lifted without an org admin or two agents, or without the keys";
+                self.wrong("I5", what.to_owned());
             }
+        }
+        let by_support = matches!(decision.fact.actor, Actor::Support(_));
+        if had(Cause::Vendor) != has(Cause::Vendor) && !by_support {
+            self.wrong("I5", "the vendor's cause came or went without support".to_owned());
+        }
+        if decision.next.lift.is_none() {
+            self.agents.clear();
         }
         let waits = |row: &OutboxRow| {
             matches!(
@@ -397,6 +422,23 @@ impl State {
             self.asked |= matches!(origin.actor, Actor::OrgAdmin(_));
             self.commit(decision);
         }
+    }
+
+    fn supported(&mut self, mind: &dyn Mind, who: &'static str, event: &PolicyEvent) {
+        let actor = Actor::Support(who.parse().expect("a subject"));
+        let origin = Origin { actor, correlation: builders::by_support().correlation };
+        if let Ok(decision) = mind.decide(&self.policy.clone(), event, &origin, at(self.now)) {
+            if matches!(event, PolicyEvent::MistakeDeclared { .. }) {
+                self.agents.insert(who);
+            }
+            self.commit(decision);
+        }
+    }
+
+    fn is_called_a_mistake(&mut self, mind: &dyn Mind, who: &'static str) {
+        let rounds = vec![self.usable_round(), self.usable_round()];
+        let event = PolicyEvent::MistakeDeclared { reason: "it is".to_owned(), rounds };
+        self.supported(mind, who, &event);
     }
 
     /// Works a message off one step further; what is left of it.
@@ -499,6 +541,9 @@ impl State {
                 probe.rounds.push(self.usable_round());
             }
             self.report(mind, &probe);
+            if self.policy.vendor.is_some() {
+                self.supported(mind, "agent", &PolicyEvent::VendorSuspensionLifted);
+            }
             let back = self.truth.iter().all(|truth| truth.now == Key::Usable);
             if back && matches!(self.policy.lifecycle, Lifecycle::Suspended { .. }) {
                 self.pass(1);
@@ -515,6 +560,9 @@ impl State {
     /// Whether policy and instances are as the keys say.
     fn is_as_wanted(&self) -> bool {
         let all = |key: fn(&Key) -> bool| self.truth.iter().map(|truth| &truth.now).all(key);
+        if self.policy.vendor.is_some() {
+            return false;
+        }
         let told = self.policy.fence.epoch.0 == 0 || self.policy.told == self.policy.fence.epoch;
         let instances = |suspended: bool| {
             self.instances.iter().all(|instance| {
@@ -602,6 +650,28 @@ impl State {
                     });
                 }
             }
+        }
+        if self.support > 0 {
+            for who in ["agent", "other-agent"] {
+                let closed = self.policy.fence.causes.contains(&Cause::Key);
+                if closed {
+                    step(format!("{who} calls it a mistake"), &|next| {
+                        next.support -= 1;
+                        next.is_called_a_mistake(mind, who);
+                    });
+                }
+            }
+            let (label, event) = if self.policy.vendor.is_some() {
+                ("support lifts the vendor's suspension", PolicyEvent::VendorSuspensionLifted)
+            } else {
+                let event =
+                    PolicyEvent::VendorSuspended { ground: Ground::Ordered, reason: "unpaid".to_owned() };
+                ("support suspends for the vendor", event)
+            };
+            step(label.to_owned(), &|next| {
+                next.support -= 1;
+                next.supported(mind, "agent", &event);
+            });
         }
         for index in 0..self.outbox.len() {
             step("an effect is handed on".to_owned(), &|next| next.deliver(index, false));
@@ -759,9 +829,9 @@ fn explore_from<W: World>(mind: &dyn Mind, first: W, most: usize) -> Found {
 /// Broken twins of the model.
 pub mod twins {
     use super::{
-        AppInstance, Decision, EncryptionPolicy, Epoch, InstanceDecision, InstanceEvent, Mind, NoAnswerKind,
-        Observation, Origin, PolicyEvent, ProbeRound, Refusal, RefusalKind, Timestamp, builders, decide,
-        decide_instance,
+        Actor, AppInstance, Decision, EncryptionPolicy, Epoch, InstanceDecision, InstanceEvent, Mind,
+        NoAnswerKind, Observation, Origin, PolicyEvent, ProbeRound, Refusal, RefusalKind, Timestamp,
+        builders, decide, decide_instance,
     };
 
     /// I1: the lease counts from the answer.
@@ -865,6 +935,25 @@ pub mod twins {
                 row.organisation = builders::parsed("globex");
             }
             Ok(decision)
+        }
+    }
+
+    /// I5: one agent who says it twice counts as two.
+    pub struct OneAgentTwice;
+
+    impl Mind for OneAgentTwice {
+        fn decide(
+            &self,
+            policy: &EncryptionPolicy,
+            event: &PolicyEvent,
+            origin: &Origin,
+            now: Timestamp,
+        ) -> Result<Decision, Refusal> {
+            let mut origin = origin.clone();
+            if let (PolicyEvent::MistakeDeclared { .. }, Some(_)) = (event, &policy.lift) {
+                origin.actor = Actor::Support("somebody-else".parse().expect("a subject"));
+            }
+            decide(&builders::rules(), policy, event, &origin, now)
         }
     }
 

@@ -2,13 +2,15 @@
 
 use claviger_proof::model::{Bounds, Found, Mind, Production, explore, explore_pair, twins};
 
-const ONE: Bounds = Bounds { regions: 1, changes: 2, faults: 1, ticks: 2, states: 6_000 };
-const TWO: Bounds = Bounds { regions: 2, changes: 3, faults: 1, ticks: 1, states: 6_000 };
+const ONE: Bounds = Bounds { regions: 1, changes: 2, faults: 1, support: 0, ticks: 2, states: 6_000 };
+const TWO: Bounds = Bounds { regions: 2, changes: 3, faults: 1, support: 0, ticks: 1, states: 6_000 };
+/// The vendor suspends and lifts, and agents call suspensions mistakes, at every moment.
+const SUPPORT: Bounds = Bounds { regions: 1, changes: 2, faults: 0, support: 3, ticks: 0, states: 6_000 };
 
 #[test]
 fn i1_to_i5_hold_in_every_state_and_a_fair_drain_ends_as_the_keys_say() {
     let mut states = 0;
-    for bounds in [ONE, TWO] {
+    for bounds in [ONE, TWO, SUPPORT] {
         let found = explore(&Production, bounds);
         assert!(found.violation.is_none(), "{:#?}", found.violation);
         states += found.states;
@@ -61,4 +63,9 @@ fn i5_a_request_that_anybody_may_make_is_found() {
 #[test]
 fn i7_an_effect_that_is_addressed_to_another_organisation_is_found() {
     is_found("I7", &explore_pair(&twins::WrongAddress, Bounds { changes: 1, faults: 0, ..ONE }));
+}
+
+#[test]
+fn s7_one_agent_who_counts_as_two_is_found() {
+    caught("I5", &twins::OneAgentTwice, SUPPORT);
 }

@@ -15,6 +15,7 @@ PEOPLE: dict[str, str | None] = {
     "acme-auditor": None,
     "globex-admin": None,
     "initech-admin": None,
+    "hooli-admin": None,
     "support-1": SUPPORT_GROUP,
     "support-2": SUPPORT_GROUP,
     "system": SYSTEM_GROUP,

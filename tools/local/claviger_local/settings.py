@@ -66,7 +66,8 @@ class Customer:
 ACME = Customer("acme", "222222222222", "europe", "acme-eng")
 GLOBEX = Customer("globex", "333333333333", "usa", "globex-eng")
 INITECH = Customer("initech", "444444444444", "canada", "initech-eng")
-CUSTOMERS = (ACME, GLOBEX, INITECH)
+HOOLI = Customer("hooli", "666666666666", "japan", "hooli-eng")
+CUSTOMERS = (ACME, GLOBEX, INITECH, HOOLI)
 
 # On AWS 60, 30, 5 and 60 s: template.yaml. The published sums are made of these.
 PROBE_PHASE_S = 2
