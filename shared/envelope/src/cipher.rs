@@ -122,6 +122,18 @@ impl MessageCipher {
         self.gcm.seal(&self.nonce(chunk), aad, plaintext, out)
     }
 
+    /// Turns the plaintext that follows `from` into ciphertext where it lies, and appends the tag.
+    #[inline]
+    pub(crate) fn seal_in_place(
+        &self,
+        chunk: Chunk,
+        aad: &[u8],
+        out: &mut Vec<u8>,
+        from: usize,
+    ) -> Result<(), EnvelopeError> {
+        self.gcm.seal_in_place(&self.nonce(chunk), aad, out, from)
+    }
+
     /// Appends the plaintext. If the tag does not fit, `out` is as it was and what was written is wiped.
     #[inline]
     pub(crate) fn open(

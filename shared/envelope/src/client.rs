@@ -312,7 +312,7 @@ impl Drop for Inner {
 impl Inner {
     /// INVARIANT (I1): what the snapshot closes is wiped before the lease is extended, and the lease counts from
     /// before the read was sent.
-    async fn poll(&self) -> Result<(), EnvelopeError> {
+    pub(crate) async fn poll(&self) -> Result<(), EnvelopeError> {
         let _one = self.polling.lock().await;
         self.poll_locked().await
     }

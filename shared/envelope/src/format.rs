@@ -112,6 +112,12 @@ impl Header {
     pub(crate) fn begin(&self, out: &mut Vec<u8>) {
         out.clear();
         out.resize(HEADER_LEN, 0);
+        self.overwrite(out);
+    }
+
+    /// Writes the header over the bytes with which `out` begins.
+    #[inline]
+    pub(crate) fn overwrite(&self, out: &mut [u8]) {
         let Some(bytes) = out.first_chunk_mut::<HEADER_LEN>() else { return };
         // Constant ranges of a constant length, straight to where they stay: no check is left at run time.
         let (version, rest) = bytes.split_at_mut(1);

@@ -122,6 +122,51 @@ impl Gcm {
         Ok(())
     }
 
+    /// Turns what follows `from` into its ciphertext where it lies, and appends the tag. If it fails, what
+    /// follows `from` is neither, and the caller wipes it.
+    #[inline]
+    pub(crate) fn seal_in_place(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        out: &mut Vec<u8>,
+        from: usize,
+    ) -> Result<(), EnvelopeError> {
+        let end = out.len();
+        if !self.keyed || from > end {
+            return Err(refused());
+        }
+        out.resize(end + TAG_LEN, 0);
+        let (before, tag) = out.split_at_mut(end);
+        let (_, text) = before.split_at_mut(from);
+        let place = text.as_mut_ptr();
+        let mut tag_len = 0;
+        // SAFETY: the context is initialised. Input and output are the same bytes, which the call allows where
+        // both begin at one address; `tag` has `TAG_LEN` bytes of its own.
+        #[expect(unsafe_code, reason = "the safe interface has no key in place")]
+        let done = unsafe {
+            EVP_AEAD_CTX_seal_scatter(
+                self.page.context.as_ptr(),
+                place,
+                tag.as_mut_ptr(),
+                &raw mut tag_len,
+                TAG_LEN,
+                nonce.as_ptr(),
+                NONCE_LEN,
+                place,
+                text.len(),
+                std::ptr::null(),
+                0,
+                aad.as_ptr(),
+                aad.len(),
+            )
+        };
+        if done != 1 || tag_len != TAG_LEN {
+            return Err(refused());
+        }
+        Ok(())
+    }
+
     /// Appends the plaintext. If the tag does not fit, `out` is as it was and what was written is wiped.
     #[inline]
     pub(crate) fn open(

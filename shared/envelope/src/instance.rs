@@ -31,9 +31,9 @@ pub struct Instance {
 }
 
 /// Bytes that are done long before the kernel's tick moves.
-const BRIEF: usize = 16 * 1024;
+pub(crate) const BRIEF: usize = 16 * 1024;
 
-const GONE: EnvelopeError = EnvelopeError::Internal { what: "the thread is ending" };
+pub(crate) const GONE: EnvelopeError = EnvelopeError::Internal { what: "the thread is ending" };
 
 impl Instance {
     pub(crate) const fn new(client: Arc<Inner>, state: Arc<InstanceState>) -> Self {
@@ -281,7 +281,7 @@ impl Instance {
 
     /// Counts a refusal. That the key must be fetched first is none.
     #[inline]
-    fn counted<R>(&self, result: Result<R, EnvelopeError>) -> Result<R, EnvelopeError> {
+    pub(crate) fn counted<R>(&self, result: Result<R, EnvelopeError>) -> Result<R, EnvelopeError> {
         result.inspect_err(|error| {
             if *error != EnvelopeError::NotCached {
                 self.client.counters.refused(error.slug());
@@ -389,7 +389,7 @@ impl Instance {
 
     /// INVARIANT (I1): nothing leaves without this look, with the clocks as they are at the end.
     #[inline]
-    fn recheck(
+    pub(crate) fn recheck(
         &self,
         cache: &mut ThreadCache,
         index: usize,
@@ -416,7 +416,7 @@ impl Instance {
     }
 
     #[inline]
-    fn find(
+    pub(crate) fn find(
         &self,
         cache: &mut ThreadCache,
         purpose: Purpose<'_>,
@@ -480,7 +480,7 @@ impl Instance {
     }
 
     #[cold]
-    fn refresh(&self, entry: &Arc<KeyEntry>, purpose: Purpose<'_>) {
+    pub(crate) fn refresh(&self, entry: &Arc<KeyEntry>, purpose: Purpose<'_>) {
         let writer = matches!(purpose, Purpose::Write);
         if writer {
             self.worn_out(entry);
@@ -491,7 +491,7 @@ impl Instance {
 
 /// What a key is looked for.
 #[derive(Clone, Copy)]
-enum Purpose<'a> {
+pub(crate) enum Purpose<'a> {
     Write,
     Read(&'a Header),
 }
@@ -506,7 +506,7 @@ impl Purpose<'_> {
 
 /// Makes a message key under a nonce of its own, and writes both and their commitment where they stay.
 #[inline]
-fn fresh(
+pub(crate) fn fresh(
     entry: &ThreadEntry,
     pool: &mut Pool,
     moment: &Moment,
@@ -522,7 +522,11 @@ fn fresh(
 
 /// Makes the message key to which a header commits.
 #[inline]
-fn committed(entry: &ThreadEntry, header: &Header, key: &mut MessageKey) -> Result<(), EnvelopeError> {
+pub(crate) fn committed(
+    entry: &ThreadEntry,
+    header: &Header,
+    key: &mut MessageKey,
+) -> Result<(), EnvelopeError> {
     let mut commitment = [0; COMMITMENT_LEN];
     entry.key.derive(&header.nonce, key, &mut commitment);
     if header.generation != entry.entry.generation || !same(&commitment, &header.commitment) {
@@ -552,7 +556,7 @@ fn seal_record(
 }
 
 /// Reads the header of a stream and its chunk size.
-fn stream_header(header: &[u8]) -> Result<(Header, u32), EnvelopeError> {
+pub(crate) fn stream_header(header: &[u8]) -> Result<(Header, u32), EnvelopeError> {
     let parsed = Header::parse(header)?;
     if parsed.version != VERSION_STREAM {
         return Err(EnvelopeError::MalformedRecord { why: "it is a single record, not a stream" });
@@ -570,7 +574,7 @@ fn stream_header(header: &[u8]) -> Result<(Header, u32), EnvelopeError> {
 
 /// Leaves nothing behind that might be taken for an answer.
 #[cold]
-fn give_up(out: &mut Vec<u8>) {
+pub(crate) fn give_up(out: &mut Vec<u8>) {
     out.zeroize();
 }
 
