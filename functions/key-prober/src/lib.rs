@@ -3,6 +3,7 @@
 
 use aws_lambda_events::event::sqs::SqsEvent;
 use claviger_app::check_enrolment::{CheckEnrolment, Checked};
+use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::error::WorkError;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::messages::{ProbeAnswer, ProbeMessage, ProbeRequest};
@@ -28,12 +29,14 @@ pub enum Input {
     Tick(Tick),
 }
 
-/// The minute tick.
+/// What the schedule says.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Tick {
     /// A minute begins.
     Tick,
+    /// It is time to describe keys.
+    Describe,
 }
 
 /// The use cases of this function.
@@ -48,6 +51,8 @@ pub struct KeyProber<'a> {
     pub now: ProbeNow<'a>,
     /// Proves permissions.
     pub permissions: ProvePermissions<'a>,
+    /// Describes keys.
+    pub describe: DescribeKeys<'a>,
     /// Unwraps data keys where a restoration does without a region.
     pub unwrap: UnwrapDataKeys<'a>,
     /// Checks an enrolment that is not stored.
@@ -72,6 +77,7 @@ impl KeyProber<'_> {
                 );
                 Ok(serde_json::json!({ "planned": planned.sweeps }))
             }
+            Input::Tick(Tick::Describe) => Ok(serde_json::json!({ "planned": self.describe.plan().await? })),
             Input::Request(request) => Ok(serde_json::to_value(self.answer(request).await?)?),
             Input::Queue(event) => {
                 let failures = batch::run_sqs(event, |message| self.work(message)).await;
@@ -99,8 +105,16 @@ impl KeyProber<'_> {
                 let reason = Reason { met: data_key, heard, mass_failure: None };
                 self.follow.run(&organisation, attempt, &reason, correlation).await
             }
-            ProbeMessage::FollowUp { organisation, due_at, correlation } => {
-                self.follow.when_due(&organisation, due_at, correlation).await
+            ProbeMessage::FollowUp { organisation, due_at, heard, correlation } => {
+                self.follow.when_due(&organisation, due_at, heard, correlation).await
+            }
+            ProbeMessage::Describe { shard } => {
+                let news = self.describe.shard(shard).await?;
+                tracing::info!(%shard, news, "the keys of a shard were described");
+                Ok(())
+            }
+            ProbeMessage::DescribeKeys { organisation, correlation } => {
+                self.describe.of_organisation(&organisation, correlation).await.map(drop)
             }
         }
     }

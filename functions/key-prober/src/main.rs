@@ -1,6 +1,7 @@
 //! Starts `key-prober`.
 
 use claviger_app::check_enrolment::CheckEnrolment;
+use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -27,6 +28,15 @@ async fn main() -> Result<(), Error> {
         follow: FollowHint { report, queue: &queue },
         now: ProbeNow { probe, policies: store },
         permissions: ProvePermissions { policies: store, keys: &keys },
+        describe: DescribeKeys {
+            policies: store,
+            watch: store,
+            keys: &keys,
+            queue: &queue,
+            ids,
+            clock,
+            settings,
+        },
         unwrap: UnwrapDataKeys { probe, policies: store, instances: store, registry: store },
         check: CheckEnrolment { keys: &keys, roles: &keys, ids },
     };

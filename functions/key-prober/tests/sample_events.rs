@@ -13,12 +13,20 @@ fn every_sample_event_is_understood() {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let input: Input = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         match (&input, name.as_str()) {
-            (Input::Tick(_), "tick") => {}
+            (Input::Tick(_), "tick" | "describe") => {}
             (
                 Input::Request(_),
                 "probe-now" | "check-enrolment" | "data-keys-to-unwrap" | "permissions-to-prove",
             ) => {}
-            (Input::Queue(event), "sweep" | "hinted-probe" | "follow-up" | "refusal-met-by-broker") => {
+            (
+                Input::Queue(event),
+                "sweep"
+                | "describe-shard"
+                | "describe-keys"
+                | "hinted-probe"
+                | "follow-up"
+                | "refusal-met-by-broker",
+            ) => {
                 for record in &event.records {
                     let message: Result<ProbeMessage, _> =
                         serde_json::from_str(record.body.as_ref().unwrap());

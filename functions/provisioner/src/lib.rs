@@ -6,19 +6,11 @@ use claviger_app::messages::DataKeyPage;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::verify_policy::VerifyPolicy;
-use claviger_domain::effect::{Effect, OutboxRow};
-use claviger_lambda::batch;
-use serde::Deserialize;
+use claviger_domain::effect::Effect;
+use claviger_lambda::{batch, work};
 
 /// Work of the queue: what was decided, or a further page of data keys.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub enum Work {
-    /// As it was decided.
-    Effect(OutboxRow),
-    /// A further page.
-    DataKeys(DataKeyPage),
-}
+pub type Work = work::Work<DataKeyPage>;
 
 /// The use cases of this function.
 pub struct Provisioner<'a> {
@@ -38,7 +30,7 @@ impl Provisioner<'_> {
 
     async fn work(&self, work: Work) -> Result<(), WorkError> {
         let row = match work {
-            Work::DataKeys(page) => return self.replace.page(&page).await,
+            Work::Page(page) => return self.replace.page(&page).await,
             Work::Effect(row) => row,
         };
         match row.effect {

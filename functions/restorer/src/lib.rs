@@ -5,20 +5,21 @@ use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::messages::{DataKeyPage, FanOut};
 use claviger_app::prove_restoration::ProveRestoration;
-use claviger_domain::effect::{Effect, Order, OutboxRow};
-use claviger_lambda::batch;
+use claviger_domain::effect::{Effect, Order};
+use claviger_lambda::{batch, work};
 use serde::Deserialize;
 
-/// Work of the queue: what was decided, or a further page of a fan-out.
+/// Work of the queue: what was decided, or a further page of it.
+pub type Work = work::Work<Page>;
+
+/// A further page.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-pub enum Work {
-    /// As it was decided.
-    Effect(OutboxRow),
-    /// A further page of data keys.
-    DataKeys(DataKeyPage),
-    /// A further page.
-    Page(FanOut),
+pub enum Page {
+    /// Of data keys.
+    DataKeys(Box<DataKeyPage>),
+    /// Of a fan-out.
+    FanOut(FanOut),
 }
 
 /// The use cases of this function.
@@ -37,8 +38,8 @@ impl Restorer<'_> {
 
     async fn work(&self, work: Work) -> Result<(), WorkError> {
         let row = match work {
-            Work::Page(page) => return self.carry.run(Order::Restore, &page).await,
-            Work::DataKeys(page) => return self.prove.page(&page).await,
+            Work::Page(Page::FanOut(page)) => return self.carry.run(Order::Restore, &page).await,
+            Work::Page(Page::DataKeys(page)) => return self.prove.page(&page).await,
             Work::Effect(row) => row,
         };
         match row.effect {

@@ -5,19 +5,11 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::messages::FanOut;
-use claviger_domain::effect::{Effect, Order, OutboxRow};
-use claviger_lambda::batch;
-use serde::Deserialize;
+use claviger_domain::effect::{Effect, Order};
+use claviger_lambda::{batch, work};
 
 /// Work of the queue: the root of a fan-out, or one of its pages.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub enum Work {
-    /// As it was decided.
-    Effect(OutboxRow),
-    /// A further page.
-    Page(FanOut),
-}
+pub type Work = work::Work<FanOut>;
 
 /// The use case of this function.
 pub struct Suspender<'a> {

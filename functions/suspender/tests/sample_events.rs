@@ -1,25 +1,11 @@
 //! Every file in `events/suspender` is an invocation that the function understands.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use aws_lambda_events::event::sqs::SqsEvent;
-use serde_json::Value;
+use std::path::Path;
 
 #[test]
 fn every_sample_event_is_understood() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/suspender");
-    let mut seen = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let event: SqsEvent = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        for record in event.records {
-            let mut body: Value = serde_json::from_str(&record.body.unwrap()).unwrap();
-            if let Some(detail) = body.get_mut("detail") {
-                body = detail.take();
-            }
-            let work: Result<claviger_suspender::Work, _> = serde_json::from_value(body);
-            assert!(work.is_ok(), "{}: {work:?}", path.display());
-        }
-        seen += 1;
-    }
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/suspender"));
+    let seen = claviger_lambda::work::understand_samples::<claviger_suspender::Work>(folder).unwrap();
     assert!(seen >= 2, "only {seen} samples");
 }

@@ -1,6 +1,7 @@
 //! Follows a hint (an event, a refusal met by the broker): probes, and repeats a probe that succeeded,
 //! because KMS may still be propagating the change that the hint was about.
 
+use claviger_domain::heard::HeardChange;
 use claviger_domain::ids::CorrelationId;
 use claviger_domain::values::OrganisationName;
 use jiff::{SignedDuration, Timestamp};
@@ -32,15 +33,17 @@ impl FollowHint<'_> {
         &self,
         organisation: &OrganisationName,
         due_at: Timestamp,
+        heard: Option<HeardChange>,
         correlation: CorrelationId,
     ) -> Result<(), WorkError> {
         let early = due_at.duration_since(self.report.clock.now());
         if early > SignedDuration::ZERO {
             let organisation = organisation.clone();
-            let message = ProbeMessage::FollowUp { organisation, due_at, correlation };
+            let message = ProbeMessage::FollowUp { organisation, due_at, heard, correlation };
             return Ok(self.queue.queue_probes(&[(message, early)]).await?);
         }
-        self.report.of_organisation(organisation, &Reason::default(), correlation).await.map(drop)
+        let reason = Reason { heard, ..Reason::default() };
+        self.report.of_organisation(organisation, &reason, correlation).await.map(drop)
     }
 
     /// Probes one organisation's keys.

@@ -9,6 +9,7 @@ pub mod as_of;
 pub mod carry_out_restoration;
 pub mod check_enrolment;
 pub mod deliver_effect;
+pub mod describe_keys;
 pub mod enrol;
 pub mod error;
 pub mod fan_out;

@@ -43,12 +43,27 @@ pub enum ProbeMessage {
         /// What it belongs to.
         correlation: CorrelationId,
     },
+    /// Describe every key of a shard (spec K2, K4).
+    Describe {
+        /// Which.
+        shard: ShardId,
+    },
+    /// Describe the keys of one organisation: a probe saw that there is something to tell.
+    DescribeKeys {
+        /// Whose.
+        organisation: OrganisationName,
+        /// What it belongs to.
+        correlation: CorrelationId,
+    },
     /// Probe the keys of one organisation when an ambiguous refusal becomes due (spec R4).
     FollowUp {
         /// Whose.
         organisation: OrganisationName,
         /// When the refusal stands, if it still persists.
         due_at: Timestamp,
+        /// What an event of the customer's account said when the refusal began.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        heard: Option<HeardChange>,
         /// What it belongs to.
         correlation: CorrelationId,
     },

@@ -415,6 +415,8 @@ pub struct KeyDescription {
     pub custom_key_store: bool,
     /// `CUSTOMER` or `AWS`.
     pub manager: String,
+    /// Names the material under which new data is encrypted; another one after each rotation.
+    pub material: Option<String>,
     /// When it will be deleted.
     pub deletion_date: Option<Timestamp>,
     /// When imported material expires, if it does.

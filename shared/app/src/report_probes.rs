@@ -4,9 +4,10 @@ use claviger_domain::decide::{Decision, Refusal, becomes_due, decide, wants_conf
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::heard::HeardChange;
 use claviger_domain::ids::CorrelationId;
-use claviger_domain::observation::{Observation, ProbeRound, RefusedUnwrap};
-use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::observation::{Observation, ProbeRound, RefusalKind, RefusedUnwrap};
+use claviger_domain::policy::{EncryptionPolicy, KeyHealth};
 use claviger_domain::values::OrganisationName;
+use jiff::SignedDuration;
 
 use crate::error::{ATTEMPTS, WorkError};
 use crate::messages::ProbeMessage;
@@ -134,7 +135,8 @@ impl ReportProbes<'_> {
             let due_at = becomes_due(&rules, &policy, &decision.next).filter(|_| !asked_again);
             if let Some(due_at) = due_at {
                 let organisation = known.organisation_name.clone();
-                let message = ProbeMessage::FollowUp { organisation, due_at, correlation };
+                let message =
+                    ProbeMessage::FollowUp { organisation, due_at, heard: reason.heard.clone(), correlation };
                 let wait = due_at.duration_since(self.clock.now());
                 self.queue.queue_probes(&[(message, wait)]).await?;
                 asked_again = true;
@@ -142,6 +144,7 @@ impl ReportProbes<'_> {
             match self.policies.commit_policy(Some(&policy), &decision).await {
                 Ok(()) => {
                     log_change(&policy, &decision.next);
+                    self.describe_if_foretold(&policy, &decision.next, correlation).await;
                     return Ok(Report { rounds, changed: true });
                 }
                 Err(StoreError::Conflict) => {}
@@ -161,6 +164,29 @@ impl ReportProbes<'_> {
             };
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// A key that begins or ceases to wait for its deletion has a date to tell (spec K4). The regular description
+    /// tells it too, later; so a queue that fails is no reason to fail what is committed.
+    async fn describe_if_foretold(
+        &self,
+        before: &EncryptionPolicy,
+        after: &EncryptionPolicy,
+        correlation: CorrelationId,
+    ) {
+        let waits = |policy: &EncryptionPolicy| -> Vec<bool> {
+            let pending = RefusalKind::KeyPendingDeletion;
+            let is = |health| matches!(health, KeyHealth::Refused { kind, .. } if kind == pending);
+            policy.keys.values().map(|key| is(key.health)).collect()
+        };
+        if waits(before) == waits(after) {
+            return;
+        }
+        let organisation = after.organisation_name.clone();
+        let message = ProbeMessage::DescribeKeys { organisation, correlation };
+        if let Err(error) = self.queue.queue_probes(&[(message, SignedDuration::ZERO)]).await {
+            tracing::warn!(policy.id = %after.id, ?error, "a description waits for the next run");
+        }
     }
 
     /// A round of probes. While many customers are refused at once, healthy control probes do not count: more

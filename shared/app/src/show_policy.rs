@@ -6,6 +6,7 @@ use claviger_domain::catalogue::{Mode, WindowPhase};
 use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::ids::{PolicyId, TicketId};
 use claviger_domain::key_access::RoleArn;
+use claviger_domain::outlook::{Countdown, Outlook, RunsOut};
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region};
 use claviger_domain::vendor::{Ground, VendorSuspension};
@@ -78,10 +79,50 @@ pub struct KeyView {
     pub last_probe_at: Option<Timestamp>,
     /// What to do, if anything.
     pub help: Option<String>,
+    /// How its material is renewed (spec K2); none before it was described.
+    pub rotation: Option<RotationView>,
+    /// What will take effect, soonest first (spec K4).
+    pub countdowns: Vec<CountdownView>,
     /// Whether an org admin restored access without it.
     pub given_up: bool,
     /// The key that is to take its place.
     pub replacement: Option<KeyArn>,
+}
+
+/// How a key's material is renewed, as it is shown. Nobody has to tell us of it: old data stays readable, new data
+/// uses the new material.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationView {
+    /// Whether AWS renews it by itself; none where we may not ask.
+    pub enabled: Option<bool>,
+    /// When other material than before was first seen; none while that never happened.
+    pub last_seen_at: Option<Timestamp>,
+}
+
+/// Something that will take effect, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CountdownView {
+    /// What.
+    pub what: RunsOut,
+    /// When.
+    pub at: Timestamp,
+    /// How much time is left.
+    pub remaining_seconds: i64,
+}
+
+fn rotation(outlook: &Outlook) -> RotationView {
+    RotationView { enabled: outlook.described.rotates, last_seen_at: outlook.rotated_at }
+}
+
+fn countdowns(outlook: &Outlook, now: Timestamp) -> Vec<CountdownView> {
+    let view = |countdown: Countdown| CountdownView {
+        what: countdown.what,
+        at: countdown.at,
+        remaining_seconds: countdown.at.duration_since(now).as_secs().max(0),
+    };
+    outlook.described.countdowns().into_iter().map(view).collect()
 }
 
 /// The fence as it is shown.
@@ -205,6 +246,7 @@ impl ShowPolicy<'_> {
         // A sweep that got no answer of these keys has not probed them.
         let swept = beat.filter(|beat| !beat.unproven.contains_key(&policy.id)).map(|beat| beat.swept_at);
         let last_probe_at = swept.max(policy.probed_at);
+        let now = self.clock.now();
         let keys = policy.keys.iter().map(|(region, key)| KeyView {
             region: region.clone(),
             key_arn: key.arn.clone(),
@@ -212,11 +254,12 @@ impl ShowPolicy<'_> {
             since: key.since,
             last_probe_at,
             help: key.help(),
+            rotation: key.outlook.as_ref().map(rotation),
+            countdowns: key.outlook.as_ref().map(|known| countdowns(known, now)).unwrap_or_default(),
             given_up: key.given_up,
             replacement: key.replacement.as_ref().map(|wanted| wanted.arn.clone()),
         });
         let window = policy.lifecycle.cut_off_at().map(|cut_off_at| {
-            let now = self.clock.now();
             let catalogue = &self.settings.catalogue;
             let (phase, ends_at) = window_phase(catalogue, policy.mode(), cut_off_at, now);
             WindowView {

@@ -69,6 +69,8 @@ pub struct ModeRules {
     pub revocation_title: String,
     /// Title of the ticket of a suspension by the vendor.
     pub suspension_title: String,
+    /// Title of the ticket that warns of what is foretold of keys.
+    pub warning_title: String,
     /// Title of the ticket of a re-encryption.
     pub reencryption_title: String,
     /// Phases in order.
@@ -147,6 +149,14 @@ pub struct SupportRules {
     pub acknowledge_within_minutes: u16,
 }
 
+/// When what is foretold of keys is told again (spec K4).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyWarningRules {
+    /// How many days before it takes effect, falling.
+    pub remind_days_before: Vec<u16>,
+}
+
 /// The whole catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,6 +173,8 @@ pub struct Catalogue {
     pub due: DueRules,
     /// What support is held to.
     pub support: SupportRules,
+    /// Warnings of what is foretold of keys.
+    pub key_warnings: KeyWarningRules,
     /// What differs between the modes.
     pub modes: BTreeMap<Mode, ModeRules>,
     /// Where data may live.
@@ -236,7 +248,12 @@ impl Catalogue {
             let Some(rules) = self.modes.get(&mode) else {
                 return wrong(place, "the mode is missing");
             };
-            let titles = [&rules.revocation_title, &rules.suspension_title, &rules.reencryption_title];
+            let titles = [
+                &rules.revocation_title,
+                &rules.suspension_title,
+                &rules.warning_title,
+                &rules.reencryption_title,
+            ];
             for title in titles {
                 if !title.contains("{account}") {
                     return wrong(place, "a title does not say `{account}`");
@@ -268,6 +285,13 @@ impl Catalogue {
                 }
                 begins = window.until_day.unwrap_or(begins);
             }
+        }
+        let days = &self.key_warnings.remind_days_before;
+        if days.contains(&0) || !days.windows(2).all(|pair| pair.first() > pair.last()) {
+            return wrong(
+                "key_warnings.remind_days_before".to_owned(),
+                "reminders fall, a day before at the latest",
+            );
         }
         if self.support.lift_within_hours == 0 || self.support.acknowledge_within_minutes == 0 {
             return wrong("support".to_owned(), "a time has to be more than none");

@@ -10,6 +10,7 @@ use crate::fence::Epoch;
 use crate::heard::HeardChange;
 use crate::ids::{CorrelationId, PolicyId, TicketId};
 use crate::observation::ProbeRound;
+use crate::outlook::Described;
 use crate::values::{KeyArn, Region, Subject};
 use crate::vendor::Ground;
 
@@ -140,6 +141,11 @@ pub enum PolicyEvent {
         /// How many.
         instances: u64,
     },
+    /// KMS described keys (spec K2, K4). It says nothing about whether they work.
+    KeysDescribed {
+        /// By region; a region that could not be asked is left out.
+        described: BTreeMap<Region, Described>,
+    },
     /// A moment of the restoration window has come: a reminder, or the end of a phase.
     WindowMomentCame {
         /// Which.
@@ -198,6 +204,7 @@ impl PolicyEvent {
             Self::AccessGranted { .. } => "access-granted",
             Self::AccessDeclined { .. } => "access-declined",
             Self::InstancesSuspended { .. } => "instances-suspended",
+            Self::KeysDescribed { .. } => "keys-described",
             Self::WindowMomentCame { moment } => match moment.kind {
                 MomentKind::Reminder { .. } => "restoration-reminded",
                 MomentKind::PhaseBegins => "restoration-phase-began",

@@ -23,6 +23,7 @@ pub mod key_access;
 pub mod key_policy;
 pub mod observation;
 pub mod organisation;
+pub mod outlook;
 pub mod policy;
 pub mod ticket;
 pub mod values;

@@ -9,9 +9,11 @@ use crate::access::AccessRequest;
 use crate::catalogue::Mode;
 use crate::fact::AuditHead;
 use crate::fence::{Epoch, Fence};
+use crate::heard::HeardChange;
 use crate::ids::{OrganisationId, PolicyId, TicketId};
 use crate::key_access::KeyAccess;
 use crate::observation::{NoAnswerKind, RefusalKind, RefusedUnwrap};
+use crate::outlook::Outlook;
 use crate::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
 use crate::vendor::{LiftProposal, VendorSuspension};
 
@@ -88,6 +90,9 @@ pub struct RegionalKey {
     /// A new key that takes this one's place once every data key is wrapped under it (spec S2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
+    /// What is known of it from descriptions; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlook: Option<Outlook>,
     /// An org admin restored access without it: it is gone for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given_up: bool,
@@ -259,6 +264,12 @@ pub struct EncryptionPolicy {
     pub generation: u64,
     /// The open ticket of a revocation, complete or not.
     pub ticket: Option<TicketId>,
+    /// What events of the customer's account said of this revocation, as far as it was told on its ticket.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told_heard: Vec<HeardChange>,
+    /// The open ticket that warns of what is foretold of keys (spec K4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<TicketId>,
     /// What the vendor asked for since (spec K1), oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access_requests: Vec<AccessRequest>,

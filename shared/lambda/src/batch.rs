@@ -55,7 +55,7 @@ where
 }
 
 /// The message and the correlation id that it bears, if it does.
-fn read<T: DeserializeOwned>(record: &SqsMessage) -> Result<(T, Option<String>), String> {
+pub(crate) fn read<T: DeserializeOwned>(record: &SqsMessage) -> Result<(T, Option<String>), String> {
     let body = record.body.as_deref().ok_or("the body is missing")?;
     // The error's text could repeat the body, so only its place and kind are kept.
     let place = |error: serde_json::Error| {

@@ -11,3 +11,4 @@ pub mod observe;
 pub mod problem;
 pub mod start;
 pub mod webhooks;
+pub mod work;

@@ -97,6 +97,7 @@ pub fn a_description() -> KeyDescription {
         origin: "AWS_KMS".to_owned(),
         custom_key_store: false,
         manager: "CUSTOMER".to_owned(),
+        material: None,
         deletion_date: None,
         material_expires: None,
     }

@@ -52,32 +52,46 @@ pub async fn list(State(api): State<Shared>, visit: Visit, Path(org): Path<Strin
 pub async fn accept(
     State(api): State<Shared>,
     visit: Visit,
-    Path((org, id)): Path<(String, String)>,
+    Path(place): Path<(String, String)>,
     seen: Result<IfMatch, Problem>,
 ) -> Answer {
-    let access = api.enter(&visit, &org, Call::AnswerAccessRequest).await?;
-    let origin = visit.origin(access.role)?;
-    let id = Uuid::try_parse(&id).map_err(|_| Problem::not_found())?;
-    let IfMatch(seen) = seen?;
-    let stores = AsOf { stores: &*api.stores, seen: &seen };
-    let accepted = answers(&api, &stores).accept(&access.organisation.name, id, &origin).await;
-    Ok(document(StatusCode::OK, &AccessView::of(&accepted.map_err(trouble)?, api.clock.now())))
+    answer(&api, &visit, place, seen, Said::Yes).await
 }
 
 /// Declines a request.
 pub async fn decline(
     State(api): State<Shared>,
     visit: Visit,
-    Path((org, id)): Path<(String, String)>,
+    Path(place): Path<(String, String)>,
     seen: Result<IfMatch, Problem>,
 ) -> Answer {
-    let access = api.enter(&visit, &org, Call::AnswerAccessRequest).await?;
+    answer(&api, &visit, place, seen, Said::No).await
+}
+
+/// What an org admin says to a request.
+enum Said {
+    Yes,
+    No,
+}
+
+async fn answer(
+    api: &Api,
+    visit: &Visit,
+    (org, id): (String, String),
+    seen: Result<IfMatch, Problem>,
+    said: Said,
+) -> Answer {
+    let access = api.enter(visit, &org, Call::AnswerAccessRequest).await?;
     let origin = visit.origin(access.role)?;
     let id = Uuid::try_parse(&id).map_err(|_| Problem::not_found())?;
     let IfMatch(seen) = seen?;
     let stores = AsOf { stores: &*api.stores, seen: &seen };
-    let declined = answers(&api, &stores).decline(&access.organisation.name, id, &origin).await;
-    Ok(document(StatusCode::OK, &AccessView::of(&declined.map_err(trouble)?, api.clock.now())))
+    let (answers, name) = (answers(api, &stores), &access.organisation.name);
+    let answered = match said {
+        Said::Yes => answers.accept(name, id, &origin).await,
+        Said::No => answers.decline(name, id, &origin).await,
+    };
+    Ok(document(StatusCode::OK, &AccessView::of(&answered.map_err(trouble)?, api.clock.now())))
 }
 
 /// Publishes a template, and asks customers.

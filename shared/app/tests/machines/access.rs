@@ -12,6 +12,7 @@ use claviger_domain::ids::CorrelationId;
 use claviger_domain::policy::Lifecycle;
 use claviger_testkit::builders::{self, parsed};
 use jiff::SignedDuration;
+use uuid::Uuid;
 
 use crate::world::{DENIED, Direct, USABLE, World};
 
@@ -19,16 +20,19 @@ fn describing() -> BTreeSet<KeyPermission> {
     [KeyPermission::GenerateDataKey].into()
 }
 
-async fn publish(world: &World, version: &str) -> claviger_app::ports::PublishedTemplate {
-    let publish = PublishTemplate {
+fn publishing(world: &World) -> PublishTemplate<'_> {
+    PublishTemplate {
         templates: &world.store,
         policies: &world.store,
         watch_list: &world.store,
         clock: &world.clock,
         settings: world.settings(),
-    };
+    }
+}
+
+async fn publish(world: &World, version: &str) -> claviger_app::ports::PublishedTemplate {
     let decide_by = builders::instant("2027-01-15T00:00:00Z");
-    publish.run(parsed(version), describing(), decide_by, &builders::by_support()).await.unwrap()
+    publishing(world).run(parsed(version), describing(), decide_by, &builders::by_support()).await.unwrap()
 }
 
 fn answers<'a>(world: &'a World, prober: &'a Direct<'a>) -> AnswerAccess<'a> {
@@ -39,6 +43,14 @@ fn answers<'a>(world: &'a World, prober: &'a Direct<'a>) -> AnswerAccess<'a> {
         clock: &world.clock,
         settings: world.settings(),
     }
+}
+
+/// A template is published, and the organisation has met its request.
+async fn asked<'a>(world: &'a World, prober: &'a Direct<'a>) -> (AnswerAccess<'a>, Uuid) {
+    publish(world, "2026-12-01").await;
+    let access = answers(world, prober);
+    let id = access.list(&world.name()).await.unwrap()[0].id;
+    (access, id)
 }
 
 async fn requests_an_app(world: &World, site: &str) -> Result<(), RequestError> {
@@ -70,16 +82,11 @@ async fn k1_a_published_template_asks_every_enrolled_customer_once() {
     let told = tickets.iter().find(|ticket| ticket.id == policy.access_requests[0].ticket).unwrap();
     assert!(told.comments[0].body.contains("kms:GenerateDataKey"), "{told:?}");
     // The version stands for what it asked for.
-    let other = PublishTemplate {
-        templates: &world.store,
-        policies: &world.store,
-        watch_list: &world.store,
-        clock: &world.clock,
-        settings: world.settings(),
-    };
     let decide_by = builders::instant("2027-02-15T00:00:00Z");
-    let refused =
-        other.run(parsed("2026-12-01"), describing(), decide_by, &builders::by_support()).await.unwrap_err();
+    let refused = publishing(&world)
+        .run(parsed("2026-12-01"), describing(), decide_by, &builders::by_support())
+        .await
+        .unwrap_err();
     assert!(matches!(refused, RequestError::NotNow { .. }), "{refused}");
 }
 
@@ -101,10 +108,8 @@ async fn k1_a_publishing_that_broke_off_goes_on_where_it_stopped() {
 #[tokio::test]
 async fn k1_acceptance_is_the_permission_proven_by_probing_and_a_refusal_names_region_and_remedy() {
     let world = World::with_acme().await;
-    publish(&world, "2026-12-01").await;
     let prober = Direct(&world);
-    let access = answers(&world, &prober);
-    let id = access.list(&world.name()).await.unwrap()[0].id;
+    let (access, id) = asked(&world, &prober).await;
     let west = builders::a_key("222222222222", "eu-west-1", 1);
     world.keys.answer(&west, DENIED);
     let refused = access.accept(&world.name(), id, &builders::by_admin()).await.unwrap_err();
@@ -129,10 +134,8 @@ async fn k1_acceptance_is_the_permission_proven_by_probing_and_a_refusal_names_r
 #[tokio::test]
 async fn k1_declined_or_ignored_past_the_date_there_are_no_new_apps() {
     let world = World::with_acme().await;
-    publish(&world, "2026-12-01").await;
     let prober = Direct(&world);
-    let access = answers(&world, &prober);
-    let id = access.list(&world.name()).await.unwrap()[0].id;
+    let (access, id) = asked(&world, &prober).await;
     requests_an_app(&world, "acme-one").await.unwrap();
     world.clock.advance(SignedDuration::from_hours(24 * 60));
     let shown = access.list(&world.name()).await.unwrap();
@@ -153,25 +156,16 @@ async fn k1_declined_or_ignored_past_the_date_there_are_no_new_apps() {
 #[tokio::test]
 async fn k1_nobody_but_an_org_admin_answers_and_nobody_but_support_publishes() {
     let world = World::with_acme().await;
-    publish(&world, "2026-12-01").await;
     let prober = Direct(&world);
-    let access = answers(&world, &prober);
-    let id = access.list(&world.name()).await.unwrap()[0].id;
+    let (access, id) = asked(&world, &prober).await;
     let correlation = CorrelationId::from_uuid(id);
     for origin in [builders::by_support(), builders::by_claviger()] {
         let origin = Origin { correlation, ..origin };
         assert!(access.accept(&world.name(), id, &origin).await.is_err());
         assert!(access.decline(&world.name(), id, &origin).await.is_err());
     }
-    let publish = PublishTemplate {
-        templates: &world.store,
-        policies: &world.store,
-        watch_list: &world.store,
-        clock: &world.clock,
-        settings: world.settings(),
-    };
     let decide_by = builders::instant("2027-01-15T00:00:00Z");
-    let by_admin = publish.run(parsed("2"), describing(), decide_by, &builders::by_admin()).await;
+    let by_admin = publishing(&world).run(parsed("2"), describing(), decide_by, &builders::by_admin()).await;
     assert!(matches!(by_admin, Err(RequestError::Refused(_))));
     assert_eq!(world.store.templates().await.unwrap().len(), 1);
 }
@@ -195,10 +189,8 @@ async fn k1_an_old_key_policy_never_makes_a_customer_look_revoked() {
 #[tokio::test]
 async fn k1_a_vendor_suspension_over_an_access_request_ends_when_the_permission_is_proven() {
     let world = World::with_acme().await;
-    publish(&world, "2026-12-01").await;
     let prober = Direct(&world);
-    let access = answers(&world, &prober);
-    let id = access.list(&world.name()).await.unwrap()[0].id;
+    let (access, id) = asked(&world, &prober).await;
     access.decline(&world.name(), id, &builders::by_admin()).await.unwrap();
     let suspended = builders::decided(
         &world.policy().await,

@@ -8,9 +8,10 @@ use claviger_domain::heard::HeardChange;
 use claviger_domain::observation::RefusedUnwrap;
 use claviger_domain::policy::{CONTEXT_PURPOSE, PURPOSE_DATA_KEY};
 use claviger_testkit::KeyCall;
+use claviger_testkit::builders::parsed;
 use jiff::SignedDuration;
 
-use crate::world::{DISABLED, USABLE, World};
+use crate::world::{DENIED, DISABLED, USABLE, World};
 
 const REGIONS: [&str; 2] = ["eu-central-1", "eu-west-1"];
 
@@ -130,6 +131,56 @@ async fn r8_the_ticket_and_the_audit_log_say_who_changed_it_when_an_event_did() 
     let facts = world.store.all_facts(&world.name());
     let fact = facts.iter().find(|fact| fact.state == "suspended").unwrap();
     assert_eq!(fact.event["heard"]["by"], "arn:aws:sts::222222222222:assumed-role/SecurityAdmin/ada");
+}
+
+fn changed(slug: &str, by: &str) -> HeardChange {
+    let by = format!("arn:aws:sts::222222222222:assumed-role/SecurityAdmin/{by}");
+    HeardChange { slug: slug.to_owned(), by: Some(parsed(&by)), at: None }
+}
+
+#[tokio::test]
+async fn r8_the_ticket_of_a_key_policy_revocation_says_who_changed_it_though_the_refusal_had_to_persist() {
+    let world = World::with_acme().await;
+    world.store.take_queued_probes();
+    world.keys_answer(DENIED);
+    let heard = Some(changed("key-policy-changed", "ada"));
+    world.hinted_by(&Reason { heard, ..Reason::default() }).await.unwrap();
+    let queued = world.store.take_queued_probes();
+    let [(follow_up, wait)] = &queued[..] else { panic!("{queued:?}") };
+    world.later(wait.as_secs());
+    world.follow_up_as_queued(follow_up).await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+    world.drain().await;
+    let told = &world.tickets().await[0].comments[0].body;
+    assert!(
+        told.contains("key-policy-changed by arn:aws:sts::222222222222:assumed-role/SecurityAdmin/ada"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn r8_an_event_that_comes_after_the_probe_that_saw_it_is_told_on_the_ticket_once_and_cannot_fill_it() {
+    let world = World::with_acme().await;
+    world.cut_off().await;
+    for _ in 0..2 {
+        let heard = Some(changed("key-deletion-scheduled", "ada"));
+        world.hinted_by(&Reason { heard, ..Reason::default() }).await.unwrap();
+        world.later(5);
+    }
+    for number in 0..20 {
+        let heard = Some(changed("key-disabled", &format!("forged-{number}")));
+        world.hinted_by(&Reason { heard, ..Reason::default() }).await.unwrap();
+        world.later(5);
+    }
+    world.drain().await;
+    let ticket = &world.tickets().await[0];
+    let told = ticket.comments.iter().filter(|comment| comment.body.contains("not verified by us"));
+    let told: Vec<&str> = told.map(|comment| comment.body.as_str()).collect();
+    assert_eq!(told.iter().filter(|body| body.contains("key-deletion-scheduled")).count(), 1, "{told:?}");
+    assert_eq!(told.len(), 4, "{told:?}");
+    // The next revocation has its own.
+    world.restore().await;
+    assert!(world.policy().await.told_heard.is_empty());
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod access;
 mod broker;
 mod byok;
 mod cut_off;
+mod describe;
 mod hints;
 mod lost_key;
 mod steps;

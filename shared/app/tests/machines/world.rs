@@ -7,7 +7,7 @@ use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::hand_out_data_key::{HandOutDataKey, HandOutError, HandedOut, KeyRequest, UnwrappedKeys};
-use claviger_app::messages::{FanOut, ProbeAnswer, ProbeRequest};
+use claviger_app::messages::{FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{CallError, DataKeyChoice, Instances, Policies, Prober, Tickets};
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -250,7 +250,16 @@ impl World {
         due_at: jiff::Timestamp,
     ) -> Result<(), WorkError> {
         let follow = FollowHint { report: self.report(), queue: &self.store };
-        follow.when_due(organisation, due_at, correlation()).await
+        follow.when_due(organisation, due_at, None, correlation()).await
+    }
+
+    /// The follow-up as it was queued.
+    pub async fn follow_up_as_queued(&self, message: &ProbeMessage) -> Result<(), WorkError> {
+        let ProbeMessage::FollowUp { organisation, due_at, heard, correlation } = message else {
+            panic!("{message:?} is no follow-up");
+        };
+        let follow = FollowHint { report: self.report(), queue: &self.store };
+        follow.when_due(organisation, *due_at, heard.clone(), *correlation).await
     }
 
     pub fn carry(&self) -> CarryOrder<'_> {

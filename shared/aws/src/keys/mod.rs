@@ -284,6 +284,7 @@ impl CustomerKeys for KmsKeys {
             origin: word(found.origin().map(|origin| origin.as_str())),
             custom_key_store: found.custom_key_store_id().is_some(),
             manager: word(found.key_manager().map(|manager| manager.as_str())),
+            material: found.current_key_material_id().map(str::to_owned),
             deletion_date: found.deletion_date().and_then(|at| Timestamp::from_second(at.secs()).ok()),
             material_expires: found.valid_to().and_then(|at| Timestamp::from_second(at.secs()).ok()),
         })

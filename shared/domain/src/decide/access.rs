@@ -10,7 +10,7 @@ use crate::effect::Effect;
 use crate::event::{Actor, Origin};
 use crate::fact::derived_ticket_id;
 use crate::observation::{NoAnswerKind, Observation};
-use crate::policy::{EncryptionPolicy, Lifecycle};
+use crate::policy::EncryptionPolicy;
 use crate::values::Region;
 
 use super::{Change, Refusal, illegal};
@@ -20,15 +20,8 @@ pub(super) fn access_requested(
     template: &KeyPolicyTemplate,
     now: Timestamp,
 ) -> Result<Change, Refusal> {
-    match policy.lifecycle {
-        Lifecycle::Active { .. }
-        | Lifecycle::Suspended { .. }
-        | Lifecycle::Restoring { .. }
-        | Lifecycle::Lapsed { .. } => {}
-        Lifecycle::Requested { .. }
-        | Lifecycle::Verifying { .. }
-        | Lifecycle::Closed { .. }
-        | Lifecycle::Rejected { .. } => return illegal(policy),
+    if !policy.lifecycle.is_watched() {
+        return illegal(policy);
     }
     if policy.access_requests.iter().any(|known| known.version == template.version) {
         return Err(Refusal::Redundant);

@@ -62,6 +62,8 @@ pub fn enrol(
         fence: Fence::default(),
         generation: 1,
         ticket: None,
+        told_heard: Vec::new(),
+        warning: None,
         access_requests: Vec::new(),
         told: Epoch::default(),
         vendor: None,
@@ -84,6 +86,7 @@ fn unproven(arn: &KeyArn, now: Timestamp) -> RegionalKey {
         health: KeyHealth::Unknown,
         since: now,
         replacement: None,
+        outlook: None,
         given_up: false,
     }
 }

@@ -7,6 +7,7 @@ mod access;
 mod enrolment;
 mod health;
 mod mistake;
+mod outlook;
 mod preview;
 mod replacement;
 mod restoration;
@@ -36,6 +37,8 @@ use self::enrolment::{
 };
 pub use self::health::{becomes_due, wants_confirmation};
 use self::mistake::mistake_declared;
+pub use self::outlook::describes_news;
+use self::outlook::keys_described;
 pub use self::preview::preview;
 use self::replacement::{key_replaced, key_replacement_asked};
 use self::restoration::{
@@ -167,6 +170,7 @@ pub fn decide(
         PolicyEvent::InstancesSuspended { epoch, instances } => {
             instances_suspended(policy, *epoch, *instances)
         }
+        PolicyEvent::KeysDescribed { described } => keys_described(rules, policy, described, now),
         PolicyEvent::WindowMomentCame { moment } => window_moment_came(rules, policy, *moment, now),
         PolicyEvent::RestorationCarriedOut { ticket, asked_by, round } => {
             restoration_carried_out(rules, policy, *ticket, asked_by, round, origin, now)
@@ -194,6 +198,10 @@ fn committed(
     now: Timestamp,
 ) -> Decision {
     let Change { mut next, effects } = change;
+    // What was heard was told on that ticket; the next one has its own story.
+    if next.ticket.is_none() {
+        next.told_heard.clear();
+    }
     let body = FactBody {
         stream: next.id.as_uuid(),
         organisation: next.organisation_name.clone(),

@@ -91,6 +91,7 @@ pub(super) fn key_replaced(
         health: KeyHealth::Usable,
         since: now,
         replacement: None,
+        outlook: None,
         given_up: false,
     };
     next.keys.insert(region.clone(), fresh);

@@ -31,19 +31,11 @@ pub(super) fn restoration_requested(
     let Actor::OrgAdmin(by) = &origin.actor else {
         return Err(Refusal::Forbidden { who: "an org admin" });
     };
-    let cut_off_at = match policy.lifecycle {
-        Lifecycle::Suspended { cut_off_at } => cut_off_at,
-        Lifecycle::Restoring { .. } => return Err(Refusal::Redundant),
-        Lifecycle::Lapsed { .. } => return Err(Refusal::WindowLapsed),
-        Lifecycle::Requested { .. }
-        | Lifecycle::Verifying { .. }
-        | Lifecycle::Active { .. }
-        | Lifecycle::Closed { .. }
-        | Lifecycle::Rejected { .. } => return illegal(policy),
-    };
-    if policy.ticket != Some(ticket) {
-        return Err(Refusal::WrongTicket { expected: policy.ticket });
+    let (cut_off_at, lapsed) = waiting(policy)?;
+    if lapsed {
+        return Err(Refusal::WindowLapsed);
     }
+    asked_on(policy, ticket)?;
     let (phase, _) = window_phase(rules.catalogue, policy.mode(), cut_off_at, now);
     if phase == WindowPhase::Lapsed {
         return Err(Refusal::WindowLapsed);
@@ -66,23 +58,34 @@ pub(super) fn restoration_carried_out(
     let Actor::Support(_) = &origin.actor else {
         return Err(Refusal::Forbidden { who: "a support agent" });
     };
-    let cut_off_at = match policy.lifecycle {
-        Lifecycle::Lapsed { cut_off_at } => cut_off_at,
-        Lifecycle::Restoring { .. } => return Err(Refusal::Redundant),
-        // INVARIANT (S1): while the window lasts, nobody but the org admin asks.
-        Lifecycle::Suspended { .. } => return Err(Refusal::Forbidden { who: "an org admin" }),
+    let (cut_off_at, lapsed) = waiting(policy)?;
+    // INVARIANT (S1): while the window lasts, nobody but the org admin asks.
+    if !lapsed {
+        return Err(Refusal::Forbidden { who: "an org admin" });
+    }
+    asked_on(policy, ticket)?;
+    let words =
+        "Support carries out the org admin's request: every regional key answered and is being proven again.";
+    under_way(rules, policy, (ticket, words), (cut_off_at, asked_by, BTreeSet::new()), round, now)
+}
+
+/// The cut-off from which the policy waits to be restored, and whether it has lapsed since.
+fn waiting(policy: &EncryptionPolicy) -> Result<(Timestamp, bool), Refusal> {
+    match policy.lifecycle {
+        Lifecycle::Suspended { cut_off_at } => Ok((cut_off_at, false)),
+        Lifecycle::Lapsed { cut_off_at } => Ok((cut_off_at, true)),
+        Lifecycle::Restoring { .. } => Err(Refusal::Redundant),
         Lifecycle::Requested { .. }
         | Lifecycle::Verifying { .. }
         | Lifecycle::Active { .. }
         | Lifecycle::Closed { .. }
-        | Lifecycle::Rejected { .. } => return illegal(policy),
-    };
-    if policy.ticket != Some(ticket) {
-        return Err(Refusal::WrongTicket { expected: policy.ticket });
+        | Lifecycle::Rejected { .. } => illegal(policy),
     }
-    let words =
-        "Support carries out the org admin's request: every regional key answered and is being proven again.";
-    under_way(rules, policy, (ticket, words), (cut_off_at, asked_by, BTreeSet::new()), round, now)
+}
+
+/// Restoration is asked for on the ticket of this revocation, and on no other.
+fn asked_on(policy: &EncryptionPolicy, ticket: TicketId) -> Result<(), Refusal> {
+    if policy.ticket == Some(ticket) { Ok(()) } else { Err(Refusal::WrongTicket { expected: policy.ticket }) }
 }
 
 fn under_way(

@@ -15,7 +15,7 @@ use crate::values::Region;
 
 use super::health::{believe, fresh, observed, revoked, within_window};
 use super::restoration::newly_told;
-use super::telling::{heard_line, key_lines, tell, tell_of_regions};
+use super::telling::{heard_line, key_lines, tell, tell_late, tell_of_regions};
 use super::windows::window_lines;
 use super::{Change, Refusal, Rules, illegal};
 
@@ -42,31 +42,32 @@ pub(super) fn probes_reported(
             if proven_revoked(rules, policy, rounds, &seen) {
                 return Ok(cut_off(rules, next, heard, now));
             }
-            if !changed {
-                return Err(Refusal::Redundant);
-            }
-            let effects = tell_of_regions(rules, policy, &mut next, heard, now);
-            Ok(Change { next, effects })
+            let mut effects =
+                if changed { tell_of_regions(rules, policy, &mut next, heard, now) } else { Vec::new() };
+            effects.extend(tell_late(&mut next, heard));
+            changed_or_told(changed, next, effects)
         }
         // Spec S6: the fence is still closed, so going back costs nothing but saying so.
         Lifecycle::Restoring { cut_off_at, .. } => {
             if proven_revoked(rules, policy, rounds, &seen) {
                 return Ok(back_to_suspended(rules, next, cut_off_at, now));
             }
-            if changed { Ok(Change { next, effects: Vec::new() }) } else { Err(Refusal::Redundant) }
+            let told = tell_late(&mut next, heard).into_iter().collect();
+            changed_or_told(changed, next, told)
         }
         Lifecycle::Suspended { .. } | Lifecycle::Lapsed { .. } => {
-            if changed {
-                Ok(Change { next, effects: Vec::new() })
-            } else {
-                Err(Refusal::Redundant)
-            }
+            let told = tell_late(&mut next, heard).into_iter().collect();
+            changed_or_told(changed, next, told)
         }
         Lifecycle::Requested { .. }
         | Lifecycle::Verifying { .. }
         | Lifecycle::Closed { .. }
         | Lifecycle::Rejected { .. } => illegal(policy),
     }
+}
+
+fn changed_or_told(changed: bool, next: EncryptionPolicy, effects: Vec<Effect>) -> Result<Change, Refusal> {
+    if changed || !effects.is_empty() { Ok(Change { next, effects }) } else { Err(Refusal::Redundant) }
 }
 
 /// Whether two rounds within the window both amount to a revocation.
@@ -96,12 +97,13 @@ pub(super) fn cut_off(
     next.window_told = None;
     next.fence = next.fence.closed_by(Cause::Key, now);
     let epoch = next.fence.epoch;
+    let heard = heard_line(&mut next, heard);
     let body = format!(
         "Access to the data of this organisation is cut off since {now:.0}: every required regional key \
          refuses.\n{}\n{}To restore access: give every key back, then ask for restoration on this ticket \
          (`POST .../restorations`).\n{}",
         key_lines(&next),
-        heard_line(heard),
+        heard,
         window_lines(rules.catalogue, &next, now)
     );
     let mut effects = Vec::new();

@@ -24,9 +24,27 @@ pub(super) fn key_lines(policy: &EncryptionPolicy) -> String {
     lines.join("\n")
 }
 
-/// Who changed it, when an event said so (spec R8).
-pub(super) fn heard_line(heard: Option<&HeardChange>) -> String {
-    heard.map(|heard| format!("{}\n", heard.line())).unwrap_or_default()
+/// How much of what events say is told on one ticket: who can send events cannot fill it.
+const MOST_HEARD: usize = 4;
+
+/// Who changed it, when an event said so and it was not told before (spec R8).
+pub(super) fn heard_line(next: &mut EncryptionPolicy, heard: Option<&HeardChange>) -> String {
+    let Some(heard) = heard.filter(|heard| !next.told_heard.contains(heard)) else {
+        return String::new();
+    };
+    if next.told_heard.len() >= MOST_HEARD {
+        return String::new();
+    }
+    next.told_heard.push(heard.clone());
+    format!("{}\n", heard.line())
+}
+
+/// An event may come after the probe that saw what it is about: then it is told by itself, once.
+pub(super) fn tell_late(next: &mut EncryptionPolicy, heard: Option<&HeardChange>) -> Option<Effect> {
+    let ticket = next.ticket?;
+    let refused = next.keys.values().any(|key| key.health.stands_refused());
+    let body = heard_line(next, heard.filter(|_| refused));
+    (!body.is_empty()).then(|| Effect::CommentTicket { ticket, body: body.trim_end().to_owned() })
 }
 
 /// Opens the ticket of the revocation, or adds to it.
@@ -77,12 +95,13 @@ pub(super) fn tell_of_regions(
             .collect();
         let reads =
             if next.fence.is_open() { "Data stays readable." } else { "Data is cut off for another cause." };
+        let heard = heard_line(next, heard);
         let body = format!(
             "Revocation is incomplete: {}. {reads}\n{}\n{}To cut access off, take the other \
              keys away too; to end this, give every key back.",
             still.join(", "),
             key_lines(next),
-            heard_line(heard),
+            heard,
         );
         tell(rules, next, body, now, &mut effects);
     } else if is.is_empty()

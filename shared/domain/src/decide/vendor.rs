@@ -9,7 +9,7 @@ use crate::event::{Actor, Origin};
 use crate::fact::derived_ticket_id;
 use crate::fence::Cause;
 use crate::observation::ProbeRound;
-use crate::policy::{EncryptionPolicy, Lifecycle};
+use crate::policy::EncryptionPolicy;
 use crate::vendor::{Ground, VendorSuspension};
 
 use super::health::all_usable;
@@ -27,15 +27,8 @@ pub(super) fn vendor_suspended(
     let Actor::Support(by) = &origin.actor else {
         return Err(Refusal::Forbidden { who: "a support agent" });
     };
-    match policy.lifecycle {
-        Lifecycle::Active { .. }
-        | Lifecycle::Suspended { .. }
-        | Lifecycle::Restoring { .. }
-        | Lifecycle::Lapsed { .. } => {}
-        Lifecycle::Requested { .. }
-        | Lifecycle::Verifying { .. }
-        | Lifecycle::Closed { .. }
-        | Lifecycle::Rejected { .. } => return illegal(policy),
+    if !policy.lifecycle.is_watched() {
+        return illegal(policy);
     }
     if policy.vendor.is_some() {
         return Err(Refusal::Redundant);

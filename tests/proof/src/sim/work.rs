@@ -3,6 +3,7 @@
 use claviger_app::acknowledge_order::AcknowledgeOrder;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::deliver_effect::DeliverEffect;
+use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::follow_hint::FollowHint;
@@ -28,6 +29,11 @@ use crate::twin::Twin;
 fn report(ports: &Ports) -> ReportProbes<'_> {
     let (probe, settings) = (ports.probe_keys(), settings());
     ReportProbes { probe, policies: ports, queue: ports, watch: ports, clock: ports, settings }
+}
+
+fn describe(ports: &Ports) -> DescribeKeys<'_> {
+    let (keys, settings) = (ports, settings());
+    DescribeKeys { policies: ports, watch: ports, keys, queue: ports, ids: ports, clock: ports, settings }
 }
 
 fn deliver(ports: &Ports) -> DeliverEffect<'_> {
@@ -58,9 +64,13 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
             let reason = Reason { met: *data_key, heard: heard.clone(), mass_failure: None };
             follow.run(organisation, *attempt, &reason, *correlation).await
         }
-        Message::Probe(ProbeMessage::FollowUp { organisation, due_at, correlation }) => {
+        Message::Probe(ProbeMessage::FollowUp { organisation, due_at, heard, correlation }) => {
             let follow = FollowHint { report: report(ports), queue: ports };
-            follow.when_due(organisation, *due_at, *correlation).await
+            follow.when_due(organisation, *due_at, heard.clone(), *correlation).await
+        }
+        Message::Probe(ProbeMessage::Describe { shard }) => describe(ports).shard(*shard).await.map(drop),
+        Message::Probe(ProbeMessage::DescribeKeys { organisation, correlation }) => {
+            describe(ports).of_organisation(organisation, *correlation).await.map(drop)
         }
         Message::Stream(row) => deliver(ports).run(row).await,
         Message::Effect(row) => effect(ports, row).await,

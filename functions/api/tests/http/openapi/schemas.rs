@@ -325,11 +325,47 @@ pub struct RegionalKeyHealth {
     /// What to do, if anything.
     #[schema(required)]
     help: Option<String>,
+    /// How its material is renewed; null before it was described.
+    #[schema(required)]
+    rotation: Option<Rotation>,
+    /// What will take effect, soonest first.
+    countdowns: Vec<Countdown>,
     /// Access was restored without it.
     given_up: bool,
     /// The key that is to take its place.
     #[schema(required)]
     replacement: Option<KeyArn>,
+}
+
+/// How a key's material is renewed. Nobody has to tell us of it.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Rotation {
+    /// AWS renews it by itself; null where we may not ask.
+    #[schema(required)]
+    enabled: Option<bool>,
+    /// When other material than before was first seen.
+    #[schema(required)]
+    last_seen_at: Option<Moment>,
+}
+
+/// Something that will take effect.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Countdown {
+    what: RunsOut,
+    at: Moment,
+    remaining_seconds: u64,
+}
+
+/// What takes effect when a countdown is over.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum RunsOut {
+    /// The key is deleted, and cannot be brought back.
+    Deletion,
+    /// The imported material is gone, and the key refuses until it is imported again.
+    MaterialExpiry,
 }
 
 /// What every process reads before it uses a key.

@@ -1,0 +1,147 @@
+//! Asks KMS what it says of every key besides whether it works (spec K2, K4). It changes no key's health: that is for
+//! probes alone.
+
+use std::collections::BTreeMap;
+
+use claviger_domain::decide::{Refusal, decide, describes_news};
+use claviger_domain::event::{Actor, Origin, PolicyEvent};
+use claviger_domain::ids::CorrelationId;
+use claviger_domain::outlook::Described;
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::values::{OrganisationName, Region, ShardId};
+use futures_util::future::{join, join_all};
+use futures_util::{StreamExt, stream};
+use jiff::SignedDuration;
+
+use crate::error::{ATTEMPTS, WorkError};
+use crate::messages::ProbeMessage;
+use crate::ports::{
+    Clock, CustomerKeys, Ids, KeyRef, Policies, ProbeQueue, RoleSession, StoreError, WatchList,
+};
+use crate::settings::Settings;
+
+/// How many policies of a shard are described at once: it competes with sweeps for the customers' quotas.
+const AT_ONCE: usize = 16;
+/// Over how long the shards of a run are spread.
+const SPREAD: SignedDuration = SignedDuration::from_mins(10);
+
+/// Describes keys.
+pub struct DescribeKeys<'a> {
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Every policy in use.
+    pub watch: &'a dyn WatchList,
+    /// The customers' keys.
+    pub keys: &'a dyn CustomerKeys,
+    /// The prober's own queue.
+    pub queue: &'a dyn ProbeQueue,
+    /// Identifiers.
+    pub ids: &'a dyn Ids,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
+}
+
+impl DescribeKeys<'_> {
+    /// Queues one message a shard, spread over ten minutes; says how many.
+    ///
+    /// # Errors
+    /// When the queue fails.
+    pub async fn plan(&self) -> Result<usize, WorkError> {
+        let shards = i32::from(self.settings.shards).max(1);
+        let messages: Vec<(ProbeMessage, SignedDuration)> = (0..self.settings.shards)
+            .map(|shard| {
+                let wait = SPREAD.saturating_mul(i32::from(shard)).checked_div(shards).unwrap_or(SPREAD);
+                (ProbeMessage::Describe { shard: ShardId(shard) }, SignedDuration::from_secs(wait.as_secs()))
+            })
+            .collect();
+        self.queue.queue_probes(&messages).await?;
+        Ok(messages.len())
+    }
+
+    /// Describes every key of a shard; says for how many policies something is new.
+    ///
+    /// # Errors
+    /// When the shard cannot be read. A single policy that fails is left to the next run.
+    pub async fn shard(&self, shard: ShardId) -> Result<u64, WorkError> {
+        let correlation = CorrelationId::from_uuid(self.ids.random());
+        let rows = self.watch.watched(shard).await?;
+        let described = stream::iter(&rows).map(|row| async {
+            self.of_policy(&row.policy, correlation).await.unwrap_or_else(|error| {
+                tracing::warn!(policy.id = %row.policy.id, ?error, "keys could not be described");
+                false
+            })
+        });
+        let news: Vec<bool> = described.buffer_unordered(AT_ONCE).collect().await;
+        Ok(u64::try_from(news.into_iter().filter(|new| *new).count()).unwrap_or(u64::MAX))
+    }
+
+    /// Describes the keys of one organisation, of which a probe saw that there is something to tell.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn of_organisation(
+        &self,
+        organisation: &OrganisationName,
+        correlation: CorrelationId,
+    ) -> Result<bool, WorkError> {
+        match self.policies.policy(organisation).await? {
+            Some(policy) if policy.lifecycle.is_watched() => self.of_policy(&policy, correlation).await,
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    async fn of_policy(
+        &self,
+        known: &EncryptionPolicy,
+        correlation: CorrelationId,
+    ) -> Result<bool, WorkError> {
+        let described = known.keys.iter().map(|(region, key)| async move {
+            let key = KeyRef { session: RoleSession::Kept, ..KeyRef::of(known, &key.arn) };
+            // What we may not describe is not warned of; what is known of it stays.
+            let (found, rotates) = join(self.keys.describe(key), self.keys.rotates(key)).await;
+            let found = found.ok()?;
+            // AWS does not renew imported material, and answers as if that were a fault.
+            let rotates = if found.origin == "EXTERNAL" { Some(false) } else { rotates.ok() };
+            let said = Described {
+                rotates,
+                material: found.material,
+                deleted_at: found.deletion_date,
+                material_expires_at: found.material_expires,
+            };
+            Some((region.clone(), said))
+        });
+        let described: BTreeMap<Region, Described> =
+            join_all(described).await.into_iter().flatten().collect();
+        let rules = self.settings.rules();
+        if !describes_news(&rules, known, &described, self.clock.now()) {
+            return Ok(false);
+        }
+        let event = PolicyEvent::KeysDescribed { described };
+        let origin = Origin { actor: Actor::Claviger("key-prober".to_owned()), correlation };
+        for _ in 0..ATTEMPTS {
+            let Some(policy) = self.policies.policy(&known.organisation_name).await? else {
+                return Ok(false);
+            };
+            // A key that was replaced meanwhile is another one.
+            let same = |(region, key): (&Region, &claviger_domain::policy::RegionalKey)| {
+                known.keys.get(region).is_some_and(|known| known.arn == key.arn)
+            };
+            if policy.id != known.id || !policy.keys.iter().all(same) {
+                return Ok(false);
+            }
+            let decision = match decide(&rules, &policy, &event, &origin, self.clock.now()) {
+                Ok(decision) => decision,
+                Err(Refusal::Redundant | Refusal::IllegalForState { .. }) => return Ok(false),
+                Err(other) => return Err(other.into()),
+            };
+            match self.policies.commit_policy(Some(&policy), &decision).await {
+                Ok(()) => return Ok(true),
+                Err(StoreError::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+}

@@ -1,0 +1,93 @@
+//! What is foretold of keys is recorded, shown and warned of before it takes effect (spec K2, K4).
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use claviger_domain::decide::{Decision, Refusal, describes_news};
+use claviger_domain::effect::Effect;
+use claviger_domain::event::PolicyEvent;
+use claviger_domain::outlook::{Described, RunsOut};
+use jiff::{SignedDuration, Timestamp};
+
+use support::{DUBLIN, World, prober, region};
+
+fn at(text: &str) -> Option<Timestamp> {
+    Some(text.parse().unwrap())
+}
+
+fn healthy() -> Described {
+    Described { rotates: Some(true), material: Some("m1".to_owned()), ..Described::default() }
+}
+
+impl World {
+    fn described(&mut self, said: &Described) -> Result<Decision, Refusal> {
+        let described = [(region(DUBLIN), said.clone())].into();
+        let news = describes_news(&self.rules(), &self.policy, &described, self.now);
+        let decided = self.happens(PolicyEvent::KeysDescribed { described }, &prober());
+        let redundant = matches!(decided, Err(Refusal::Redundant));
+        assert!(news || redundant, "what is new is asked to be decided on");
+        decided
+    }
+}
+
+#[test]
+fn k2_a_rotation_is_recorded_and_asks_nobody_for_anything() {
+    let mut world = World::active();
+    assert!(world.described(&healthy()).unwrap().outbox.is_empty());
+    assert_eq!(world.described(&healthy()).unwrap_err(), Refusal::Redundant);
+    world.now += SignedDuration::from_hours(24);
+    let rotated = Described { material: Some("m2".to_owned()), ..healthy() };
+    let decision = world.described(&rotated).unwrap();
+    assert!(decision.outbox.is_empty() && world.policy.fence.is_open());
+    assert_eq!(decision.fact.slug, "keys-described");
+    let outlook = world.policy.keys[&region(DUBLIN)].outlook.clone().unwrap();
+    assert_eq!((outlook.rotated_at, outlook.described.rotates), (Some(world.now), Some(true)));
+    // Whom we may not ask keeps what is known.
+    let silent = Described { rotates: None, material: None, ..Described::default() };
+    assert_eq!(world.described(&silent).unwrap_err(), Refusal::Redundant);
+}
+
+#[test]
+fn k4_imported_material_that_expires_is_warned_of_at_once_and_again_before_it_takes_effect() {
+    let mut world = World::active();
+    world.described(&healthy()).unwrap();
+    let expires = Described { material_expires_at: at("2027-01-22T09:00:00Z"), ..healthy() };
+    let warned = world.described(&expires).unwrap();
+    let Effect::OpenTicket { title, body, .. } = &warned.outbox[0].effect else { panic!("no ticket") };
+    assert_eq!(title, "CMK keys need attention in AWS account 222222222222");
+    assert!(body.contains("2027-01-22T09:00:00Z") && body.contains("import-key-material"), "{body}");
+    assert!(world.policy.fence.is_open() && !world.policy.is_degraded(), "a warning changes nothing else");
+    assert_eq!(world.described(&expires).unwrap_err(), Refusal::Redundant);
+    // Thirty days, seven and one before: once each, however often somebody looks.
+    let mut told = 0;
+    for _ in 0..59 * 24 {
+        world.now += SignedDuration::from_hours(1);
+        match world.described(&expires) {
+            Ok(decision) => {
+                assert!(
+                    matches!(decision.outbox[..], [ref row] if matches!(row.effect, Effect::CommentTicket { .. }))
+                );
+                told += 1;
+            }
+            Err(refusal) => assert_eq!(refusal, Refusal::Redundant),
+        }
+    }
+    assert_eq!(told, 3);
+    let healed = world.described(&healthy()).unwrap();
+    assert!(matches!(healed.outbox[0].effect, Effect::ResolveTicket { .. }));
+    assert_eq!(world.policy.warning, None);
+}
+
+#[test]
+fn k4_the_day_after_which_a_key_cannot_be_brought_back_is_told_while_it_is_suspended() {
+    let mut world = World::suspended();
+    let deleted = Described { deleted_at: at("2026-12-24T00:00:00Z"), ..Described::default() };
+    let warned = world.described(&deleted).unwrap();
+    let Effect::OpenTicket { body, .. } = &warned.outbox[0].effect else { panic!("no ticket") };
+    assert!(body.contains("cancel-key-deletion"), "{body}");
+    let countdowns = world.policy.keys[&region(DUBLIN)].outlook.as_ref().unwrap().described.countdowns();
+    assert_eq!(countdowns[0].what, RunsOut::Deletion);
+    assert!(world.is_suspended());
+    let mut requested = World::requested();
+    assert!(matches!(requested.described(&deleted).unwrap_err(), Refusal::IllegalForState { .. }));
+}
