@@ -36,23 +36,26 @@ impl PreparedKey {
         Self { schedule, subkey }
     }
 
-    /// The message key of XAES-256-GCM and the key commitment, for one nonce. Both are written where they stay.
+    /// The message key of XAES-256-GCM that follows from *U*, and the seed of its commitments, where they stay.
     #[inline]
-    pub(crate) fn derive(&self, nonce: &Nonce, key: &mut MessageKey, commitment: &mut [u8; COMMITMENT_LEN]) {
+    pub(crate) fn derive(&self, nonce: &Nonce, key: &mut MessageKey) {
         let [k1, k2, x] = key.blocks();
         xor(k1, &nonce.u, &self.subkey, &M1);
         xor(k2, &nonce.u, &self.subkey, &M2);
         xor(x, &nonce.u, &NOTHING, &X);
         self.schedule.encrypt_blocks(key.blocks());
+    }
 
-        let [.., x] = key.blocks();
+    /// The key commitment that follows from the seed, which *U* made, and from *V*.
+    #[inline]
+    pub(crate) fn commit(&self, seed: &aes::Block, nonce: &Nonce, commitment: &mut [u8; COMMITMENT_LEN]) {
         let mut numbered = [aes::Block::default(); 2];
         let [first, second] = &mut numbered;
         xor(first, &nonce.v, &self.subkey, &C1);
         xor(second, &nonce.v, &self.subkey, &C2);
         let mut blocks = [aes::Block::default(); 2];
         for (block, numbered) in blocks.iter_mut().zip(&numbered) {
-            xor(block, numbered.as_ref(), (*x).as_ref(), &NOTHING);
+            xor(block, numbered.as_ref(), seed.as_ref(), &NOTHING);
         }
         self.schedule.encrypt_blocks(&mut blocks);
         let ([c1, c2], (low, high)) = (blocks, commitment.split_at_mut(16));
@@ -106,8 +109,28 @@ impl MessageCipher {
 
     #[inline]
     fn set(&mut self, key: &MessageKey, nonce: &Nonce) -> Result<(), EnvelopeError> {
-        self.nonce.copy_from_slice(nonce.v.split_at(GCM_NONCE_LEN).0);
+        self.set_nonce(nonce);
+        self.set_key(key)
+    }
+
+    #[inline]
+    pub(crate) fn set_key(&mut self, key: &MessageKey) -> Result<(), EnvelopeError> {
         self.gcm.set_key(key)
+    }
+
+    #[inline]
+    pub(crate) fn set_nonce(&mut self, nonce: &Nonce) {
+        self.nonce.copy_from_slice(nonce.v.split_at(GCM_NONCE_LEN).0);
+    }
+
+    /// Forgets the key.
+    pub(crate) fn wipe(&mut self) {
+        self.gcm.wipe();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_blank(&self) -> bool {
+        self.gcm.is_blank()
     }
 
     /// Appends ciphertext and tag.
@@ -210,7 +233,9 @@ mod tests {
 
     fn derived(key: &[u8; 32], nonce: &Nonce) -> (MessageKey, [u8; COMMITMENT_LEN]) {
         let (mut message_key, mut commitment) = (MessageKey::empty(), [0; COMMITMENT_LEN]);
-        PreparedKey::new(key).derive(nonce, &mut message_key, &mut commitment);
+        let prepared = PreparedKey::new(key);
+        prepared.derive(nonce, &mut message_key);
+        prepared.commit(message_key.seed(), nonce, &mut commitment);
         (message_key, commitment)
     }
 

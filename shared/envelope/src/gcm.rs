@@ -212,6 +212,16 @@ impl Gcm {
         Ok(())
     }
 
+    /// Whether nothing is left of any key.
+    #[cfg(test)]
+    pub(crate) fn is_blank(&self) -> bool {
+        let context = self.page.context.as_ptr().cast::<u8>();
+        // SAFETY: the context was zeroed when the page was made, so each of its bytes is initialised.
+        #[expect(unsafe_code, reason = "the C type has no other way to be looked at")]
+        let bytes = unsafe { std::slice::from_raw_parts(context, size_of::<EVP_AEAD_CTX>()) };
+        bytes.iter().all(|byte| *byte == 0)
+    }
+
     /// Forgets the key.
     #[inline]
     pub(crate) fn wipe(&mut self) {

@@ -516,7 +516,8 @@ pub(crate) fn fresh(
     header.data_key_id = entry.entry.data_key_id;
     header.generation = entry.entry.generation;
     pool.nonce(moment, &mut header.nonce)?;
-    entry.key.derive(&header.nonce, key, &mut header.commitment);
+    entry.key.derive(&header.nonce, key);
+    entry.key.commit(key.seed(), &header.nonce, &mut header.commitment);
     Ok(())
 }
 
@@ -528,7 +529,8 @@ pub(crate) fn committed(
     key: &mut MessageKey,
 ) -> Result<(), EnvelopeError> {
     let mut commitment = [0; COMMITMENT_LEN];
-    entry.key.derive(&header.nonce, key, &mut commitment);
+    entry.key.derive(&header.nonce, key);
+    entry.key.commit(key.seed(), &header.nonce, &mut commitment);
     if header.generation != entry.entry.generation || !same(&commitment, &header.commitment) {
         return Err(EnvelopeError::TamperedOrWrongContext);
     }
@@ -545,14 +547,14 @@ fn seal_record(
     if plaintext.len() > MAX_RECORD {
         return Err(EnvelopeError::TooLarge { bytes: plaintext.len(), most: MAX_RECORD });
     }
-    let Parts { entry, pool, aad, cipher, moment } = parts;
+    let Parts { index, entry, pool, aad, run, moment, .. } = parts;
     write_aad(aad, &entry.entry.aad, context)?;
-    let (mut key, mut header) = (MessageKey::empty(), Header::empty(VERSION_RECORD));
-    fresh(entry, pool, moment, &mut key, &mut header)?;
+    let mut header = Header::empty(VERSION_RECORD);
+    let cipher = run.next(*index, entry, pool, moment, &mut header)?;
     out.clear();
     out.reserve_exact(plaintext.len() + OVERHEAD);
     header.begin(out);
-    cipher.keyed(&key, &header.nonce)?.seal(Chunk::Whole, aad, plaintext, out)
+    cipher.seal(Chunk::Whole, aad, plaintext, out)
 }
 
 /// Reads the header of a stream and its chunk size.

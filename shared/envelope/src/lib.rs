@@ -20,6 +20,7 @@ mod metrics;
 mod owned;
 mod random;
 mod reseal;
+mod run;
 mod secret;
 pub mod source;
 mod store;

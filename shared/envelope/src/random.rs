@@ -42,6 +42,12 @@ impl Pool {
         Ok(())
     }
 
+    /// Changes whenever nothing that was drawn before may be used on.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.page.epoch
+    }
+
     #[cold]
     fn fill(&mut self, epoch: u64) -> Result<(), EnvelopeError> {
         let page = &mut *self.page;
@@ -72,7 +78,7 @@ fn take(slot: &mut [[u8; 16]; 2], moment: &Moment, nonce: &mut Nonce) {
 }
 
 /// A moment of the wall clock, where it is mixed into *U*.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment([u8; 16]);
 
 impl Moment {

@@ -239,13 +239,13 @@ fn reseal_record(
         .open(Chunk::Whole, aad, text, out)
         .map_err(|_| EnvelopeError::TamperedOrWrongContext)?;
 
-    let Parts { entry, pool, aad, cipher, moment } =
+    let Parts { index, entry, pool, aad, run, moment, .. } =
         cache.parts(turn.writer).ok_or(EnvelopeError::NotCached)?;
     let mut header = Header::empty(sealed.header.version);
     write_aad(aad, &entry.entry.aad, sealed.context)?;
-    fresh(entry, pool, moment, &mut key, &mut header)?;
+    let cipher = run.next(index, entry, pool, moment, &mut header)?;
     header.overwrite(out);
-    cipher.keyed(&key, &header.nonce)?.seal_in_place(Chunk::Whole, aad, out, HEADER_LEN)
+    cipher.seal_in_place(Chunk::Whole, aad, out, HEADER_LEN)
 }
 
 /// Chunk by chunk, of the size that the stream has.

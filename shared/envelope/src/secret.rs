@@ -138,6 +138,12 @@ impl MessageKey {
         &mut self.0
     }
 
+    /// The third block, from which commitments are made.
+    pub(crate) const fn seed(&self) -> &aes::Block {
+        let [.., seed] = &self.0;
+        seed
+    }
+
     /// Where its `KEY_LEN` bytes begin.
     pub(crate) const fn as_ptr(&self) -> *const u8 {
         const { assert!(size_of::<[aes::Block; 3]>() > KEY_LEN && size_of::<aes::Block>() == KEY_LEN / 2) };

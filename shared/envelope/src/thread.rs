@@ -8,6 +8,7 @@ use crate::clock::{Clock, Now};
 use crate::memory::{Undumped, scrub_stack};
 use crate::owned::{Owned, Owner};
 use crate::random::{Moment, Pool};
+use crate::run::Run;
 use crate::store::KeyEntry;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -121,16 +122,21 @@ pub(crate) struct ThreadCache {
     pool: Pool,
     aad: Vec<u8>,
     cipher: MessageCipher,
+    run: Run,
     read: Reading,
 }
 
 /// What an operation needs at once.
 pub(crate) struct Parts<'a> {
+    pub(crate) index: usize,
     pub(crate) entry: &'a mut ThreadEntry,
     pub(crate) pool: &'a mut Pool,
     /// For the associated data.
     pub(crate) aad: &'a mut Vec<u8>,
+    /// For a record that is read.
     pub(crate) cipher: &'a mut MessageCipher,
+    /// For records that are written.
+    pub(crate) run: &'a mut Run,
     pub(crate) moment: &'a Moment,
 }
 
@@ -155,6 +161,7 @@ impl ThreadCache {
             pool: Pool::new(),
             aad: Vec::with_capacity(512),
             cipher: MessageCipher::empty(),
+            run: Run::new(),
             read: Reading { client: 0, tick: 0, now: Now { boot: 0, wall: 0 }, moment: Moment::at(0) },
         }
     }
@@ -221,8 +228,8 @@ impl ThreadCache {
             .entries
             .get_mut(index % ENTRIES_PER_PAGE)?
             .as_mut()?;
-        let Self { pool, aad, cipher, read, .. } = self;
-        Some(Parts { entry, pool, aad, cipher, moment: &read.moment })
+        let Self { pool, aad, cipher, run, read, .. } = self;
+        Some(Parts { index, entry, pool, aad, cipher, run, moment: &read.moment })
     }
 
     fn cell(&mut self, index: usize) -> Option<&mut Option<ThreadEntry>> {
@@ -286,6 +293,7 @@ impl ThreadCache {
     }
 
     fn remove(&mut self, index: usize) {
+        self.run.end_of(index);
         let Some(cell) = self.cell(index) else { return };
         let Some(old) = cell else { return };
         let (instance, id) = (old.entry.instance_number, old.entry.data_key_id);

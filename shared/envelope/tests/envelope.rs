@@ -516,3 +516,54 @@ async fn past_its_hard_limit_of_uses_a_version_is_not_written_and_a_newer_one_is
     assert_ne!(first[1..17], second[1..17]);
     assert!(acme.decrypt(&NOTE, &first).await.is_ok(), "it is still read");
 }
+
+/// *U* and *V* of a record, as the format has them.
+fn halves(record: &[u8]) -> (&[u8], &[u8]) {
+    (&record[21..33], &record[33..45])
+}
+
+#[tokio::test]
+async fn a10_records_of_one_tick_share_a_message_key_64_at_a_time_and_never_a_nonce() {
+    let app = app();
+    let acme = app.acme();
+    let mut records = vec![acme.encrypt(&NOTE, b"first").await.unwrap()];
+    for number in 0..200_u32 {
+        records.push(acme.try_encrypt(&NOTE, &number.to_be_bytes()).unwrap());
+    }
+    let mut of_key = std::collections::HashMap::<&[u8], usize>::new();
+    let mut nonces = std::collections::HashSet::new();
+    for record in &records {
+        let (u, v) = halves(record);
+        *of_key.entry(u).or_default() += 1;
+        assert!(nonces.insert(v), "V is each record's own");
+    }
+    assert_eq!(of_key.len(), records.len().div_ceil(64));
+    assert!(of_key.values().all(|of| *of <= 64), "{:?}", of_key.values());
+    for (number, record) in records.iter().skip(1).enumerate() {
+        assert_eq!(acme.decrypt(&NOTE, record).await.unwrap(), (number as u32).to_be_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a10_a_run_ends_with_the_tick_with_a_reseeding_and_with_another_data_key() {
+    let app = app();
+    let (acme, globex) = (app.acme(), app.globex());
+    let first = acme.encrypt(&NOTE, b"x").await.unwrap();
+    let same = acme.try_encrypt(&NOTE, b"x").unwrap();
+    assert_eq!(halves(&first).0, halves(&same).0);
+
+    app.cloud.clock.advance(1);
+    let later = acme.try_encrypt(&NOTE, b"x").unwrap();
+    assert_ne!(halves(&same).0, halves(&later).0);
+
+    app.client.reseed();
+    let reseeded = acme.try_encrypt(&NOTE, b"x").unwrap();
+    assert_ne!(halves(&later).0, halves(&reseeded).0);
+
+    globex.encrypt(&NOTE, b"x").await.unwrap();
+    let back = acme.try_encrypt(&NOTE, b"x").unwrap();
+    assert_ne!(halves(&reseeded).0, halves(&back).0);
+    for record in [first, same, later, reseeded, back] {
+        assert_eq!(acme.decrypt(&NOTE, &record).await.unwrap(), b"x");
+    }
+}
