@@ -6,11 +6,19 @@
 //! always wins, a batch may be done twice or broken off anywhere, and every record names its data key at every
 //! instant.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 mod memory;
+#[cfg(feature = "aws")]
+mod names;
 mod pace;
 mod rewriter;
 mod store;
+mod together;
 
 pub use memory::MemoryRecords;
+#[cfg(feature = "aws")]
+pub use names::{Named, Pattern, PatternError};
 pub use rewriter::{Batch, Mode, RewriteError, Rewriter};
 pub use store::{Place, RecordPage, RecordStore, RecordStoreError, Replaced, Shard, StoredRecord, header_of};
+pub use together::Together;
