@@ -86,9 +86,15 @@ async fn fill(app: &App, bucket: &Bucket) -> BTreeSet<String> {
 #[tokio::test]
 #[ignore = "needs an S3: tests/python/test_record_stores.py"]
 async fn x2_every_object_of_a_bucket_is_found_once_whatever_the_shards() {
-    let (app, bucket) = (App::new(), Bucket::new("plain", false).await);
+    let app = App::new();
+    let bucket = Bucket::new("each-once", true).await;
     let expected = fill(&app, &bucket).await;
     finds_every_record_once(&bucket.store(), &expected).await;
+    // Without versions ministack begins a page with what the one before ended with; AWS does not.
+    let bucket = Bucket::new("plain", false).await;
+    fill(&app, &bucket).await;
+    assert_eq!(ids(&all(&bucket.store(), &place(), 1, 7).await), expected);
+    assert_eq!(all(&bucket.store(), &place(), 1, 1000).await.len(), expected.len());
 }
 
 #[tokio::test]
