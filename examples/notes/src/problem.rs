@@ -30,8 +30,13 @@ impl From<EnvelopeError> for Trouble {
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(%error, "the table failed");
-        Self::Store
+        match error {
+            StoreError::NotThis(error) => Self::Envelope(error),
+            StoreError::Table(_) => {
+                tracing::warn!(%error, "the table failed");
+                Self::Store
+            }
+        }
     }
 }
 
@@ -42,6 +47,10 @@ impl IntoResponse for Trouble {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "a note has at most 256 KiB"),
             Self::Envelope(error) => match error {
                 EnvelopeError::Suspended => (StatusCode::CONFLICT, error.slug(), error.help()),
+                // The generation moved twice within one request, or this process has not seen it yet.
+                EnvelopeError::GenerationTooOld { .. } => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "temporarily-unavailable", error.help())
+                }
                 EnvelopeError::NotEntitled => (StatusCode::NOT_FOUND, "not-found", error.help()),
                 other if other.retryable() => {
                     (StatusCode::SERVICE_UNAVAILABLE, "temporarily-unavailable", error.help())

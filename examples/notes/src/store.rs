@@ -1,14 +1,21 @@
-//! The app's own table: records as the library made them, nothing in the clear.
+//! The app's own table: records as the library made them, nothing in the clear. Beside each record a version,
+//! which only the app moves: a re-encryption replaces the record and nothing else.
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
+use claviger_envelope::{EnvelopeError, Instance};
 
 /// Why the table did not serve.
 #[derive(Debug, thiserror::Error)]
-#[error("the notes table failed: {0}")]
-pub struct StoreError(String);
+pub enum StoreError {
+    /// The record must not be stored; nothing was.
+    #[error("the record must not be stored")]
+    NotThis(#[source] EnvelopeError),
+    #[error("the notes table failed: {0}")]
+    Table(String),
+}
 
 /// The table of notes.
 #[derive(Clone)]
@@ -28,20 +35,25 @@ impl NotesTable {
     }
 
     /// Stores a record; acknowledged only when it is stored.
-    pub async fn put(
-        &self,
-        organisation: &str,
-        site: &str,
-        id: &str,
-        record: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        let put = self.client.put_item().table_name(&self.table);
-        put.item("pk", key(organisation, site))
-            .item("sk", AttributeValue::S(id.to_owned()))
-            .item("record", AttributeValue::B(Blob::new(record)))
+    ///
+    /// Unconditional towards a re-encryption, whose own write is the conditional one: so the app always wins, and
+    /// what was acknowledged is never written over. What the app must see to is that it stores nothing stale: a
+    /// record that was sealed before the generation changed, by a process that did not know, or held up on its way.
+    pub async fn put(&self, of: &Instance, id: &str, record: &[u8]) -> Result<(), StoreError> {
+        of.may_store(record).await.map_err(StoreError::NotThis)?;
+        let name = of.name();
+        let update = self.client.update_item().table_name(&self.table);
+        update
+            .key("pk", key(&name.organisation, &name.site))
+            .key("sk", AttributeValue::S(id.to_owned()))
+            .update_expression("SET #record = :record ADD #version :one")
+            .expression_attribute_names("#record", "record")
+            .expression_attribute_names("#version", "version")
+            .expression_attribute_values(":record", AttributeValue::B(Blob::new(record)))
+            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
             .send()
             .await
-            .map_err(|error| StoreError(DisplayErrorContext(error).to_string()))?;
+            .map_err(|error| StoreError::Table(DisplayErrorContext(error).to_string()))?;
         Ok(())
     }
 
@@ -53,7 +65,7 @@ impl NotesTable {
             .key("sk", AttributeValue::S(id.to_owned()))
             .send()
             .await
-            .map_err(|error| StoreError(DisplayErrorContext(error).to_string()))?;
+            .map_err(|error| StoreError::Table(DisplayErrorContext(error).to_string()))?;
         Ok(match found.item.and_then(|mut item| item.remove("record")) {
             Some(AttributeValue::B(record)) => Some(record.into_inner()),
             _ => None,
