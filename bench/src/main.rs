@@ -31,8 +31,7 @@ const SIZES: [usize; 4] = [100, 1024, 65_536, 1_048_576];
 /// `make bench` measures everything; names on the command line narrow it down.
 fn main() -> Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
-    let named = |name: &str| only.iter().any(|only| only == name);
-    let wanted = |name: &str| only.is_empty() || named(name);
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let client = Envelope::builder().fence(cloud::OpenFence).keys(cloud::Synthetic).manual().start()?;
     let keep = lease_keeper(&client);
@@ -50,13 +49,12 @@ fn main() -> Result<()> {
     if wanted("singleflight") {
         single_flight(&runtime)?;
     }
-    // By name alone (`cargo run --release -- cutoff prober`) until each has been seen to end in good time.
-    if named("cutoff") {
+    if wanted("cutoff") {
         cutoff::round_trips()?;
         cutoff::in_process(&runtime)?;
         watch::fan_out()?;
     }
-    if named("prober") {
+    if wanted("prober") {
         watch::rate()?;
         watch::cost()?;
         watch::brownout()?;
