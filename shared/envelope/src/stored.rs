@@ -4,6 +4,7 @@
 //! once a re-encryption has moved on. Who encrypts is stopped by the same rule; but between sealing and storing
 //! there may be a queue, a client, or a process that stood still.
 
+use crate::client::millis;
 use crate::error::{EnvelopeError, Unavailable};
 use crate::format::generation_of;
 use crate::instance::Instance;
@@ -21,7 +22,7 @@ impl Instance {
         for _ in 0..3 {
             match self.store_check(record) {
                 Err(EnvelopeError::NotCached) => {
-                    // Which policy the instance belongs to is learnt with its key.
+                    // Which policy the instance belongs to, and its generation, is learnt with its key.
                     self.client.ready(&self.state, Wanted::Current { newer_than: None }).await?;
                 }
                 Err(EnvelopeError::TemporarilyUnavailable { reason: Unavailable::Lease }) => {
@@ -36,7 +37,7 @@ impl Instance {
     /// As [`Self::may_store`], with what the process knows; never waits.
     ///
     /// # Errors
-    /// `NotCached` if the process knows nothing of the instance yet.
+    /// `NotCached` if the process has no key with which the instance writes.
     pub fn try_may_store(&self, record: &[u8]) -> Result<(), EnvelopeError> {
         self.counted(self.store_check(record))
     }
@@ -47,10 +48,17 @@ impl Instance {
         if !client.lease.fresh(client.clock.now()) {
             return Err(EnvelopeError::unavailable(Unavailable::Lease));
         }
-        let ids = client.store.ids(self.state.number).ok_or(EnvelopeError::NotCached)?;
-        if ids.policy.closed() {
+        if client.store.ids(self.state.number).is_some_and(|ids| ids.policy.closed()) {
             return Err(EnvelopeError::Suspended);
         }
-        ids.policy.may_write(generation)
+        let writer = client.store.writer(self.state.number).ok_or(EnvelopeError::NotCached)?;
+        writer.policy.may_write(generation)?;
+        // The fence forgets a re-encryption that is over, and a process that starts later never heard of it. But
+        // a key of the new generation is made after the switch only: once it is a lease old, everybody has heard.
+        let age = client.clock.now().wall.saturating_sub(writer.created_at);
+        if generation < writer.generation && age > millis(client.config.lease) {
+            return Err(EnvelopeError::GenerationTooOld { generation, least: writer.generation });
+        }
+        Ok(())
     }
 }

@@ -176,3 +176,20 @@ async fn i8_a_store_that_never_met_the_organisation_learns_its_least_generation_
     assert!(matches!(store.may_store(b"no record").await, Err(EnvelopeError::UnknownVersion { .. })));
     assert_eq!(cloud.fetches.load(Ordering::SeqCst), 2);
 }
+
+#[tokio::test]
+async fn i8_an_upload_that_comes_after_the_fence_forgot_the_re_encryption_is_refused_too() {
+    let cloud = TestCloud::new();
+    let (_, writer) = app(&cloud);
+    let late = writer.encrypt(&NOTE, b"sealed long ago").await.unwrap();
+    cloud.min_write_generation("acme", 2);
+    // The job is over: keys are of generation 2, and the fence says nothing any more.
+    cloud.min_write_generation("acme", 0);
+    let (_, store) = app(&cloud);
+    assert_eq!(store.may_store(&late).await, Ok(()), "others may not have heard of the new key yet");
+    cloud.clock.advance(30_001);
+    let too_old = Err(EnvelopeError::GenerationTooOld { generation: 1, least: 2 });
+    assert_eq!(store.may_store(&late).await, too_old);
+    let anew = store.reseal(&NOTE, &late, 2).await.unwrap();
+    assert_eq!(store.may_store(&anew).await, Ok(()));
+}
