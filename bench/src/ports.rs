@@ -2,7 +2,7 @@
 //! and takes the time that it is given.
 
 use async_trait::async_trait;
-use claviger_app::messages::{DataKeyPage, EncryptionContext, FanOut, ProbeMessage};
+use claviger_app::messages::{DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeMessage};
 use claviger_app::ports::{
     Beat, CallError, Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, FanOutQueue, Ids,
     Instances, KeyDescription, KeyError, KeyRef, Page, Policies, ProbeQueue, RoleSession, StoreError, Trial,
@@ -327,6 +327,10 @@ impl DataKeyRegistry for Cloud {
         Ok(())
     }
 
+    async fn erase_data_key(&self, _: &WrappedDataKey) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn add_data_key(&self, _: &WrappedDataKey) -> Result<(), StoreError> {
         Ok(())
     }
@@ -350,6 +354,10 @@ impl FanOutQueue for Cloud {
     }
 
     async fn queue_data_keys(&self, _: &DataKeyPage, _: SignedDuration) -> Result<(), CallError> {
+        Ok(())
+    }
+
+    async fn queue_erasure(&self, _: &ErasurePage, _: SignedDuration) -> Result<(), CallError> {
         Ok(())
     }
 

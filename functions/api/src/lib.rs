@@ -20,8 +20,8 @@ use claviger_lambda::problem::{Problem, ProblemKind};
 pub use state::{Api, Stores};
 
 use resources::{
-    access_requests, app_instances, audit, catalogue, console, encryption_policy, key_policy, openapi,
-    organizations, regional_keys, restorations, support, support_organizations, tickets,
+    access_requests, app_instances, audit, catalogue, closing, console, encryption_policy, key_policy,
+    openapi, organizations, regional_keys, restorations, support, support_organizations, tickets,
 };
 
 /// The routes. A path that is not here is not found, whoever asks.
@@ -33,6 +33,9 @@ pub fn router(api: Api) -> Router {
         .route("/encryption-policy/validate", post(encryption_policy::validate))
         .route("/encryption-policy/keys/{region}/preview", get(regional_keys::preview))
         .route("/encryption-policy/keys/{region}/replace", post(regional_keys::replace))
+        .route("/encryption-policy/close", post(closing::ask))
+        .route("/encryption-policy/close/cancel", post(closing::cancel))
+        .route("/encryption-policy/erasure-statement", get(closing::statement))
         .route("/key-policy", get(key_policy::show))
         .route("/app-instances", post(app_instances::request).get(app_instances::list))
         .route("/app-instances/direct", post(app_instances::add_directly))

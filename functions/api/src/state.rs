@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use claviger_app::ports::{
-    Audit, Clock, Idempotency, Ids, Instances, Organisations, OverdueOrders, Policies, Prober,
+    Audit, Clock, HintRecords, Idempotency, Ids, Instances, Organisations, OverdueOrders, Policies, Prober,
     SupportRequests, Templates, Tickets, WatchList,
 };
 use claviger_app::settings::Settings;
@@ -21,6 +21,7 @@ pub trait Stores:
     + WatchList
     + Idempotency
     + Templates
+    + HintRecords
 {
 }
 
@@ -35,6 +36,7 @@ impl<T> Stores for T where
         + WatchList
         + Idempotency
         + Templates
+        + HintRecords
 {
 }
 

@@ -94,6 +94,10 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::KeyNotLost { .. } => Problem::new(ProblemKind::IllegalState, refusal.to_string()).with_help(
             "only a key that refuses is replaced; `GET .../encryption-policy` shows each key's health",
         ),
+        Refusal::NotClosing => Problem::new(ProblemKind::IllegalState, refusal.to_string())
+            .with_help("there is nothing to cancel: everything stays as it is"),
+        Refusal::ErasureBegan => Problem::new(ProblemKind::IllegalState, refusal.to_string())
+            .with_help("there is no way back any more; `GET .../encryption-policy/erasure-statement` tells when it is done"),
         Refusal::NotSuspendedBy { .. } => Problem::new(ProblemKind::IllegalState, refusal.to_string()),
     }
 }

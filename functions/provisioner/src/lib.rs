@@ -1,16 +1,28 @@
 //! `provisioner`: works approved requests off.
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use claviger_app::erase_data_keys::EraseDataKeys;
 use claviger_app::error::WorkError;
-use claviger_app::messages::DataKeyPage;
+use claviger_app::messages::{DataKeyPage, ErasurePage};
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::verify_policy::VerifyPolicy;
 use claviger_domain::effect::Effect;
 use claviger_lambda::{batch, work};
+use serde::Deserialize;
 
-/// Work of the queue: what was decided, or a further page of data keys.
-pub type Work = work::Work<DataKeyPage>;
+/// Work of the queue: what was decided, or a further page of it.
+pub type Work = work::Work<Page>;
+
+/// A further page.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Page {
+    /// Of data keys that are wrapped anew.
+    DataKeys(Box<DataKeyPage>),
+    /// Of data keys that are erased.
+    Erasure(Box<ErasurePage>),
+}
 
 /// The use cases of this function.
 pub struct Provisioner<'a> {
@@ -18,6 +30,8 @@ pub struct Provisioner<'a> {
     pub verify: VerifyPolicy<'a>,
     /// Makes the first data key of an instance.
     pub provision: ProvisionInstance<'a>,
+    /// Erases the data keys of an organisation that leaves.
+    pub erase: EraseDataKeys<'a>,
     /// Replaces a regional key that is gone for good.
     pub replace: ReplaceKey<'a>,
 }
@@ -30,13 +44,15 @@ impl Provisioner<'_> {
 
     async fn work(&self, work: Work) -> Result<(), WorkError> {
         let row = match work {
-            Work::Page(page) => return self.replace.page(&page).await,
+            Work::Page(Page::DataKeys(page)) => return self.replace.page(&page).await,
+            Work::Page(Page::Erasure(page)) => return self.erase.page(&page).await,
             Work::Effect(row) => row,
         };
         match row.effect {
             Effect::VerifyPolicy => self.verify.run(&row.organisation, row.correlation).await,
             Effect::ProvisionInstance { instance } => self.provision.run(instance, row.correlation).await,
             Effect::ReplaceKey { .. } => self.replace.run(&row).await,
+            Effect::EraseDataKeys => self.erase.run(&row).await,
             Effect::OpenTicket { .. }
             | Effect::CommentTicket { .. }
             | Effect::ResolveTicket { .. }

@@ -2,6 +2,7 @@
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use claviger_app::check_enrolment::CheckEnrolment;
+use claviger_app::erase_data_keys::EraseDataKeys;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
@@ -35,6 +36,14 @@ async fn main() -> Result<(), Error> {
             keys: &keys,
             ids,
             clock,
+        },
+        erase: EraseDataKeys {
+            policies: store,
+            instances: store,
+            registry: store,
+            queue: &queue,
+            clock,
+            settings,
         },
         replace: ReplaceKey {
             policies: store,

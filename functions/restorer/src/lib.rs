@@ -54,6 +54,7 @@ impl Restorer<'_> {
             | Effect::ProvisionInstance { .. }
             | Effect::SuspendInstances { .. }
             | Effect::ReplaceKey { .. }
+            | Effect::EraseDataKeys
             | Effect::TellApp { .. } => Err(WorkError::NotThere { what: "a rule for this effect" }),
         }
     }

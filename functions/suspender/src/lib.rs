@@ -35,6 +35,7 @@ impl Suspender<'_> {
                 | Effect::ProvisionInstance { .. }
                 | Effect::ProveRestoration
                 | Effect::ReplaceKey { .. }
+                | Effect::EraseDataKeys
                 | Effect::RestoreInstances { .. }
                 | Effect::TellApp { .. } => {
                     return Err(WorkError::NotThere { what: "a rule for this effect" });

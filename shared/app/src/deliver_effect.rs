@@ -49,6 +49,7 @@ impl DeliverEffect<'_> {
             | Effect::SuspendInstances { .. }
             | Effect::ProveRestoration
             | Effect::ReplaceKey { .. }
+            | Effect::EraseDataKeys
             | Effect::RestoreInstances { .. } => self.bus.publish_effect(row).await?,
         }
         self.webhooks.queue(row).await?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_domain::access::KeyPermission;
+use claviger_domain::closing::Counted;
 use claviger_domain::effect::OutboxRow;
 use claviger_domain::enrolment::Enrolment;
 use claviger_domain::fence::Epoch;
@@ -210,6 +211,35 @@ pub struct DataKeyPage {
     /// Data keys handled so far.
     #[serde(default)]
     pub data_keys: u64,
+}
+
+/// A page of an organisation's data keys that are to be erased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErasurePage {
+    /// The effect.
+    pub row: OutboxRow,
+    /// What is done to the page.
+    pub step: ErasureStep,
+    /// Where the page of instances starts; none for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// What is done to data keys that are to be erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "do")]
+pub enum ErasureStep {
+    /// They are counted.
+    Count {
+        /// What was counted so far.
+        counted: Counted,
+    },
+    /// They are deleted.
+    Erase {
+        /// Whether this pass has found none so far.
+        clean: bool,
+    },
 }
 
 /// What the vendor's apps hear on the bus about one instance.

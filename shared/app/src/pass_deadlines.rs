@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use claviger_domain::decide::{Refusal, decide, due_moment};
+use claviger_domain::closing::due as due_of;
+use claviger_domain::decide::{Refusal, Rules, decide, due_moment};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::{CorrelationId, InstanceId, PolicyId};
@@ -96,7 +97,7 @@ impl PassDeadlines<'_> {
         passed: &mut Passed,
     ) -> Result<(), WorkError> {
         let rules = self.settings.rules();
-        if due_moment(&rules, known, self.clock.now()).is_none() {
+        if due(&rules, known, self.clock.now()).is_none() {
             return Ok(());
         }
         for _ in 0..ATTEMPTS {
@@ -104,10 +105,9 @@ impl PassDeadlines<'_> {
                 return Ok(());
             };
             let now = self.clock.now();
-            let Some(moment) = due_moment(&rules, &policy, now) else {
+            let Some(event) = due(&rules, &policy, now) else {
                 return Ok(());
             };
-            let event = PolicyEvent::WindowMomentCame { moment };
             let decision = match decide(&rules, &policy, &event, origin, now) {
                 Ok(decision) => decision,
                 Err(Refusal::Redundant | Refusal::Stale | Refusal::IllegalForState { .. }) => return Ok(()),
@@ -119,6 +119,9 @@ impl PassDeadlines<'_> {
                     if decision.next.lifecycle.slug() != policy.lifecycle.slug() {
                         passed.lapsed = passed.lapsed.saturating_add(1);
                         tracing::warn!(policy.id = %policy.id, "a restoration window is over");
+                    }
+                    if decision.next.fence.causes.len() > policy.fence.causes.len() {
+                        tracing::warn!(policy.id = %policy.id, "the time for an export is over");
                     }
                     return Ok(());
                 }
@@ -189,6 +192,14 @@ impl PassDeadlines<'_> {
         }
         Ok(())
     }
+}
+
+/// What the clock alone makes happen to a policy: of its restoration window, or of the time for its export.
+fn due(rules: &Rules<'_>, policy: &EncryptionPolicy, now: Timestamp) -> Option<PolicyEvent> {
+    let closing = policy.closing.as_ref().and_then(|closing| due_of(&rules.catalogue.closing, closing, now));
+    let of_closing = closing.map(|moment| PolicyEvent::ClosingMomentCame { moment });
+    let of_window = || due_moment(rules, policy, now).map(|moment| PolicyEvent::WindowMomentCame { moment });
+    of_closing.or_else(of_window)
 }
 
 /// Since when an instance waits for its app's answer to an order to suspend.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use claviger_domain::access::KeyPolicyTemplate;
 use claviger_domain::catalogue::Mode;
+use claviger_domain::closing::{Closing, ClosingStage};
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::OutboxRow;
 use claviger_domain::fact::Fact;
@@ -14,7 +15,7 @@ use claviger_domain::instance::{AppInstance, InstanceDecision};
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
 use claviger_domain::observation::Observation;
 use claviger_domain::organisation::Organisation;
-use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::ticket::Ticket;
 use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, Region, ShardId, SiteName};
 use jiff::{SignedDuration, Timestamp};
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::hint_budget::HintRecord;
 use crate::messages::{
-    AppOrder, DataKeyPage, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+    AppOrder, DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
 };
 use crate::webhooks::{SignedRequest, WebhookMessage};
 
@@ -149,6 +150,36 @@ pub enum SupportRequestKind {
     Enrolment,
     /// An app instance.
     AppInstance,
+    /// The closing of an encryption policy.
+    Closing,
+}
+
+impl SupportRequest {
+    /// What a policy asks of support: the enrolment, or its closing.
+    pub fn of_policy(policy: &EncryptionPolicy) -> Option<Self> {
+        let (kind, requested_at, due_at) = match (&policy.lifecycle, &policy.closing) {
+            (Lifecycle::Requested { at, due_at, .. }, _) => (SupportRequestKind::Enrolment, *at, *due_at),
+            (
+                Lifecycle::Active { .. }
+                | Lifecycle::Suspended { .. }
+                | Lifecycle::Restoring { .. }
+                | Lifecycle::Lapsed { .. },
+                Some(Closing { asked_at, stage: ClosingStage::Asked { due_at }, .. }),
+            ) => (SupportRequestKind::Closing, *asked_at, *due_at),
+            (
+                Lifecycle::Verifying { .. }
+                | Lifecycle::Active { .. }
+                | Lifecycle::Suspended { .. }
+                | Lifecycle::Restoring { .. }
+                | Lifecycle::Lapsed { .. }
+                | Lifecycle::Closed { .. }
+                | Lifecycle::Rejected { .. },
+                _,
+            ) => return None,
+        };
+        let (id, organisation) = (policy.id.as_uuid(), policy.organisation_name.clone());
+        Some(Self { id, kind, organisation, requested_at, due_at })
+    }
 }
 
 /// Requests that wait for support.
@@ -384,6 +415,8 @@ pub trait DataKeyRegistry: Send + Sync {
     async fn data_keys(&self, instance: InstanceId) -> Result<Vec<WrappedDataKey>, StoreError>;
     /// Stores a data key with other wraps in place of `known`; `Conflict` if that is not what is there.
     async fn rewrap_data_key(&self, known: &WrappedDataKey, next: &WrappedDataKey) -> Result<(), StoreError>;
+    /// Deletes a data key with all its wraps. One that is gone is no error.
+    async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
     /// Stores a new data key; `Conflict` if that version is there.
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
 }
@@ -603,6 +636,8 @@ pub trait FanOutQueue: Send + Sync {
     async fn queue_fan_out(&self, page: &FanOut, delay: SignedDuration) -> Result<(), CallError>;
     /// Queues the next page of data keys, on the queue of the function that has the effect now.
     async fn queue_data_keys(&self, page: &DataKeyPage, delay: SignedDuration) -> Result<(), CallError>;
+    /// Queues the next page of an erasure, on the queue of the function that has the effect now.
+    async fn queue_erasure(&self, page: &ErasurePage, delay: SignedDuration) -> Result<(), CallError>;
     /// Queues an effect again, on the queue of the function that has it now.
     async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError>;
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_domain::catalogue::Catalogue;
+use claviger_domain::decide::Refusal;
+use claviger_domain::event::{Origin, PolicyEvent};
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::invalid::{Invalid, InvalidField, shown};
 use claviger_domain::key_access::ExternalId;
@@ -10,11 +12,15 @@ use claviger_domain::organisation::Organisation;
 use claviger_domain::values::{App, OrganisationName, Subject};
 use serde_json::Value;
 
-use crate::ports::{Ids, Organisations, StoreError};
+use crate::ports::{Clock, Ids, Instances, Organisations, Policies, StoreError};
 use crate::request_error::{ATTEMPTS, RequestError};
+use crate::settings::Settings;
+use crate::settle::Settle;
 
 /// More people than this do not administer one organisation; one record has to hold them.
 const MOST_PEOPLE: usize = 500;
+/// Instances of a page of what is read.
+const PAGE: u16 = 200;
 
 /// What the feed says of an organisation, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +128,16 @@ fn parse_people(body: &Value, field: &str, faults: &mut Vec<InvalidField>) -> BT
 pub struct PutOrganisation<'a> {
     /// Where organisations are.
     pub organisations: &'a dyn Organisations,
+    /// Where policies are.
+    pub policies: &'a dyn Policies,
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
     /// Randomness, for the opaque id.
     pub ids: &'a dyn Ids,
+    /// The time.
+    pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
 }
 
 impl PutOrganisation<'_> {
@@ -136,10 +150,15 @@ impl PutOrganisation<'_> {
         &self,
         name: &OrganisationName,
         feed: Feed,
+        origin: &Origin,
     ) -> Result<(Organisation, bool), RequestError> {
         for _ in 0..ATTEMPTS {
             let known = self.organisations.organisation(name).await?;
             let created = known.is_none();
+            // Told before it is stored: if this breaks off, the same feed comes again and finds what it was before.
+            if let Some(known) = &known {
+                self.tell(known, &feed, origin).await?;
+            }
             let organisation = Organisation {
                 id: known
                     .as_ref()
@@ -160,5 +179,49 @@ impl PutOrganisation<'_> {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// What an enrolled organisation has to know of the feed, it is told on a ticket.
+    async fn tell(&self, known: &Organisation, feed: &Feed, origin: &Origin) -> Result<(), RequestError> {
+        let Some(policy) = self.policies.policy(&known.name).await? else {
+            return Ok(());
+        };
+        if !policy.lifecycle.is_watched() {
+            return Ok(());
+        }
+        let catalogue = &self.settings.catalogue;
+        let allows = |plans: &BTreeMap<App, String>, app: &App| {
+            plans.get(app).is_some_and(|plan| catalogue.plan_allows(app, plan))
+        };
+        let told = policy.records.as_ref().map(|records| records.plans_ended.clone()).unwrap_or_default();
+        let mut plans_ended: BTreeSet<App> =
+            told.iter().filter(|app| !allows(&feed.plans, app)).cloned().collect();
+        for app in known.plans.keys().filter(|app| allows(&known.plans, app) && !allows(&feed.plans, app)) {
+            if !plans_ended.contains(app) && self.is_encrypted(&known.name, app).await? {
+                plans_ended.insert(app.clone());
+            }
+        }
+        let event = PolicyEvent::RecordsFed { plans_ended, without_admin: feed.admins.is_empty() };
+        let settle = Settle { policies: self.policies, clock: self.clock, settings: self.settings };
+        match settle.run(&known.name, &event, origin).await {
+            // It closed meanwhile: nobody has to know any more.
+            Ok(_) | Err(RequestError::Refused(Refusal::IllegalForState { .. })) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Whether the organisation has an encrypted instance of the app.
+    async fn is_encrypted(&self, name: &OrganisationName, app: &App) -> Result<bool, RequestError> {
+        let mut cursor = None;
+        loop {
+            let page = self.instances.instances(name, cursor.as_deref(), PAGE).await?;
+            if page.items.iter().any(|one| one.app == *app && one.status.is_encrypted()) {
+                return Ok(true);
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(false);
+            }
+        }
     }
 }

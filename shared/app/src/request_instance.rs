@@ -9,6 +9,7 @@ use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::values::{App, SiteName};
 
+use crate::close_organisation::is_leaving;
 use crate::ports::{Clock, Ids, Instances, Policies};
 use crate::request_error::{RequestError, taken};
 use crate::settings::Settings;
@@ -164,6 +165,9 @@ fn usable(policy: Option<EncryptionPolicy>) -> Result<EncryptionPolicy, RequestE
     let policy = policy.ok_or_else(|| {
         not_now("the organisation has no encryption policy", "enrol first: `POST .../encryption-policy`")
     })?;
+    if let Some(leaving) = is_leaving(&policy) {
+        return Err(leaving);
+    }
     match policy.lifecycle {
         Lifecycle::Active { .. } if !policy.fence.is_open() => Err(RequestError::Suspended),
         Lifecycle::Active { .. } if policy.is_degraded() => Err(not_now(

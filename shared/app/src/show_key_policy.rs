@@ -1,6 +1,7 @@
 //! Shows what the customer pastes (spec E12, K1): the key policy of each key, or, for BYOK, the two policies of its
 //! key-management role.
 
+use claviger_domain::access::{KeyPermission, KeyPolicyTemplate, TemplateVersion};
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::invalid::{Invalid, InvalidField};
 use claviger_domain::key_access::{ExternalId, KeyAccess, RoleArn};
@@ -10,11 +11,12 @@ use claviger_domain::key_policy::{
 use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{CONTEXT_ORGANISATION, Lifecycle};
 use claviger_domain::values::{AccountId, KeyArn, Realm, Region};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ports::Policies;
+use crate::ports::{Policies, Templates};
 use crate::request_error::RequestError;
 use crate::settings::Settings;
 
@@ -22,8 +24,11 @@ use crate::settings::Settings;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyPolicyView {
-    /// Version of the template.
-    pub version: &'static str,
+    /// Version of the newest template.
+    pub version: String,
+    /// What templates ask for that were published since this service was made (spec K1), oldest first. The documents
+    /// grant it.
+    pub additions: Vec<AdditionView>,
     /// Whom it allows.
     pub principal: PrincipalView,
     /// What every call under the key bears; the policy's condition is on it.
@@ -36,6 +41,18 @@ pub struct KeyPolicyView {
     pub role: Option<RoleView>,
     /// What taking it away does (spec R1).
     pub warning: &'static str,
+}
+
+/// What a published template asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdditionView {
+    /// The template's version.
+    pub version: TemplateVersion,
+    /// What it asks for.
+    pub permissions: Vec<KeyPermission>,
+    /// By when to decide, unless the organisation's own access request gives it longer.
+    pub decide_by: Timestamp,
 }
 
 /// What to make for BYOK: a role in the organisation's account, with these two policies.
@@ -82,6 +99,8 @@ const WARNING: &str = "taking a key or this policy away stops every encrypted ap
 pub struct ShowKeyPolicy<'a> {
     /// Where policies are.
     pub policies: &'a dyn Policies,
+    /// Where templates are.
+    pub templates: &'a dyn Templates,
     /// Deploy parameters.
     pub settings: &'a Settings,
 }
@@ -104,9 +123,16 @@ impl ShowKeyPolicy<'_> {
             enrolled.as_ref().filter(|policy| !matches!(policy.lifecycle, Lifecycle::Rejected { .. }));
         let access = binding.map(|policy| &policy.access);
         let role_arn = access.and_then(KeyAccess::role).map(|role| &role.arn);
+        let mut templates: Vec<KeyPolicyTemplate> =
+            self.templates.templates().await?.into_iter().map(|published| published.template).collect();
+        templates.sort_by_key(|template| template.published_at);
+        let asked: BTreeSet<KeyPermission> =
+            templates.iter().flat_map(|template| template.permissions.iter().copied()).collect();
+        let version =
+            templates.last().map_or(KEY_POLICY_VERSION, |template| template.version.as_str()).to_owned();
         let document = match role_arn {
             Some(arn) => made_key_policy(arn, organisation.id),
-            None => key_policy(&self.settings.vendor, organisation.id, account.as_ref()),
+            None => key_policy(&self.settings.vendor, organisation.id, account.as_ref(), (&version, &asked)),
         };
         let role = match access {
             Some(KeyAccess::KeyPolicy) => None,
@@ -114,7 +140,7 @@ impl ShowKeyPolicy<'_> {
                 role_arn: role_arn.cloned(),
                 external_id: organisation.external_id.clone(),
                 trust_policy: trust_policy(&self.settings.vendor, &organisation.external_id),
-                permission_policy: role_permissions(organisation.id, account.as_ref()),
+                permission_policy: role_permissions(organisation.id, account.as_ref(), &asked),
             }),
         };
         let realm = realm.or_else(|| enrolled.as_ref().map(|policy| policy.realm.clone()));
@@ -128,7 +154,8 @@ impl ShowKeyPolicy<'_> {
             policy: document.clone(),
         };
         Ok(KeyPolicyView {
-            version: KEY_POLICY_VERSION,
+            version,
+            additions: templates.into_iter().map(addition).collect(),
             principal: PrincipalView {
                 account: self.settings.vendor.account.clone(),
                 role_arn: self.settings.vendor.key_access_role.clone(),
@@ -139,6 +166,14 @@ impl ShowKeyPolicy<'_> {
             role,
             warning: WARNING,
         })
+    }
+}
+
+fn addition(template: KeyPolicyTemplate) -> AdditionView {
+    AdditionView {
+        version: template.version,
+        permissions: template.permissions.into_iter().collect(),
+        decide_by: template.decide_by,
     }
 }
 

@@ -13,6 +13,7 @@ use claviger_domain::vendor::{Ground, VendorSuspension};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::close_organisation::ClosingView;
 use crate::ports::{Beat, Clock, Policies, WatchList};
 use crate::request_error::RequestError;
 use crate::settings::Settings;
@@ -51,6 +52,10 @@ pub struct PolicyView {
     pub vendor_suspension: Option<VendorSuspensionView>,
     /// What a support agent said about a mistake and a second one has not confirmed (spec S7).
     pub lift_proposal: Option<LiftProposalView>,
+    /// A new key that a second org admin has to confirm.
+    pub key_change_proposal: Option<KeyChangeView>,
+    /// The organisation is leaving.
+    pub closing: Option<ClosingView>,
     /// The restoration window; none while nothing is cut off.
     pub window: Option<WindowView>,
     /// When a request is due (spec E10), a restoration that was asked for too (spec S5).
@@ -163,6 +168,20 @@ pub struct LiftProposalView {
     pub until: Timestamp,
     /// Why.
     pub reason: String,
+}
+
+/// A new key that waits for a second org admin, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyChangeView {
+    /// In which region.
+    pub region: Region,
+    /// Which key.
+    pub key_arn: KeyArn,
+    /// When the first admin asked.
+    pub at: Timestamp,
+    /// Until when a second one may.
+    pub until: Timestamp,
 }
 
 /// A suspension by the vendor as it is shown.
@@ -293,6 +312,8 @@ impl ShowPolicy<'_> {
             ticket_id: policy.ticket.or_else(|| policy.vendor.as_ref().map(|vendor| vendor.ticket)),
             vendor_suspension: policy.vendor.as_ref().map(vendor_view),
             lift_proposal: self.lift_proposal(policy),
+            key_change_proposal: self.key_change(policy),
+            closing: policy.closing.as_ref().map(|closing| ClosingView::of(closing, now)),
             window,
             due_at: match policy.lifecycle {
                 Lifecycle::Requested { due_at, .. } | Lifecycle::Verifying { due_at, .. } => Some(due_at),
@@ -318,6 +339,19 @@ impl ShowPolicy<'_> {
 }
 
 impl ShowPolicy<'_> {
+    /// The same for a new key.
+    fn key_change(&self, policy: &EncryptionPolicy) -> Option<KeyChangeView> {
+        let hours = i64::from(self.settings.catalogue.key_changes.confirm_within_hours);
+        let proposal = policy.key_change.as_ref()?;
+        let until = proposal.at + SignedDuration::from_hours(hours);
+        (self.clock.now() <= until).then(|| KeyChangeView {
+            region: proposal.region.clone(),
+            key_arn: proposal.key.clone(),
+            at: proposal.at,
+            until,
+        })
+    }
+
     /// One that nobody confirmed in time is none any more.
     fn lift_proposal(&self, policy: &EncryptionPolicy) -> Option<LiftProposalView> {
         let hours = i64::from(self.settings.catalogue.support.lift_within_hours);

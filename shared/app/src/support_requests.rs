@@ -30,6 +30,8 @@ pub enum Verdict {
 pub enum Decided {
     /// An enrolment.
     Policy(Box<EncryptionPolicy>),
+    /// The closing of a policy.
+    Closing(Box<EncryptionPolicy>),
     /// An app instance.
     Instance(Box<AppInstance>),
 }
@@ -69,7 +71,11 @@ impl DecideRequests<'_> {
     ) -> Result<Decided, RequestError> {
         for _ in 0..ATTEMPTS {
             let result = match self.requests.support_request(id).await? {
-                Some(SupportRequest { kind: SupportRequestKind::Enrolment, organisation, .. }) => {
+                Some(SupportRequest {
+                    kind: SupportRequestKind::Enrolment | SupportRequestKind::Closing,
+                    organisation,
+                    ..
+                }) => {
                     let policy = self.policies.policy(&organisation).await?;
                     self.on_policy(policy.filter(|policy| policy.id.as_uuid() == id), verdict, origin).await
                 }
@@ -101,16 +107,23 @@ impl DecideRequests<'_> {
         origin: &Origin,
     ) -> Result<Decided, RequestError> {
         let policy = policy.ok_or(RequestError::NotFound { what: "the request" })?;
-        let event = match verdict {
-            Verdict::Approved => PolicyEvent::EnrolmentApproved,
-            Verdict::Rejected { reason } => PolicyEvent::EnrolmentRejected { reason: reason.clone() },
+        // A policy that asks to be closed was enrolled long ago.
+        let closing = policy.closing.is_some();
+        let event = match (closing, verdict) {
+            (false, Verdict::Approved) => PolicyEvent::EnrolmentApproved,
+            (false, Verdict::Rejected { reason }) => {
+                PolicyEvent::EnrolmentRejected { reason: reason.clone() }
+            }
+            (true, Verdict::Approved) => PolicyEvent::ClosingApproved,
+            (true, Verdict::Rejected { reason }) => PolicyEvent::ClosingRejected { reason: reason.clone() },
         };
+        let decided = |policy| if closing { Decided::Closing(policy) } else { Decided::Policy(policy) };
         match decide(&self.settings.rules(), &policy, &event, origin, self.clock.now()) {
             Ok(decision) => {
                 self.policies.commit_policy(Some(&policy), &decision).await?;
-                Ok(Decided::Policy(Box::new(decision.next)))
+                Ok(decided(Box::new(decision.next)))
             }
-            Err(Refusal::Redundant) => Ok(Decided::Policy(Box::new(policy))),
+            Err(Refusal::Redundant) => Ok(decided(Box::new(policy))),
             Err(refusal) => Err(refusal.into()),
         }
     }

@@ -7,13 +7,14 @@ use claviger_domain::enrolment::{Enrolment, Holding, parsed};
 use claviger_domain::invalid::InvalidField;
 use claviger_domain::key_access::RoleArn;
 use claviger_domain::organisation::Organisation;
+use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::values::{AccountId, ContextTag, KeyArn, Realm, Region};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::enrol::{check_keys, enrolled, ineligible, parse};
 use crate::messages::{Check, CheckResult};
-use crate::ports::{Policies, Prober};
+use crate::ports::{HintRecords, Policies, Prober, StoreError};
 use crate::request_error::RequestError;
 use crate::settings::Settings;
 
@@ -32,6 +33,8 @@ pub struct ValidateEnrolment<'a> {
     pub policies: &'a dyn Policies,
     /// Who proves keys.
     pub prober: &'a dyn Prober,
+    /// What is remembered of accounts' events.
+    pub hints: &'a dyn HintRecords,
     /// Deploy parameters.
     pub settings: &'a Settings,
 }
@@ -48,9 +51,9 @@ impl ValidateEnrolment<'_> {
         if !body.is_object() {
             return Err(RequestError::Invalid(request.err().unwrap_or_default()));
         }
+        let policy = self.policies.policy(&organisation.name).await?;
         let to_check = match request {
             Ok(enrolment) => {
-                let policy = self.policies.policy(&organisation.name).await?;
                 checks.push(match enrolled(policy.as_ref(), &enrolment) {
                     None => check("request", CheckResult::Pass, "every field can be used".to_owned(), ""),
                     Some(reason) => {
@@ -65,10 +68,41 @@ impl ValidateEnrolment<'_> {
             }
         };
         if let Some(enrolment) = to_check {
+            checks.push(self.events(policy.as_ref(), &enrolment.account).await?);
             checks.extend(check_keys(self.prober, self.settings, organisation, &enrolment).await?);
         }
         let result = checks.iter().map(|check| check.result).max().unwrap_or(CheckResult::Fail);
         Ok(Validation { result, checks })
+    }
+}
+
+impl ValidateEnrolment<'_> {
+    /// Whether events of the account arrive. Said only of the organisation's own account: an account's events are
+    /// nobody else's business (spec E12).
+    async fn events(
+        &self,
+        policy: Option<&EncryptionPolicy>,
+        account: &AccountId,
+    ) -> Result<Check, StoreError> {
+        const ID: &str = "events-arriving";
+        let bound = self.settings.cut_off_bound().as_secs();
+        let help = format!(
+            "deploy the event rules of `onboarding/` in every region of the realm, and the one for IAM in us-east-1; \
+             without events a revocation is found by probing alone, within {bound} seconds"
+        );
+        let own = policy.filter(|policy| policy.lifecycle.is_watched() && policy.account == *account);
+        if own.is_none() {
+            let observed =
+                "not known before enrolment: events of accounts that are not enrolled are dropped unread";
+            return Ok(check(ID, CheckResult::Warn, observed.to_owned(), &help));
+        }
+        Ok(match self.hints.hints_of(account).await? {
+            Some(known) => {
+                let observed = format!("the last one that mattered came about {:.0}", known.planned_at);
+                check(ID, CheckResult::Pass, observed, "")
+            }
+            None => check(ID, CheckResult::Warn, "none has come yet".to_owned(), &help),
+        })
     }
 }
 

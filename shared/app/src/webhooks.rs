@@ -56,7 +56,8 @@ fn told(effect: &Effect) -> Option<(&'static str, Value)> {
         Effect::VerifyPolicy
         | Effect::ProvisionInstance { .. }
         | Effect::ProveRestoration
-        | Effect::ReplaceKey { .. } => return None,
+        | Effect::ReplaceKey { .. }
+        | Effect::EraseDataKeys => return None,
     };
     Some(told)
 }

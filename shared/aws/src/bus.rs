@@ -55,9 +55,10 @@ impl EventBridgeBus {
 /// Which of our functions an effect is for; none for those that the outbox applies itself.
 pub const fn detail_type(effect: &Effect) -> Option<&'static str> {
     match effect {
-        Effect::VerifyPolicy | Effect::ProvisionInstance { .. } | Effect::ReplaceKey { .. } => {
-            Some("ProvisioningOrdered")
-        }
+        Effect::VerifyPolicy
+        | Effect::ProvisionInstance { .. }
+        | Effect::ReplaceKey { .. }
+        | Effect::EraseDataKeys => Some("ProvisioningOrdered"),
         Effect::SuspendInstances { .. } => Some("SuspensionOrdered"),
         Effect::ProveRestoration | Effect::RestoreInstances { .. } => Some("RestorationOrdered"),
         Effect::OpenTicket { .. }

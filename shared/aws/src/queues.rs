@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
-use claviger_app::messages::{DataKeyPage, FanOut, ProbeMessage};
+use claviger_app::messages::{DataKeyPage, ErasurePage, FanOut, ProbeMessage};
 use claviger_app::ports::{CallError, DeadLetters, FanOutQueue, ProbeQueue, WebhookQueue};
 use claviger_app::webhooks::WebhookMessage;
 use claviger_domain::effect::OutboxRow;
@@ -123,6 +123,10 @@ impl FanOutQueue for SqsQueues {
     }
 
     async fn queue_data_keys(&self, page: &DataKeyPage, delay: SignedDuration) -> Result<(), CallError> {
+        self.send(WORK_QUEUE, self.work.as_ref(), &[(page, delay)]).await
+    }
+
+    async fn queue_erasure(&self, page: &ErasurePage, delay: SignedDuration) -> Result<(), CallError> {
         self.send(WORK_QUEUE, self.work.as_ref(), &[(page, delay)]).await
     }
 

@@ -50,6 +50,16 @@ impl KeyPermission {
     }
 }
 
+impl KeyPermission {
+    /// Whether the action bears an encryption context, on which a policy can make it depend.
+    pub const fn has_context(self) -> bool {
+        match self {
+            Self::Decrypt | Self::Encrypt | Self::GenerateDataKey => true,
+            Self::DescribeKey => false,
+        }
+    }
+}
+
 impl fmt::Display for KeyPermission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.action())

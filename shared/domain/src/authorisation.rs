@@ -44,10 +44,12 @@ pub enum Call {
     ListOverdueOrders,
     ReplaceKey,
     PreviewRevocation,
+    CloseOrganisation,
+    ReadErasure,
 }
 
 /// Every call, for tests and documents.
-pub const CALLS: [Call; 24] = [
+pub const CALLS: [Call; 26] = [
     Call::PutOrganisation,
     Call::Enrol,
     Call::GetPolicy,
@@ -72,6 +74,8 @@ pub const CALLS: [Call; 24] = [
     Call::ListOverdueOrders,
     Call::ReplaceKey,
     Call::PreviewRevocation,
+    Call::CloseOrganisation,
+    Call::ReadErasure,
 ];
 
 /// What comes of a call by a role.
@@ -100,8 +104,8 @@ pub const fn verdict(call: Call, role: Role) -> Verdict {
         Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
             matches!(role, Role::OrgAdmin | Role::Auditor | Role::Support)
         }
-        Call::ReplaceKey => matches!(role, Role::OrgAdmin),
-        Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation => {
+        Call::ReplaceKey | Call::CloseOrganisation => matches!(role, Role::OrgAdmin),
+        Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation | Call::ReadErasure => {
             matches!(role, Role::OrgAdmin | Role::Auditor)
         }
         Call::CommentTicket => matches!(role, Role::OrgAdmin | Role::Support),

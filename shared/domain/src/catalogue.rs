@@ -71,6 +71,10 @@ pub struct ModeRules {
     pub suspension_title: String,
     /// Title of the ticket that warns of what is foretold of keys.
     pub warning_title: String,
+    /// Title of the ticket that tells what is amiss in the customer records.
+    pub records_title: String,
+    /// Title of the ticket of an organisation that leaves.
+    pub closing_title: String,
     /// Title of the ticket of a re-encryption.
     pub reencryption_title: String,
     /// Phases in order.
@@ -157,6 +161,26 @@ pub struct KeyWarningRules {
     pub remind_days_before: Vec<u16>,
 }
 
+/// Who has to agree to a change of keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyChangeRules {
+    /// Whether a second org admin has to.
+    pub second_approver: bool,
+    /// Within how many hours.
+    pub confirm_within_hours: u16,
+}
+
+/// How an organisation leaves (spec E11).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClosingRules {
+    /// How many days it has to export its data.
+    pub export_days: u16,
+    /// How many days before their end it is reminded, falling.
+    pub remind_days_before: Vec<u16>,
+}
+
 /// The whole catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,6 +199,10 @@ pub struct Catalogue {
     pub support: SupportRules,
     /// Warnings of what is foretold of keys.
     pub key_warnings: KeyWarningRules,
+    /// Who has to agree to a change of keys.
+    pub key_changes: KeyChangeRules,
+    /// How an organisation leaves.
+    pub closing: ClosingRules,
     /// What differs between the modes.
     pub modes: BTreeMap<Mode, ModeRules>,
     /// Where data may live.
@@ -252,6 +280,8 @@ impl Catalogue {
                 &rules.revocation_title,
                 &rules.suspension_title,
                 &rules.warning_title,
+                &rules.closing_title,
+                &rules.records_title,
                 &rules.reencryption_title,
             ];
             for title in titles {
@@ -292,6 +322,15 @@ impl Catalogue {
                 "key_warnings.remind_days_before".to_owned(),
                 "reminders fall, a day before at the latest",
             );
+        }
+        let ClosingRules { export_days, remind_days_before: days } = &self.closing;
+        let within = days.iter().all(|days| (1..*export_days).contains(days));
+        if *export_days == 0 || !within || !days.windows(2).all(|pair| pair.first() > pair.last()) {
+            let reason = "the export takes a day or more; reminders fall, a day or more before its end";
+            return wrong("closing".to_owned(), reason);
+        }
+        if self.key_changes.confirm_within_hours == 0 {
+            return wrong("key_changes.confirm_within_hours".to_owned(), "a time has to be more than none");
         }
         if self.support.lift_within_hours == 0 || self.support.acknowledge_within_minutes == 0 {
             return wrong("support".to_owned(), "a time has to be more than none");

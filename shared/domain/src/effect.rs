@@ -61,6 +61,8 @@ pub enum Effect {
         /// The new key.
         key: KeyArn,
     },
+    /// Delete every wrapped data key of an organisation that leaves.
+    EraseDataKeys,
     /// Tell the vendor's app about one instance.
     TellApp {
         /// Which.

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::KeyPolicyTemplate;
 use crate::calendar::{MomentKind, WindowMoment};
+use crate::closing::{ClosingMoment, Counted};
 use crate::fence::Epoch;
 use crate::heard::HeardChange;
 use crate::ids::{CorrelationId, PolicyId, TicketId};
 use crate::observation::ProbeRound;
 use crate::outlook::Described;
-use crate::values::{KeyArn, Region, Subject};
+use crate::values::{App, KeyArn, Region, Subject};
 use crate::vendor::Ground;
 
 /// Who caused something.
@@ -176,6 +177,36 @@ pub enum PolicyEvent {
         /// The probe that proved it: every region used the new permission.
         round: ProbeRound,
     },
+    /// The vendor's customer records changed in a way that an enrolled organisation has to know.
+    RecordsFed {
+        /// Apps with encrypted instances whose plan does not include encryption any more.
+        plans_ended: BTreeSet<App>,
+        /// Whether nobody is registered as an admin.
+        without_admin: bool,
+    },
+    /// An org admin asked to leave (spec E11).
+    ClosingAsked,
+    /// Support approved it: the time for the export begins.
+    ClosingApproved,
+    /// Support did not.
+    ClosingRejected {
+        /// Why.
+        reason: String,
+    },
+    /// An org admin thought better of it.
+    ClosingCancelled,
+    /// A moment of the time for the export has come: a reminder, or its end.
+    ClosingMomentCame {
+        /// Which.
+        moment: ClosingMoment,
+    },
+    /// It was counted what there is to erase.
+    DataKeysCounted {
+        /// How much.
+        counted: Counted,
+    },
+    /// No wrapped data key is left.
+    DataKeysErased,
     /// A support agent says that the key suspension is a mistake: the first proposes, a second lifts it.
     MistakeDeclared {
         /// Why.
@@ -213,6 +244,15 @@ impl PolicyEvent {
             Self::VendorSuspended { .. } => "vendor-suspended",
             Self::VendorSuspensionLifted => "vendor-suspension-lifted",
             Self::PermissionProven { .. } => "permission-proven",
+            Self::RecordsFed { .. } => "records-fed",
+            Self::ClosingAsked => "closing-asked",
+            Self::ClosingApproved => "closing-approved",
+            Self::ClosingRejected { .. } => "closing-rejected",
+            Self::ClosingCancelled => "closing-cancelled",
+            Self::ClosingMomentCame { moment: ClosingMoment::Reminder { .. } } => "closing-reminded",
+            Self::ClosingMomentCame { moment: ClosingMoment::ExportEnds { .. } } => "export-ended",
+            Self::DataKeysCounted { .. } => "data-keys-counted",
+            Self::DataKeysErased => "data-keys-erased",
             Self::MistakeDeclared { .. } => "mistake-declared",
         }
     }

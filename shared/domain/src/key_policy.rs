@@ -2,8 +2,11 @@
 //! of its keys; for BYOK the two policies of its key-management role, and the key policy of the keys that we
 //! make. The vendor's account, narrowed to the one key-access role, and the encryption context are in each.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
+use crate::access::KeyPermission;
 use crate::ids::OrganisationId;
 use crate::key_access::{ExternalId, RoleArn};
 use crate::policy::CONTEXT_ORGANISATION;
@@ -31,18 +34,31 @@ pub const KEY_ACTIONS: [&str; 6] = [
     "kms:GenerateDataKeyWithoutPlaintext",
 ];
 
-/// The document to paste, for keys of `customer`.
+/// What the service needs to know of a customer's key.
+const KEY_QUESTIONS: [&str; 2] = ["kms:DescribeKey", "kms:GetKeyRotationStatus"];
+
+/// These actions, and with them what published templates ask for besides (spec K1): with an encryption context, or
+/// without where KMS knows none.
+fn with_asked(actions: &[&'static str], asked: &BTreeSet<KeyPermission>, context: bool) -> Vec<&'static str> {
+    let besides = asked.iter().filter(|permission| permission.has_context() == context);
+    let mut all = actions.to_vec();
+    all.extend(besides.map(|permission| permission.action()).filter(|action| !actions.contains(action)));
+    all
+}
+
+/// The document to paste, for keys of `customer`, with what published templates ask for.
 pub fn key_policy(
     vendor: &VendorPrincipal,
     organisation: OrganisationId,
     customer: Option<&AccountId>,
+    (version, asked): (&str, &BTreeSet<KeyPermission>),
 ) -> Value {
     let owner = customer.map_or("<your AWS account id>", AccountId::as_str);
     let context = format!("kms:EncryptionContext:{CONTEXT_ORGANISATION}");
     let principal = json!({ "AWS": format!("arn:aws:iam::{}:root", vendor.account) });
     json!({
         "Version": "2012-10-17",
-        "Id": format!("claviger-{KEY_POLICY_VERSION}"),
+        "Id": format!("claviger-{version}"),
         "Statement": [
             {
                 "Sid": "OwnerAdministers",
@@ -55,7 +71,7 @@ pub fn key_policy(
                 "Sid": "ClavigerUse",
                 "Effect": "Allow",
                 "Principal": principal,
-                "Action": KEY_ACTIONS,
+                "Action": with_asked(&KEY_ACTIONS, asked, true),
                 "Resource": "*",
                 "Condition": { "StringEquals": {
                     "aws:PrincipalArn": vendor.key_access_role,
@@ -66,7 +82,7 @@ pub fn key_policy(
                 "Sid": "ClavigerDescribe",
                 "Effect": "Allow",
                 "Principal": principal,
-                "Action": ["kms:DescribeKey", "kms:GetKeyRotationStatus"],
+                "Action": with_asked(&KEY_QUESTIONS, asked, false),
                 "Resource": "*",
                 "Condition": { "StringEquals": { "aws:PrincipalArn": vendor.key_access_role } },
             },
@@ -106,7 +122,11 @@ pub fn trust_policy(vendor: &VendorPrincipal, external_id: &ExternalId) -> Value
 /// What a BYOK customer's key-management role may do in its account: make keys that bear the organisation's
 /// tag, name them, and use keys with the organisation's encryption context. No deleting, no disabling, no
 /// changing of policies: that stays with the customer.
-pub fn role_permissions(organisation: OrganisationId, customer: Option<&AccountId>) -> Value {
+pub fn role_permissions(
+    organisation: OrganisationId,
+    customer: Option<&AccountId>,
+    asked: &BTreeSet<KeyPermission>,
+) -> Value {
     let owner = customer.map_or("<your AWS account id>", AccountId::as_str);
     let keys = format!("arn:aws:kms:*:{owner}:key/*");
     let context = format!("kms:EncryptionContext:{CONTEXT_ORGANISATION}");
@@ -136,13 +156,13 @@ pub fn role_permissions(organisation: OrganisationId, customer: Option<&AccountI
             {
                 "Sid": "ClavigerLooksAtKeys",
                 "Effect": "Allow",
-                "Action": LOOK_ACTIONS,
+                "Action": with_asked(&LOOK_ACTIONS, asked, false),
                 "Resource": keys,
             },
             {
                 "Sid": "ClavigerUsesKeys",
                 "Effect": "Allow",
-                "Action": KEY_ACTIONS,
+                "Action": with_asked(&KEY_ACTIONS, asked, true),
                 "Resource": keys,
                 "Condition": { "StringEquals": { context: organisation.to_string() } },
             },
@@ -185,4 +205,27 @@ pub fn made_key_policy(role: &RoleArn, organisation: OrganisationId) -> Value {
             },
         ],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::KEY_PERMISSIONS;
+
+    #[test]
+    fn k1_what_templates_ask_for_is_in_the_documents_once_with_and_without_an_encryption_context() {
+        let all: BTreeSet<KeyPermission> = KEY_PERMISSIONS.into();
+        // Of a template that the service was not made with, so that each comes from what is asked for alone.
+        assert_eq!(with_asked(&[], &all, false), ["kms:DescribeKey"]);
+        assert_eq!(with_asked(&[], &all, true), ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"]);
+        assert_eq!(with_asked(&["kms:Decrypt", "kms:Sign"], &all, true)[..2], ["kms:Decrypt", "kms:Sign"]);
+        assert_eq!(with_asked(&KEY_ACTIONS, &all, true), KEY_ACTIONS, "none twice");
+        let vendor = VendorPrincipal {
+            account: "111111111111".parse().unwrap(),
+            key_access_role: "arn:aws:iam::111111111111:role/a".to_owned(),
+        };
+        let organisation = OrganisationId::from_uuid(uuid::Uuid::nil());
+        let document = key_policy(&vendor, organisation, None, ("2027-01-15", &all));
+        assert_eq!(document["Id"], "claviger-2027-01-15");
+    }
 }

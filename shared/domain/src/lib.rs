@@ -9,6 +9,7 @@ pub mod access;
 pub mod authorisation;
 pub mod calendar;
 pub mod catalogue;
+pub mod closing;
 pub mod decide;
 pub mod effect;
 pub mod enrolment;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::AccessRequest;
 use crate::catalogue::Mode;
+use crate::closing::{Closing, Erasure};
 use crate::fact::AuditHead;
 use crate::fence::{Epoch, Fence};
 use crate::heard::HeardChange;
@@ -14,7 +15,7 @@ use crate::ids::{OrganisationId, PolicyId, TicketId};
 use crate::key_access::KeyAccess;
 use crate::observation::{NoAnswerKind, RefusalKind, RefusedUnwrap};
 use crate::outlook::Outlook;
-use crate::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
+use crate::values::{AccountId, App, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
 use crate::vendor::{LiftProposal, VendorSuspension};
 
 /// What is believed about a regional key, from probes alone.
@@ -96,6 +97,32 @@ pub struct RegionalKey {
     /// An org admin restored access without it: it is gone for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given_up: bool,
+}
+
+/// What is amiss in the vendor's customer records, and has been told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordsTrouble {
+    /// Apps with encrypted instances whose plan does not include encryption any more.
+    pub plans_ended: BTreeSet<App>,
+    /// Whether nobody is registered as an admin.
+    pub without_admin: bool,
+    /// The ticket that tells of it.
+    pub ticket: TicketId,
+}
+
+/// One org admin's word that a key changes. It changes nothing: a second admin has to say so too, in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyChange {
+    /// Which region.
+    pub region: Region,
+    /// The new key.
+    pub key: KeyArn,
+    /// The first admin.
+    pub by: Subject,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A new key for a region whose key is gone for good.
@@ -279,6 +306,18 @@ pub struct EncryptionPolicy {
     /// The vendor's own suspension, while there is one. INVARIANT: as long as the fence has the cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vendor: Option<VendorSuspension>,
+    /// What is amiss in the vendor's customer records (spec E1, E3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<RecordsTrouble>,
+    /// A new key that a second org admin has to confirm, where the catalogue asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_change: Option<KeyChange>,
+    /// The organisation is leaving.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
+    /// It left, and this was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erasure: Option<Erasure>,
     /// What a support agent said about a mistake and a second one has not confirmed (spec S7).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lift: Option<LiftProposal>,

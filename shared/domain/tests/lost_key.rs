@@ -246,3 +246,27 @@ fn r5_disabling_a_key_that_is_disabled_is_previewed_as_nothing() {
     let requested = World::requested();
     assert!(matches!(previewed(&requested, FRANKFURT).unwrap_err(), Refusal::IllegalForState { .. }));
 }
+
+#[test]
+fn e3_where_the_catalogue_asks_for_two_admins_one_alone_changes_no_key() {
+    let mut world = World::degraded_for_good();
+    world.catalogue.key_changes.second_approver = true;
+    let ask = |world: &mut World, who: &str, key: KeyArn| {
+        let by = support::by(claviger_domain::event::Actor::OrgAdmin(who.parse().unwrap()));
+        world.happens(PolicyEvent::KeyReplacementAsked { region: region(DUBLIN), key }, &by)
+    };
+    let proposed = ask(&mut world, "ada", new_key()).unwrap();
+    assert_eq!(replacements(&proposed), 0);
+    assert!(world.policy.keys[&region(DUBLIN)].replacement.is_none());
+    let again = ask(&mut world, "ada", new_key()).unwrap_err();
+    assert_eq!(again, Refusal::Forbidden { who: "another org admin" });
+    // Another key is another proposal; too late is none.
+    let other: KeyArn = "arn:aws:kms:eu-west-1:222222222222:key/dd".parse().unwrap();
+    assert_eq!(replacements(&ask(&mut world, "bea", other).unwrap()), 0);
+    assert_eq!(replacements(&ask(&mut world, "ada", new_key()).unwrap()), 0);
+    world.later(24 * 3600 + 1);
+    assert_eq!(replacements(&ask(&mut world, "bea", new_key()).unwrap()), 0);
+    let seconded = ask(&mut world, "ada", new_key()).unwrap();
+    assert_eq!(replacements(&seconded), 1);
+    assert_eq!(world.policy.key_change, None);
+}

@@ -152,7 +152,7 @@ impl ProblemKind {
                 "no-way-back",
                 StatusCode::CONFLICT,
                 "There is no way back to vendor-managed keys",
-                "keep the keys, or leave: `POST .../encryption-policy/close` exports the data and erases the rest",
+                "keep the keys, or leave: `POST .../encryption-policy/close` gives time to export the data, then erases its keys",
             ),
             Self::IllegalState => (
                 "illegal-state",

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use claviger_app::hint_budget::HintRecord;
-use claviger_app::messages::{AppOrder, DataKeyPage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+use claviger_app::messages::{
+    AppOrder, DataKeyPage, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+};
 use claviger_app::ports::{
     Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, HintRecords, Idempotency,
     Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders, Page, Policies, ProbeQueue,
@@ -87,6 +89,7 @@ struct State {
     fan_outs: Vec<(FanOut, SignedDuration)>,
     requeued: Vec<(OutboxRow, SignedDuration)>,
     data_keys: Vec<(DataKeyPage, SignedDuration)>,
+    erasures: Vec<(ErasurePage, SignedDuration)>,
     effects: Vec<OutboxRow>,
     orders: Vec<AppOrder>,
     probe_requests: Vec<ProbeRequest>,
@@ -147,6 +150,11 @@ impl MemoryWorld {
     /// Pages of data keys queued so far, taken out.
     pub fn take_queued_data_keys(&self) -> Vec<(DataKeyPage, SignedDuration)> {
         std::mem::take(&mut self.state().data_keys)
+    }
+
+    /// Pages of erasures queued so far, taken out.
+    pub fn take_queued_erasures(&self) -> Vec<(ErasurePage, SignedDuration)> {
+        std::mem::take(&mut self.state().erasures)
     }
 
     /// Effects queued again so far, taken out.
@@ -378,19 +386,6 @@ impl Store {
     }
 }
 
-fn policy_request(policy: &EncryptionPolicy) -> Option<SupportRequest> {
-    let Lifecycle::Requested { at, due_at, .. } = policy.lifecycle else {
-        return None;
-    };
-    Some(SupportRequest {
-        id: policy.id.as_uuid(),
-        kind: SupportRequestKind::Enrolment,
-        organisation: policy.organisation_name.clone(),
-        requested_at: at,
-        due_at,
-    })
-}
-
 fn instance_request(instance: &AppInstance) -> Option<SupportRequest> {
     let InstanceStatus::Requested { at, due_at, .. } = instance.status else {
         return None;
@@ -466,8 +461,8 @@ impl Policies for MemoryWorld {
             if next.lifecycle.is_watched() {
                 store.watched.insert((next.shard, next.id), next.clone());
             }
-            let before = previous.and_then(policy_request).map(|request| request.id);
-            store.request(before, policy_request(next));
+            let before = previous.and_then(SupportRequest::of_policy).map(|request| request.id);
+            store.request(before, SupportRequest::of_policy(next));
             store.policies.insert(next.organisation_name.clone(), next.clone());
             Ok(())
         })
@@ -750,6 +745,13 @@ impl DataKeyRegistry for MemoryWorld {
         })
     }
 
+    async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
+        self.changed(|store| {
+            store.data_keys.remove(&(key.instance, key.purpose.clone(), key.version));
+            Ok(())
+        })
+    }
+
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
         self.changed(|store| {
             let place = (key.instance, key.purpose.clone(), key.version);
@@ -858,6 +860,10 @@ impl FanOutQueue for MemoryWorld {
         self.called(|state| state.data_keys.push((page.clone(), delay)))
     }
 
+    async fn queue_erasure(&self, page: &ErasurePage, delay: SignedDuration) -> Result<(), CallError> {
+        self.called(|state| state.erasures.push((page.clone(), delay)))
+    }
+
     async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError> {
         self.called(|state| state.requeued.push((row.clone(), delay)))
     }
@@ -872,6 +878,7 @@ impl Bus for MemoryWorld {
             | Effect::SuspendInstances { .. }
             | Effect::ProveRestoration
             | Effect::ReplaceKey { .. }
+            | Effect::EraseDataKeys
             | Effect::RestoreInstances { .. } => self.called(|state| state.effects.push(row.clone())),
             Effect::OpenTicket { .. }
             | Effect::CommentTicket { .. }

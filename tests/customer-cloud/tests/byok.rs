@@ -69,7 +69,7 @@ async fn vendor() -> (Server, KmsKeys) {
 async fn pasted() -> (Server, KmsKeys) {
     let (server, keys) = vendor().await;
     let account = parsed(GLOBEX);
-    server.role(GLOBEX, ROLE, trust(), role_permissions(globex(), Some(&account))).await;
+    server.role(GLOBEX, ROLE, trust(), role_permissions(globex(), Some(&account), &Default::default())).await;
     (server, keys)
 }
 
@@ -231,7 +231,9 @@ async fn r1_byok_every_way_to_take_access_away_is_noticed_by_a_fresh_session() {
     assert!(kept.is_err(), "a role that is gone ends its sessions");
 
     // The same role made again: its inner identity is another, and the key's policy does not care.
-    server.role(GLOBEX, ROLE, trust(), role_permissions(globex(), Some(&parsed(GLOBEX)))).await;
+    server
+        .role(GLOBEX, ROLE, trust(), role_permissions(globex(), Some(&parsed(GLOBEX)), &Default::default()))
+        .await;
     assert_eq!(encrypts(&keys, &made, globex(), RoleSession::Fresh).await, Ok(()));
 }
 

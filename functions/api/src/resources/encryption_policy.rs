@@ -57,8 +57,12 @@ pub async fn validate(
 ) -> Answer {
     let access = api.enter(&visit, &org, Call::ValidatePolicy).await?;
     let sent = body::json(sent).await?;
-    let validate =
-        ValidateEnrolment { policies: &*api.stores, prober: &*api.prober, settings: &api.settings };
+    let validate = ValidateEnrolment {
+        policies: &*api.stores,
+        prober: &*api.prober,
+        hints: &*api.stores,
+        settings: &api.settings,
+    };
     let validation = validate.run(&access.organisation, &sent).await.map_err(trouble)?;
     Ok(document(StatusCode::OK, &validation))
 }

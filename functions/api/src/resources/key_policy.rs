@@ -24,7 +24,7 @@ pub async fn show(
     let asked = asked?;
     let account: Option<AccountId> = asked.parsed("awsAccountId")?;
     let realm: Option<Realm> = asked.parsed("realm")?;
-    let show = ShowKeyPolicy { policies: &*api.stores, settings: &api.settings };
+    let show = ShowKeyPolicy { policies: &*api.stores, templates: &*api.stores, settings: &api.settings };
     let view = show.run(&access.organisation, account, realm).await.map_err(trouble)?;
     Ok(document(StatusCode::OK, &view))
 }

@@ -4,6 +4,7 @@ pub mod access_requests;
 pub mod app_instances;
 pub mod audit;
 pub mod catalogue;
+pub mod closing;
 pub mod console;
 pub mod encryption_policy;
 pub mod key_policy;

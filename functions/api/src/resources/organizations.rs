@@ -29,11 +29,19 @@ pub async fn put(State(api): State<Shared>, visit: Visit, Path(org): Path<String
             return Err(Problem::invalid(vec![invalid.at("org")]));
         }
     };
-    api.admitted(&visit, &name, Call::PutOrganisation).await?;
+    let (_, role) = api.admitted(&visit, &name, Call::PutOrganisation).await?;
     let sent = body::object(sent).await?;
     let feed = Feed::parse(&sent, &api.settings.catalogue).map_err(Problem::invalid)?;
-    let put = PutOrganisation { organisations: &*api.stores, ids: &*api.ids };
-    let (organisation, created) = put.run(&name, feed).await.map_err(trouble)?;
+    let origin = visit.origin(role)?;
+    let put = PutOrganisation {
+        organisations: &*api.stores,
+        policies: &*api.stores,
+        instances: &*api.stores,
+        ids: &*api.ids,
+        clock: &*api.clock,
+        settings: &api.settings,
+    };
+    let (organisation, created) = put.run(&name, feed, &origin).await.map_err(trouble)?;
     let record = Record {
         id: organisation.id,
         name: &organisation.name,

@@ -7,6 +7,7 @@ use claviger_app::as_of::{AsOf, Seen};
 use claviger_app::ports::{Page, SupportRequestKind};
 use claviger_app::support_requests::{DecideRequests, Decided, Verdict};
 use claviger_domain::authorisation::Call;
+use claviger_domain::closing::Closing;
 use claviger_lambda::problem::Problem;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -102,6 +103,10 @@ fn shown(id: Uuid, decided: &Decided) -> Response {
     let (kind, organisation, status) = match decided {
         Decided::Policy(policy) => {
             (SupportRequestKind::Enrolment, &policy.organisation_name, policy.lifecycle.slug())
+        }
+        Decided::Closing(policy) => {
+            let status = policy.closing.as_ref().map_or("rejected", Closing::slug);
+            (SupportRequestKind::Closing, &policy.organisation_name, status)
         }
         Decided::Instance(instance) => {
             (SupportRequestKind::AppInstance, &instance.organisation_name, instance.status.slug())

@@ -35,6 +35,8 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
         Call::DecideSupportRequest => ("POST", format!("support/requests/{ID}/approve"), None),
         Call::ReplaceKey => ("POST", of("/encryption-policy/keys/eu-west-1/replace"), Some(json!({}))),
         Call::PreviewRevocation => ("GET", of("/encryption-policy/keys/eu-west-1/preview"), None),
+        Call::CloseOrganisation => ("POST", of("/encryption-policy/close"), Some(json!({}))),
+        Call::ReadErasure => ("GET", of("/encryption-policy/erasure-statement"), None),
         Call::ListOverdueOrders => ("GET", "support/overdue-orders".to_owned(), None),
         Call::SuspendOrganisation => ("POST", format!("support/{}", of("/suspend")), Some(json!({}))),
         Call::LiftSuspension => ("POST", format!("support/{}", of("/lift")), Some(json!({}))),
@@ -57,8 +59,10 @@ fn allowed(call: Call) -> &'static [&'static str] {
         Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
             &["acme-admin", "acme-auditor", "support"]
         }
-        Call::ReplaceKey => &["acme-admin"],
-        Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation => &["acme-admin", "acme-auditor"],
+        Call::ReplaceKey | Call::CloseOrganisation => &["acme-admin"],
+        Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation | Call::ReadErasure => {
+            &["acme-admin", "acme-auditor"]
+        }
         Call::CommentTicket => &["acme-admin", "support"],
         Call::ListSupportRequests
         | Call::DecideSupportRequest

@@ -9,6 +9,8 @@
 )]
 
 mod authorisation;
+mod bad_bodies;
+mod closing;
 mod console;
 mod enrolment;
 mod events;

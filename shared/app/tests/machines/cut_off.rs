@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use claviger_app::messages::{FanOut, ProbeMessage};
 use claviger_app::ports::{CallError, CustomerKeys, Instances, KeyRef, Policies, StoreError, WatchList};
+use claviger_app::show_policy::ShowPolicy;
 use claviger_app::sweep::{PlanSweeps, Swept};
 use claviger_domain::effect::{Effect, Order};
 use claviger_domain::fence::Epoch;
@@ -476,4 +477,29 @@ async fn a6_the_unencrypted_family_on_the_site_is_told_too_and_acknowledges() {
     let orders = world.store.take_published_orders();
     assert!(orders.iter().any(|order| order.instance_id == sibling && order.order == "restore"));
     assert!(!orders.iter().any(|order| others.contains(&order.instance_id)));
+}
+
+#[tokio::test]
+async fn s5_a_restoration_is_due_within_two_business_days_and_the_product_does_it_by_itself_in_minutes() {
+    let world = World::with_acme().await;
+    world.cut_off().await;
+    // A Thursday: Friday and Monday are its business days.
+    world.clock.advance(SignedDuration::from_hours(24 * 3));
+    world.ask_for_restoration().await;
+    let show = ShowPolicy {
+        policies: &world.store,
+        watch_list: &world.store,
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    let shown = show.run(&world.name()).await.unwrap();
+    assert_eq!(shown.lifecycle, "restoring");
+    let due = shown.due_at.unwrap();
+    assert!(due.to_string().starts_with("2026-11-30T"), "{due}");
+    let asked_at = world.now();
+    world.drain().await;
+    assert!(world.policy().await.fence.is_open(), "nobody had to do anything");
+    assert!(world.now().duration_since(asked_at) < SignedDuration::from_mins(5));
+    assert_eq!(show.run(&world.name()).await.unwrap().due_at, None);
+    assert!(world.tickets().await.iter().all(|ticket| ticket.resolved_at.is_some()));
 }

@@ -5,10 +5,12 @@
 mod access;
 mod broker;
 mod byok;
+mod closing;
 mod cut_off;
 mod describe;
 mod hints;
 mod lost_key;
+mod records;
 mod steps;
 mod webhooks;
 mod world;

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::deliver_effect::DeliverEffect;
+use claviger_app::erase_data_keys::EraseDataKeys;
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::follow_hint::FollowHint;
@@ -316,6 +317,7 @@ impl World {
                 };
                 prove.run(row).await
             }
+            Effect::EraseDataKeys => self.erase().run(row).await,
             Effect::ReplaceKey { .. } => {
                 let replace = ReplaceKey {
                     policies: &self.store,
@@ -331,6 +333,17 @@ impl World {
                 replace.run(row).await
             }
             other => panic!("{other:?} is not worked off by a function"),
+        }
+    }
+
+    pub fn erase(&self) -> EraseDataKeys<'_> {
+        EraseDataKeys {
+            policies: &self.store,
+            instances: &self.store,
+            registry: &self.store,
+            queue: &self.store,
+            clock: &self.clock,
+            settings: self.settings(),
         }
     }
 

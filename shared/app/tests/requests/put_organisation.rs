@@ -1,6 +1,6 @@
 use claviger_app::put_organisation::*;
 use claviger_domain::catalogue::Catalogue;
-use claviger_testkit::{MemoryWorld, SequentialIds};
+use claviger_testkit::{FakeClock, MemoryWorld, SequentialIds, builders};
 use rstest::rstest;
 use serde_json::Value;
 use serde_json::json;
@@ -14,14 +14,24 @@ fn good() -> Value {
 #[tokio::test]
 async fn the_opaque_id_is_made_once_and_kept() {
     let (world, ids) = (MemoryWorld::new(), SequentialIds::default());
-    let case = PutOrganisation { organisations: &world, ids: &ids };
+    let clock = FakeClock::default();
+    let case = PutOrganisation {
+        organisations: &world,
+        policies: &world,
+        instances: &world,
+        ids: &ids,
+        clock: &clock,
+        settings: builders::settings(),
+    };
+    let origin = builders::by_claviger();
     let catalogue = Catalogue::shipped().unwrap();
     let name = "acme".parse().unwrap();
-    let (first, created) = case.run(&name, Feed::parse(&good(), &catalogue).unwrap()).await.unwrap();
+    let (first, created) = case.run(&name, Feed::parse(&good(), &catalogue).unwrap(), &origin).await.unwrap();
     assert!(created);
     let mut changed = good();
     changed["admins"] = json!(["eve"]);
-    let (second, created) = case.run(&name, Feed::parse(&changed, &catalogue).unwrap()).await.unwrap();
+    let (second, created) =
+        case.run(&name, Feed::parse(&changed, &catalogue).unwrap(), &origin).await.unwrap();
     assert!(!created);
     assert_eq!((first.id, &first.external_id), (second.id, &second.external_id));
     assert_eq!(second.admins, ["eve".parse().unwrap()].into());

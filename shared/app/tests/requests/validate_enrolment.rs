@@ -1,7 +1,8 @@
+use claviger_app::hint_budget::HintRecord;
 use claviger_app::messages::{Check, CheckResult};
 use claviger_app::messages::{ProbeAnswer, ProbeRequest};
 use claviger_app::ports::CallError;
-use claviger_app::ports::Policies;
+use claviger_app::ports::{HintRecords, Policies};
 use claviger_app::request_error::RequestError;
 use claviger_app::validate_enrolment::*;
 use claviger_testkit::MemoryWorld;
@@ -32,7 +33,7 @@ fn passing(regions: &[&str]) -> Result<ProbeAnswer, CallError> {
 }
 
 async fn validate(world: &MemoryWorld, body: &Value) -> Result<Validation, RequestError> {
-    ValidateEnrolment { policies: world, prober: world, settings: builders::settings() }
+    ValidateEnrolment { policies: world, prober: world, hints: world, settings: builders::settings() }
         .run(&an_organisation("acme"), body)
         .await
 }
@@ -47,7 +48,10 @@ async fn e12_a_dry_run_passes_and_stores_nothing() {
     let world = MemoryWorld::new();
     world.prober_answers(passing(&["eu-central-1", "eu-west-1"]));
     let validation = validate(&world, &body()).await.unwrap();
-    assert_eq!(validation.result, CheckResult::Pass);
+    // Events cannot have come yet: that is all there is to look at.
+    assert_eq!(validation.result, CheckResult::Warn);
+    let warned = validation.checks.iter().filter(|check| check.result != CheckResult::Pass);
+    assert_eq!(warned.map(|check| check.id.as_str()).collect::<Vec<_>>(), ["events-arriving"]);
     assert_eq!(Policies::policy(&world, &"acme".parse().unwrap()).await.unwrap(), None);
 }
 
@@ -100,4 +104,31 @@ async fn e12_a_body_without_any_key_lists_its_faults_and_touches_no_key() {
 async fn a_body_that_is_no_object_is_an_invalid_request() {
     let error = validate(&MemoryWorld::new(), &json!([1])).await.unwrap_err();
     assert!(matches!(error, RequestError::Invalid(faults) if faults.len() == 1));
+}
+
+#[tokio::test]
+async fn e12_whether_events_arrive_is_said_of_the_organisations_own_account_alone() {
+    let world = MemoryWorld::new();
+    let (acme, globex) = (an_organisation("acme"), an_organisation("globex"));
+    let now = builders::instant("2026-11-23T09:00:00Z");
+    let seen = |validation: &Validation| {
+        let check = validation.checks.iter().find(|check| check.id == "events-arriving").unwrap();
+        (check.result, check.observed.clone())
+    };
+    let enrolled =
+        builders::an_active_policy(&globex, &builders::an_enrolment("222222222222", "europe"), now);
+    world.seed_policy(enrolled);
+    let heard = HintRecord { planned_at: now, period_began: now, used: 1 };
+    world.save_hints(&"222222222222".parse().unwrap(), None, &heard).await.unwrap();
+    let ask = async || {
+        world.prober_answers(passing(&["eu-central-1", "eu-west-1"]));
+        seen(&validate(&world, &body()).await.unwrap())
+    };
+    // Another organisation's events on the same account are none of acme's business.
+    let (result, observed) = ask().await;
+    assert!(result == CheckResult::Warn && observed.contains("before enrolment"), "{observed}");
+    let own = builders::an_active_policy(&acme, &builders::an_enrolment("222222222222", "europe"), now);
+    world.seed_policy(own);
+    let (result, observed) = ask().await;
+    assert!(result == CheckResult::Pass && observed.contains("2026-11-23T09:00:00Z"), "{observed}");
 }

@@ -9,8 +9,9 @@ use super::DynamoStore;
 use super::items::{document, number, text, unavailable};
 use super::names::{self, DOC, EXPIRES_AT};
 
-/// A budget is counted in minutes; after an hour the row is nothing but clutter.
-const KEPT_SECONDS: i64 = 60 * 60;
+/// A budget is counted in minutes. That events come at all is looked up long after the last one did: keys change
+/// seldom.
+const KEPT_SECONDS: i64 = 400 * 24 * 60 * 60;
 
 #[async_trait]
 impl HintRecords for DynamoStore {

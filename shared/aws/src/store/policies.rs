@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use claviger_app::ports::{Policies, StoreError, SupportRequest, SupportRequestKind};
+use claviger_app::ports::{Policies, StoreError, SupportRequest};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::ids::PolicyId;
@@ -50,7 +50,8 @@ impl Policies for DynamoStore {
         self.record(&mut transaction, &decision.fact, &decision.outbox)?;
         self.fence_of(&mut transaction, previous, next)?;
         self.watch_row(&mut transaction, previous, next)?;
-        self.request_of(&mut transaction, previous.and_then(request), request(next))?;
+        let waiting = (previous.and_then(SupportRequest::of_policy), SupportRequest::of_policy(next));
+        self.request_of(&mut transaction, waiting.0, waiting.1)?;
         self.commit(transaction).await
     }
 
@@ -111,25 +112,6 @@ const fn holds_claims(lifecycle: &Lifecycle) -> bool {
         | Lifecycle::Restoring { .. }
         | Lifecycle::Lapsed { .. } => true,
         Lifecycle::Closed { .. } | Lifecycle::Rejected { .. } => false,
-    }
-}
-
-fn request(policy: &EncryptionPolicy) -> Option<SupportRequest> {
-    match policy.lifecycle {
-        Lifecycle::Requested { at, due_at, .. } => Some(SupportRequest {
-            id: policy.id.as_uuid(),
-            kind: SupportRequestKind::Enrolment,
-            organisation: policy.organisation_name.clone(),
-            requested_at: at,
-            due_at,
-        }),
-        Lifecycle::Verifying { .. }
-        | Lifecycle::Active { .. }
-        | Lifecycle::Suspended { .. }
-        | Lifecycle::Restoring { .. }
-        | Lifecycle::Lapsed { .. }
-        | Lifecycle::Closed { .. }
-        | Lifecycle::Rejected { .. } => None,
     }
 }
 

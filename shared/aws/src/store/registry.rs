@@ -72,6 +72,16 @@ impl DataKeyRegistry for DynamoStore {
             .map_err(|error| unavailable(&error))
     }
 
+    async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
+        let registry = &self.tables.registry;
+        let mut transaction = Transaction::default();
+        let place = names::data_key(key.instance, &key.purpose, key.version);
+        transaction.delete(registry, &place, Condition::none(), Otherwise::Conflict)?;
+        let pointer = names::data_key_pointer(key.instance, key.id);
+        transaction.delete(registry, &pointer, Condition::none(), Otherwise::Conflict)?;
+        self.commit(transaction).await
+    }
+
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
         let registry = &self.tables.registry;
         let mut transaction = Transaction::default();

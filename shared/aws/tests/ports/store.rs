@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use claviger_app::hint_budget::HintRecord;
 use claviger_app::ports::{
     Audit, Beat, DataKeyChoice, DataKeyRegistry, HintRecords, Instances, Organisations, Outbox, Policies,
-    Proofs, StoreError, SupportRequests, Tickets, WatchList, WrappedDataKey,
+    Proofs, PublishedTemplate, StoreError, SupportRequests, Templates, Tickets, WatchList, WrappedDataKey,
 };
+use claviger_domain::access::{KeyPermission, KeyPolicyTemplate};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::effect::Effect;
 use claviger_domain::event::InstanceEvent;
@@ -483,6 +484,55 @@ async fn the_registry_finds_a_data_key_by_version_and_by_id_and_knows_the_curren
     assert_eq!(find(DataKeyChoice::Version(3)).await, None);
     let nobody = InstanceId::from_uuid(SequentialIds::uuid(2));
     assert_eq!(store.data_key(nobody, "records", id(11)).await, Ok(None), "i7: of another instance");
+}
+
+#[tokio::test]
+async fn e11_an_erased_data_key_is_gone_by_version_and_by_id_and_erasing_it_again_is_no_error() {
+    let world = World::new().await;
+    let (first, second) = (data_key(1, 1, "records"), data_key(2, 2, "records"));
+    for key in [&first, &second] {
+        world.store.add_data_key(key).await.unwrap();
+    }
+    for _ in 0..2 {
+        world.store.erase_data_key(&first).await.unwrap();
+    }
+    assert_eq!(world.store.data_keys(first.instance).await, Ok(vec![second.clone()]));
+    for gone in [DataKeyChoice::Version(1), DataKeyChoice::Id(first.id)] {
+        assert_eq!(world.store.data_key(first.instance, "records", gone).await, Ok(None));
+    }
+    let current = world.store.data_key(first.instance, "records", DataKeyChoice::Current).await;
+    assert_eq!(current, Ok(Some(second.clone())));
+    world.store.erase_data_key(&second).await.unwrap();
+    assert!(world.all("registry").await.is_empty(), "pointers too");
+    // Whoever read it before writes it back no more.
+    assert!(world.store.rewrap_data_key(&second, &second).await.is_err());
+}
+
+#[tokio::test]
+async fn k1_a_template_is_stored_once_and_its_progress_as_often_as_it_gets_on() {
+    let world = World::new().await;
+    let template = |version: &str| PublishedTemplate {
+        template: KeyPolicyTemplate {
+            version: parsed(version),
+            permissions: [KeyPermission::DescribeKey].into(),
+            decide_by: noon(),
+            published_at: noon(),
+            published_by: parsed("agent"),
+        },
+        shard: 0,
+        after: None,
+        opened: 0,
+        done: false,
+    };
+    assert_eq!(world.store.templates().await, Ok(Vec::new()));
+    let (later, mut earlier) = (template("2027-02-01"), template("2027-01-01"));
+    world.store.add_template(&later).await.unwrap();
+    world.store.add_template(&earlier).await.unwrap();
+    assert_eq!(world.store.add_template(&earlier).await, Err(StoreError::Conflict));
+    earlier.after = Some(PolicyId::from_uuid(SequentialIds::uuid(7)));
+    earlier.opened = 100;
+    world.store.save_progress(&earlier).await.unwrap();
+    assert_eq!(world.store.templates().await, Ok(vec![earlier, later]), "by version");
 }
 
 #[tokio::test]

@@ -4,11 +4,13 @@
 //! transaction, so the cut-off is one write whatever the number of instances (design, point 8).
 
 mod access;
+mod closing;
 mod enrolment;
 mod health;
 mod mistake;
 mod outlook;
 mod preview;
+mod records;
 mod replacement;
 mod restoration;
 mod revocation;
@@ -31,6 +33,11 @@ use crate::policy::EncryptionPolicy;
 use crate::values::Region;
 
 use self::access::{access_declined, access_granted, access_requested};
+pub use self::closing::advice;
+use self::closing::{
+    closing_approved, closing_asked, closing_cancelled, closing_moment_came, closing_rejected,
+    data_keys_counted, data_keys_erased,
+};
 pub use self::enrolment::enrol;
 use self::enrolment::{
     enrolment_approved, enrolment_rejected, keys_created, keys_verified, verification_failed,
@@ -40,6 +47,7 @@ use self::mistake::mistake_declared;
 pub use self::outlook::describes_news;
 use self::outlook::keys_described;
 pub use self::preview::preview;
+use self::records::records_fed;
 use self::replacement::{key_replaced, key_replacement_asked};
 use self::restoration::{
     instances_restored, restoration_carried_out, restoration_probed, restoration_requested,
@@ -115,6 +123,12 @@ pub enum Refusal {
         /// Which.
         region: Region,
     },
+    /// The organisation is not leaving.
+    #[error("the organisation is not closing")]
+    NotClosing,
+    /// The organisation left: its data keys are being deleted.
+    #[error("the data keys are being deleted")]
+    ErasureBegan,
     /// The organisation is not suspended for this cause, so nothing is there to be lifted.
     #[error("the organisation is not suspended for this cause: {}", cause.slug())]
     NotSuspendedBy {
@@ -156,7 +170,7 @@ pub fn decide(
             restoration_probed(rules, policy, rounds, unwrapped_in.as_ref(), now)
         }
         PolicyEvent::KeyReplacementAsked { region, key } => {
-            key_replacement_asked(policy, region, key, origin, now)
+            key_replacement_asked(rules, policy, (region, key), origin, now)
         }
         PolicyEvent::KeyReplaced { region, key, canary, data_keys, round } => {
             key_replaced(rules, policy, (region, key), canary, *data_keys, round, now)
@@ -182,6 +196,16 @@ pub fn decide(
         PolicyEvent::PermissionProven { request, round } => {
             permission_proven(rules, policy, *request, round, origin, now)
         }
+        PolicyEvent::RecordsFed { plans_ended, without_admin } => {
+            records_fed(rules, policy, plans_ended, *without_admin, now)
+        }
+        PolicyEvent::ClosingAsked => closing_asked(rules, policy, origin, now),
+        PolicyEvent::ClosingApproved => closing_approved(rules, policy, origin, now),
+        PolicyEvent::ClosingRejected { reason } => closing_rejected(policy, reason, origin),
+        PolicyEvent::ClosingCancelled => closing_cancelled(policy, origin),
+        PolicyEvent::ClosingMomentCame { moment } => closing_moment_came(rules, policy, *moment, now),
+        PolicyEvent::DataKeysCounted { counted } => data_keys_counted(policy, *counted),
+        PolicyEvent::DataKeysErased => data_keys_erased(policy, now),
         PolicyEvent::MistakeDeclared { reason, rounds } => {
             mistake_declared(rules, policy, reason, rounds, origin, now)
         }

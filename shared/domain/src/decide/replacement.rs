@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Effect;
 use crate::event::{Actor, Origin};
 use crate::observation::{Observation, ProbeRound};
-use crate::policy::{EncryptionPolicy, KeyHealth, Lifecycle, RegionalKey, Replacement};
+use crate::policy::{EncryptionPolicy, KeyChange, KeyHealth, Lifecycle, RegionalKey, Replacement};
 use crate::values::{KeyArn, Region};
 
 use super::{Change, Refusal, Rules, illegal};
@@ -29,9 +29,9 @@ pub(super) fn needed(policy: &EncryptionPolicy, without: &BTreeSet<Region>) -> E
 }
 
 pub(super) fn key_replacement_asked(
+    rules: &Rules<'_>,
     policy: &EncryptionPolicy,
-    region: &Region,
-    arn: &KeyArn,
+    (region, arn): (&Region, &KeyArn),
     origin: &Origin,
     now: Timestamp,
 ) -> Result<Change, Refusal> {
@@ -48,7 +48,12 @@ pub(super) fn key_replacement_asked(
     if !(key.health.stands_refused() || key.given_up) {
         return Err(Refusal::KeyNotLost { region: region.clone() });
     }
+    let change = KeyChange { region: region.clone(), key: arn.clone(), by: by.clone(), at: now };
+    if rules.catalogue.key_changes.second_approver && !seconded(rules, policy, &change)? {
+        return Ok(proposed(rules, policy, change));
+    }
     key.replacement = Some(Replacement { arn: arn.clone(), asked_at: now, by: by.clone() });
+    next.key_change = None;
     let body = format!(
         "The key of {region} is being replaced by {arn}: every data key is wrapped under it, then the realm is \
          whole again."
@@ -56,6 +61,38 @@ pub(super) fn key_replacement_asked(
     let told = next.ticket.map(|ticket| Effect::CommentTicket { ticket, body });
     let order = Effect::ReplaceKey { region: region.clone(), key: arn.clone() };
     Ok(Change { next, effects: told.into_iter().chain([order]).collect() })
+}
+
+/// Whether another org admin said the very same in time.
+///
+/// INVARIANT (E3): where the catalogue asks for two, one admin alone, however often, changes no key.
+fn seconded(rules: &Rules<'_>, policy: &EncryptionPolicy, change: &KeyChange) -> Result<bool, Refusal> {
+    let waiting = policy.key_change.as_ref().filter(|first| {
+        let same = first.region == change.region && first.key == change.key;
+        same && change.at.duration_since(first.at) <= within(rules)
+    });
+    match waiting {
+        Some(first) if first.by == change.by => Err(Refusal::Forbidden { who: "another org admin" }),
+        Some(_) => Ok(true),
+        None => Ok(false),
+    }
+}
+
+fn proposed(rules: &Rules<'_>, policy: &EncryptionPolicy, change: KeyChange) -> Change {
+    let body = format!(
+        "An org admin wants {} to take the place of the key of {}. It is done when another org admin asks for the very \
+         same by {:.0}.",
+        change.key,
+        change.region,
+        change.at + within(rules)
+    );
+    let told = policy.ticket.map(|ticket| Effect::CommentTicket { ticket, body });
+    let next = EncryptionPolicy { key_change: Some(change), ..policy.clone() };
+    Change { next, effects: told.into_iter().collect() }
+}
+
+fn within(rules: &Rules<'_>) -> SignedDuration {
+    SignedDuration::from_hours(i64::from(rules.catalogue.key_changes.confirm_within_hours))
 }
 
 /// The new key takes the old one's place: every data key is wrapped under it.

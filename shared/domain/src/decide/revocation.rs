@@ -164,7 +164,8 @@ pub(super) fn instances_suspended(
     let body = format!("Every app instance was told to stop: {instances}.");
     let revocation = next.ticket.filter(|_| next.fence.causes.contains(&Cause::Key));
     let suspension = next.vendor.as_ref().map(|suspension| suspension.ticket);
-    let told = revocation.into_iter().chain(suspension);
+    let leaving = next.closing.as_ref().filter(|_| next.fence.causes.contains(&Cause::Closing));
+    let told = revocation.into_iter().chain(suspension).chain(leaving.map(|closing| closing.ticket));
     let effects = told.map(|ticket| Effect::CommentTicket { ticket, body: body.clone() }).collect();
     Ok(Change { next, effects })
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use claviger_app::check_enrolment::{CheckEnrolment, Checked};
 use claviger_app::hint_budget::HintRecord;
 use claviger_app::messages::{
-    AppOrder, DataKeyPage, EncryptionContext, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+    AppOrder, DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
 };
 use claviger_app::ports::{
     Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
@@ -548,6 +548,10 @@ impl DataKeyRegistry for Ports {
         self.stored("rewrap_data_key", self.world.store.rewrap_data_key(known, next)).await
     }
 
+    async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
+        self.stored("erase_data_key", self.world.store.erase_data_key(key)).await
+    }
+
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
         let add = async {
             self.world.store.add_data_key(key).await?;
@@ -583,6 +587,11 @@ impl FanOutQueue for Ports {
     async fn queue_data_keys(&self, page: &DataKeyPage, delay: SignedDuration) -> Result<(), CallError> {
         let message = Message::DataKeys(Box::new(page.clone()));
         self.called("queue_data_keys", || self.world.send(message, millis(delay))).await
+    }
+
+    async fn queue_erasure(&self, page: &ErasurePage, delay: SignedDuration) -> Result<(), CallError> {
+        let message = Message::Erasure(Box::new(page.clone()));
+        self.called("queue_erasure", || self.world.send(message, millis(delay))).await
     }
 
     async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError> {

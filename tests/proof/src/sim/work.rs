@@ -4,6 +4,7 @@ use claviger_app::acknowledge_order::AcknowledgeOrder;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::deliver_effect::DeliverEffect;
 use claviger_app::describe_keys::DescribeKeys;
+use claviger_app::erase_data_keys::EraseDataKeys;
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::follow_hint::FollowHint;
@@ -34,6 +35,11 @@ fn report(ports: &Ports) -> ReportProbes<'_> {
 fn describe(ports: &Ports) -> DescribeKeys<'_> {
     let (keys, settings) = (ports, settings());
     DescribeKeys { policies: ports, watch: ports, keys, queue: ports, ids: ports, clock: ports, settings }
+}
+
+fn erase(ports: &Ports) -> EraseDataKeys<'_> {
+    let (registry, settings) = (ports, settings());
+    EraseDataKeys { policies: ports, instances: ports, registry, queue: ports, clock: ports, settings }
 }
 
 fn deliver(ports: &Ports) -> DeliverEffect<'_> {
@@ -79,6 +85,7 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
             Effect::ReplaceKey { .. } => replace(ports).page(page).await,
             _ => prove(ports).page(page).await,
         },
+        Message::Erasure(page) => erase(ports).page(page).await,
         Message::Order(order) => take_order(ports, order).await,
         Message::KeyEvent(account) => {
             let heard = HeardChange { slug: "key-disabled".to_owned(), by: None, at: None };
@@ -139,6 +146,7 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
         Effect::RestoreInstances { epoch } => carry(ports, Order::Restore, &FanOut::root(row, *epoch)).await,
         Effect::ProveRestoration => prove(ports).run(row).await,
         Effect::ReplaceKey { .. } => replace(ports).run(row).await,
+        Effect::EraseDataKeys => erase(ports).run(row).await,
         // The outbox applies the others itself; replayed by somebody, they reach no function.
         Effect::OpenTicket { .. }
         | Effect::CommentTicket { .. }

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use claviger_app::hand_out_data_key::UnwrappedKeys;
-use claviger_app::messages::{AppOrder, DataKeyPage, FanOut, ProbeMessage};
+use claviger_app::messages::{AppOrder, DataKeyPage, ErasurePage, FanOut, ProbeMessage};
 use claviger_app::settings::Settings;
 use claviger_domain::effect::{Order, OutboxRow};
 use claviger_domain::ids::{DataKeyId, InstanceId, OrganisationId, PolicyId};
@@ -61,6 +61,8 @@ pub enum Message {
     Page(Order, Box<FanOut>),
     /// To the restorer or the provisioner itself: a page of data keys.
     DataKeys(Box<DataKeyPage>),
+    /// To the provisioner itself: a page of data keys to erase.
+    Erasure(Box<ErasurePage>),
     /// To an app of the vendor's.
     Order(Box<AppOrder>),
     /// About a customer's account.

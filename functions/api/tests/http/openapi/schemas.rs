@@ -221,6 +221,12 @@ pub struct EncryptionPolicy {
     /// A support agent says that the suspension is a mistake; a second one has not confirmed it yet.
     #[schema(required)]
     lift_proposal: Option<LiftProposal>,
+    /// A new key that a second org admin has to confirm, where the catalogue asks for one.
+    #[schema(required)]
+    key_change_proposal: Option<KeyChangeProposal>,
+    /// The organization is leaving.
+    #[schema(required)]
+    closing: Option<Closing>,
     /// The restoration window; none while nothing is cut off.
     #[schema(required)]
     window: Option<Window>,
@@ -232,6 +238,91 @@ pub struct EncryptionPolicy {
     cut_off_bound_seconds: i64,
     access_requests: Vec<AccessRequest>,
     etag: EntityTag,
+}
+
+/// A new key that waits for a second org admin.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct KeyChangeProposal {
+    region: AwsRegion,
+    key_arn: KeyArn,
+    at: Moment,
+    /// Until when a second admin may ask for the same.
+    until: Moment,
+}
+
+/// The name of the organization that leaves.
+#[derive(ToSchema)]
+pub struct ClosingRequest {
+    /// The organization's name, as in the path.
+    confirmation: OrganizationName,
+}
+
+/// A closing that is under way.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Closing {
+    stage: ClosingStage,
+    asked_at: Moment,
+    /// When support's approval is due.
+    #[schema(required)]
+    due_at: Option<Moment>,
+    /// Until when data can be exported, and the closing cancelled.
+    #[schema(required)]
+    export_until: Option<Moment>,
+    /// How much of that time is left.
+    #[schema(required, minimum = 0)]
+    remaining_seconds: Option<i64>,
+    ticket_id: Id,
+    /// What can be done.
+    help: String,
+}
+
+/// How far a closing has come.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum ClosingStage {
+    /// Support has to approve.
+    Asked,
+    /// The organization exports its data.
+    Exporting,
+    /// Access has ended; the data keys are being deleted.
+    Erasing,
+}
+
+/// What an organization that left can show its own auditors.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct ErasureStatement {
+    organisation: OrganizationName,
+    policy_id: Id,
+    mode: Mode,
+    realm: Realm,
+    aws_account_id: AwsAccountId,
+    /// The keys under which the data keys were wrapped.
+    keys: Vec<KeyArn>,
+    asked_at: Moment,
+    access_ended_at: Moment,
+    /// When the last wrapped data key was gone.
+    erased_at: Moment,
+    data_keys: u64,
+    /// How many app instances had some.
+    instances: u64,
+    ticket_id: Id,
+    statement: String,
+    /// What is left, and what it is.
+    remains: Vec<String>,
+    /// What to do with the keys.
+    advice: Vec<String>,
+    /// The end of the policy's chain of facts.
+    audit: ChainEnd,
+}
+
+/// The end of a chain of facts.
+#[derive(ToSchema)]
+pub struct ChainEnd {
+    seq: u64,
+    hash: String,
 }
 
 /// What a new key policy of the vendor's asks for.
@@ -521,12 +612,23 @@ pub struct Check {
     help: String,
 }
 
+/// What a published key-policy template asks for.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct KeyPolicyAddition {
+    version: TemplateVersion,
+    permissions: Vec<KeyPermission>,
+    decide_by: Moment,
+}
+
 /// What to paste: on each key, or, for `byok`, on the key-management role.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct KeyPolicy {
     /// Version of the template.
     version: String,
+    /// What templates ask for that were published since; the documents grant it.
+    additions: Vec<KeyPolicyAddition>,
     principal: Principal,
     /// What every call under the keys bears; the policy's condition is on it.
     encryption_context: BTreeMap<String, Id>,
@@ -910,6 +1012,7 @@ pub enum WaitingStatus {
 pub enum SupportRequestKind {
     Enrolment,
     AppInstance,
+    Closing,
 }
 
 /// A page of requests.
@@ -1108,6 +1211,8 @@ pub fn components() -> Components {
         Organization,
         Enrolment,
         EncryptionPolicy,
+        ClosingRequest,
+        ErasureStatement,
         Validation,
         KeyManagementRole,
         KeyPolicy,
