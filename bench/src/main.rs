@@ -11,6 +11,7 @@ mod esdk;
 mod kms;
 mod measure;
 mod ports;
+mod reencrypt;
 mod watch;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -58,6 +59,9 @@ fn main() -> Result<()> {
         watch::rate()?;
         watch::cost()?;
         watch::brownout()?;
+    }
+    if wanted("reencrypt") {
+        reencrypt::measure()?;
     }
     if wanted("kms") {
         kms::replay(&tokio::runtime::Builder::new_current_thread().enable_all().build()?)?;
