@@ -46,10 +46,15 @@ pub enum Call {
     PreviewRevocation,
     CloseOrganisation,
     ReadErasure,
+    RequestReencryption,
+    SeeReencryption,
+    SteerReencryption,
+    RegisterBackup,
+    ListBackups,
 }
 
 /// Every call, for tests and documents.
-pub const CALLS: [Call; 26] = [
+pub const CALLS: [Call; 31] = [
     Call::PutOrganisation,
     Call::Enrol,
     Call::GetPolicy,
@@ -76,6 +81,11 @@ pub const CALLS: [Call; 26] = [
     Call::PreviewRevocation,
     Call::CloseOrganisation,
     Call::ReadErasure,
+    Call::RequestReencryption,
+    Call::SeeReencryption,
+    Call::SteerReencryption,
+    Call::RegisterBackup,
+    Call::ListBackups,
 ];
 
 /// What comes of a call by a role.
@@ -92,19 +102,23 @@ pub enum Verdict {
 /// The table.
 pub const fn verdict(call: Call, role: Role) -> Verdict {
     let allowed = match call {
-        Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder => {
+        Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder | Call::RegisterBackup => {
             matches!(role, Role::System)
         }
+        Call::ListBackups => matches!(role, Role::System | Role::OrgAdmin | Role::Auditor),
         Call::Enrol
         | Call::ValidatePolicy
         | Call::RequestInstance
         | Call::RequestRestoration
         | Call::ListAccessRequests
         | Call::AnswerAccessRequest => matches!(role, Role::OrgAdmin),
-        Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
+        Call::GetPolicy | Call::ListInstances | Call::ListTickets | Call::SeeReencryption => {
             matches!(role, Role::OrgAdmin | Role::Auditor | Role::Support)
         }
-        Call::ReplaceKey | Call::CloseOrganisation => matches!(role, Role::OrgAdmin),
+        Call::ReplaceKey
+        | Call::CloseOrganisation
+        | Call::RequestReencryption
+        | Call::SteerReencryption => matches!(role, Role::OrgAdmin),
         Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation | Call::ReadErasure => {
             matches!(role, Role::OrgAdmin | Role::Auditor)
         }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::fence::Epoch;
-use crate::ids::{CorrelationId, EffectId, InstanceId, PolicyId, TicketId};
+use crate::ids::{CorrelationId, EffectId, InstanceId, PolicyId, ReencryptionId, TicketId};
 use crate::values::{KeyArn, OrganisationName, Region};
 
 /// Something to be done because of a decision.
@@ -63,6 +63,11 @@ pub enum Effect {
     },
     /// Delete every wrapped data key of an organisation that leaves.
     EraseDataKeys,
+    /// Take up a job that moves the policy to new keys, wherever it stands.
+    Reencrypt {
+        /// Which.
+        job: ReencryptionId,
+    },
     /// Tell the vendor's app about one instance.
     TellApp {
         /// Which.

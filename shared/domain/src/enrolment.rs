@@ -182,18 +182,24 @@ fn parse_role(body: &Value, account: Option<&AccountId>, faults: &mut Vec<Invali
 }
 
 impl Enrolment {
-    /// What is checked of one new key that the customer made for a policy: the same as at its enrolment.
-    pub fn of_one_key(policy: &EncryptionPolicy, region: Region, key: KeyArn) -> Self {
+    /// What is checked of new keys that the customer made for a policy, one a region: the same as at its enrolment.
+    pub fn of_keys(policy: &EncryptionPolicy, keys: BTreeMap<Region, KeyArn>) -> Self {
         Self {
-            holding: Holding::Cmk { keys: [(region, key)].into() },
+            holding: Holding::Cmk { keys },
             account: policy.account.clone(),
             realm: policy.realm.clone(),
             context_tag: policy.context_tag.clone(),
         }
     }
+
+    /// What is checked of one new key that the customer made for a policy: the same as at its enrolment.
+    pub fn of_one_key(policy: &EncryptionPolicy, region: Region, key: KeyArn) -> Self {
+        Self::of_keys(policy, [(region, key)].into())
+    }
 }
 
-fn parse_keys(
+/// Parses the list `keys`: one ARN a region, of this account and these regions. Faults are added to the list.
+pub fn parse_keys(
     body: &Value,
     account: Option<&AccountId>,
     regions: Option<&[Region]>,

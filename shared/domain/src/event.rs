@@ -9,9 +9,10 @@ use crate::calendar::{MomentKind, WindowMoment};
 use crate::closing::{ClosingMoment, Counted};
 use crate::fence::Epoch;
 use crate::heard::HeardChange;
-use crate::ids::{CorrelationId, PolicyId, TicketId};
+use crate::ids::{CorrelationId, PolicyId, ReencryptionId, TicketId};
 use crate::observation::ProbeRound;
 use crate::outlook::Described;
+use crate::reencryption::{Depth, KeyFault};
 use crate::values::{App, KeyArn, Region, Subject};
 use crate::vendor::Ground;
 
@@ -214,6 +215,77 @@ pub enum PolicyEvent {
         /// At least two rounds, oldest first.
         rounds: Vec<ProbeRound>,
     },
+    /// An org admin asked for all data to move to new keys.
+    ReencryptionRequested {
+        /// One per region of the realm, made by the customer, which stood the checks of an enrolment. None: the service
+        /// makes them through the organisation's role (BYOK).
+        keys: BTreeMap<Region, KeyArn>,
+        /// What is moved.
+        depth: Depth,
+    },
+    /// BYOK: the new keys were made, or found again, through the organisation's role, and stood their checks.
+    ReencryptionKeysCreated {
+        /// For which job.
+        job: ReencryptionId,
+        /// One per region of the realm.
+        keys: BTreeMap<Region, KeyArn>,
+    },
+    /// While a job prepared, a new key refused; or none does any more.
+    ReencryptionHindered {
+        /// Which job.
+        job: ReencryptionId,
+        /// What it met.
+        fault: Option<KeyFault>,
+    },
+    /// Every data key is wrapped under the new keys, and they are proven: the policy gets them.
+    ReencryptionSwitched {
+        /// Which job.
+        job: ReencryptionId,
+        /// Ciphertext of the canary per region, base64.
+        canaries: BTreeMap<Region, String>,
+        /// How many data keys.
+        data_keys: u64,
+        /// The probe of those canaries.
+        round: ProbeRound,
+    },
+    /// A pass over the data is through.
+    ReencryptionPassed {
+        /// Which job.
+        job: ReencryptionId,
+        /// Which pass.
+        pass: u32,
+        /// How many records it left under old data keys.
+        old: u64,
+    },
+    /// The in-transit period after a clean scan is over.
+    ReencryptionScanDue {
+        /// Which job.
+        job: ReencryptionId,
+    },
+    /// The wraps that a job leaves behind are taken away.
+    ReencryptionEnded {
+        /// Which job.
+        job: ReencryptionId,
+        /// How many data keys were gone through.
+        data_keys: u64,
+        /// What still needs the old keys, in words.
+        ledger: String,
+    },
+    /// The org admin had the job stand still.
+    ReencryptionPaused {
+        /// Which job.
+        job: ReencryptionId,
+    },
+    /// The org admin let it go on.
+    ReencryptionResumed {
+        /// Which job.
+        job: ReencryptionId,
+    },
+    /// The org admin cancelled it.
+    ReencryptionCancelled {
+        /// Which job.
+        job: ReencryptionId,
+    },
 }
 
 impl PolicyEvent {
@@ -254,6 +326,16 @@ impl PolicyEvent {
             Self::DataKeysCounted { .. } => "data-keys-counted",
             Self::DataKeysErased => "data-keys-erased",
             Self::MistakeDeclared { .. } => "mistake-declared",
+            Self::ReencryptionRequested { .. } => "reencryption-requested",
+            Self::ReencryptionKeysCreated { .. } => "reencryption-keys-created",
+            Self::ReencryptionHindered { .. } => "reencryption-hindered",
+            Self::ReencryptionSwitched { .. } => "reencryption-switched",
+            Self::ReencryptionPassed { .. } => "reencryption-passed",
+            Self::ReencryptionScanDue { .. } => "reencryption-scan-due",
+            Self::ReencryptionEnded { .. } => "reencryption-ended",
+            Self::ReencryptionPaused { .. } => "reencryption-paused",
+            Self::ReencryptionResumed { .. } => "reencryption-resumed",
+            Self::ReencryptionCancelled { .. } => "reencryption-cancelled",
         }
     }
 }

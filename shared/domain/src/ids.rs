@@ -63,6 +63,10 @@ id! {
     InstanceId
 }
 id! {
+    /// A job that moves a policy to new keys; UUIDv7, so newer jobs sort later.
+    ReencryptionId
+}
+id! {
     /// A support ticket; UUIDv7, so newer tickets sort later.
     TicketId
 }

@@ -26,6 +26,7 @@ pub mod observation;
 pub mod organisation;
 pub mod outlook;
 pub mod policy;
+pub mod reencryption;
 pub mod ticket;
 pub mod values;
 pub mod vendor;

@@ -15,6 +15,7 @@ use crate::ids::{OrganisationId, PolicyId, TicketId};
 use crate::key_access::KeyAccess;
 use crate::observation::{NoAnswerKind, RefusalKind, RefusedUnwrap};
 use crate::outlook::Outlook;
+use crate::reencryption::{EndedReencryption, FormerKeys, Reencryption};
 use crate::values::{AccountId, App, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
 use crate::vendor::{LiftProposal, VendorSuspension};
 
@@ -289,6 +290,15 @@ pub struct EncryptionPolicy {
     pub fence: Fence,
     /// Generation of the keys; re-encryption raises it.
     pub generation: u64,
+    /// The job that moves it to new keys, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reencryption: Option<Reencryption>,
+    /// The keys that it had before, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_keys: Vec<FormerKeys>,
+    /// Jobs that have ended, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reencryptions: Vec<EndedReencryption>,
     /// The open ticket of a revocation, complete or not.
     pub ticket: Option<TicketId>,
     /// What events of the customer's account said of this revocation, as far as it was told on its ticket.
@@ -336,9 +346,9 @@ pub struct EncryptionPolicy {
 }
 
 impl EncryptionPolicy {
-    /// How the keys are held (spec E8).
-    pub const fn mode(&self) -> Mode {
-        self.access.mode()
+    /// How the keys are held (spec E8). A job that changes it changes it when it is through (spec X6).
+    pub fn mode(&self) -> Mode {
+        self.reencryption.as_ref().map_or(self.access.mode(), |job| job.mode_until_done)
     }
 
     /// The word that is shown of where it stands: an active policy whose fence somebody closed for another
@@ -363,10 +373,13 @@ impl EncryptionPolicy {
         refused > 0 && refused < self.keys.len()
     }
 
-    /// The keys that nobody else may enrol: those in use, and those that are to take their place.
+    /// The keys that nobody else may enrol: those in use, those that are to take their place, and those before.
     pub fn claimed_keys(&self) -> BTreeSet<KeyArn> {
         let wanted = self.keys.values().filter_map(|key| key.replacement.as_ref()).map(|wanted| &wanted.arn);
-        self.keys.values().map(|key| &key.arn).chain(wanted).cloned().collect()
+        let new = self.reencryption.iter().flat_map(|job| job.keys.values());
+        // Old keys may still be needed, and one that was used once is never used again.
+        let former = self.former_keys.iter().flat_map(|former| former.keys.values());
+        self.keys.values().map(|key| &key.arn).chain(wanted).chain(new).chain(former).cloned().collect()
     }
 
     /// The encryption context of the canary, and with another purpose and instance, of data keys

@@ -11,6 +11,7 @@ mod mistake;
 mod outlook;
 mod preview;
 mod records;
+mod reencryption;
 mod replacement;
 mod restoration;
 mod revocation;
@@ -48,6 +49,12 @@ pub use self::outlook::describes_news;
 use self::outlook::keys_described;
 pub use self::preview::preview;
 use self::records::records_fed;
+pub use self::reencryption::ADVICE;
+use self::reencryption::{
+    reencryption_cancelled, reencryption_ended, reencryption_hindered, reencryption_keys_created,
+    reencryption_passed, reencryption_paused, reencryption_requested, reencryption_resumed,
+    reencryption_scan_due, reencryption_switched,
+};
 use self::replacement::{key_replaced, key_replacement_asked};
 use self::restoration::{
     instances_restored, restoration_carried_out, restoration_probed, restoration_requested,
@@ -68,6 +75,8 @@ pub struct Rules<'a> {
     pub window: SignedDuration,
     /// A probe that started longer ago than this says nothing any more.
     pub freshness: SignedDuration,
+    /// How long data is in transit at most: so far apart lie the two clean scans of a re-encryption (spec X4).
+    pub in_transit: SignedDuration,
 }
 
 /// What was decided. All of it is committed, or none.
@@ -129,6 +138,15 @@ pub enum Refusal {
     /// The organisation left: its data keys are being deleted.
     #[error("the data keys are being deleted")]
     ErasureBegan,
+    /// A re-encryption is under way (spec X2).
+    #[error("a re-encryption is under way")]
+    ReencryptionUnderWay,
+    /// A regional key refuses, or is being replaced.
+    #[error("a regional key refuses, or is being replaced")]
+    Degraded,
+    /// A re-encryption past its point of no return is not cancelled.
+    #[error("the policy has the new keys already: there is no way back")]
+    PointOfNoReturn,
     /// The organisation is not suspended for this cause, so nothing is there to be lifted.
     #[error("the organisation is not suspended for this cause: {}", cause.slug())]
     NotSuspendedBy {
@@ -154,7 +172,7 @@ pub fn decide(
     origin: &Origin,
     now: Timestamp,
 ) -> Result<Decision, Refusal> {
-    let change = match event {
+    let mut change = match event {
         PolicyEvent::EnrolmentApproved => enrolment_approved(policy, origin, now),
         PolicyEvent::EnrolmentRejected { reason } => enrolment_rejected(policy, reason, origin, now),
         PolicyEvent::KeysCreated { keys } => keys_created(rules, policy, keys, now),
@@ -209,7 +227,30 @@ pub fn decide(
         PolicyEvent::MistakeDeclared { reason, rounds } => {
             mistake_declared(rules, policy, reason, rounds, origin, now)
         }
+        PolicyEvent::ReencryptionRequested { keys, depth } => {
+            reencryption_requested(rules, policy, keys, *depth, origin, now)
+        }
+        PolicyEvent::ReencryptionKeysCreated { job, keys } => {
+            reencryption_keys_created(rules, policy, *job, keys)
+        }
+        PolicyEvent::ReencryptionHindered { job, fault } => {
+            reencryption_hindered(policy, *job, fault.as_ref())
+        }
+        PolicyEvent::ReencryptionSwitched { job, canaries, data_keys, round } => {
+            reencryption_switched(rules, policy, (*job, canaries, *data_keys), round, now)
+        }
+        PolicyEvent::ReencryptionPassed { job, pass, old } => {
+            reencryption_passed(rules, policy, (*job, *pass, *old), now)
+        }
+        PolicyEvent::ReencryptionScanDue { job } => reencryption_scan_due(rules, policy, *job, now),
+        PolicyEvent::ReencryptionEnded { job, data_keys, ledger } => {
+            reencryption_ended(policy, (*job, *data_keys, ledger), now)
+        }
+        PolicyEvent::ReencryptionPaused { job } => reencryption_paused(policy, *job, origin, now),
+        PolicyEvent::ReencryptionResumed { job } => reencryption_resumed(policy, *job, origin),
+        PolicyEvent::ReencryptionCancelled { job } => reencryption_cancelled(policy, *job, origin),
     }?;
+    reencryption::follow_up(policy, &mut change);
     let json = serde_json::to_value(event).unwrap_or_default();
     Ok(committed(change, event.slug(), json, origin, now))
 }

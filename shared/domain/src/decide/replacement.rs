@@ -10,6 +10,7 @@ use crate::observation::{Observation, ProbeRound};
 use crate::policy::{EncryptionPolicy, KeyChange, KeyHealth, Lifecycle, RegionalKey, Replacement};
 use crate::values::{KeyArn, Region};
 
+use super::reencryption::keys_are_free;
 use super::{Change, Refusal, Rules, illegal};
 
 /// The regions whose key a round finds gone for good. An org admin may do without them.
@@ -39,6 +40,7 @@ pub(super) fn key_replacement_asked(
         return Err(Refusal::Forbidden { who: "an org admin" });
     };
     in_use(policy)?;
+    keys_are_free(policy)?;
     let mut next = policy.clone();
     let key = next.keys.get_mut(region).ok_or_else(|| Refusal::KeyNotLost { region: region.clone() })?;
     if key.replacement.as_ref().is_some_and(|known| known.arn == *arn) {

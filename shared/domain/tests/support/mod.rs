@@ -72,6 +72,7 @@ impl World {
             ambiguity: SignedDuration::from_secs(60),
             window: SignedDuration::from_secs(5),
             freshness: SignedDuration::from_secs(30),
+            in_transit: SignedDuration::from_hours(24 * 30),
         }
     }
 
@@ -96,6 +97,7 @@ impl World {
             ambiguity: SignedDuration::from_secs(60),
             window: SignedDuration::from_secs(5),
             freshness: SignedDuration::from_secs(30),
+            in_transit: SignedDuration::from_hours(24 * 30),
         };
         let id = PolicyId::from_uuid(Uuid::from_u128(2));
         let decision = enrol(&rules, &organisation, &enrolment, id, ShardId(0), &admin(), now).unwrap();
