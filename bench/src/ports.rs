@@ -334,6 +334,10 @@ impl DataKeyRegistry for Cloud {
     async fn add_data_key(&self, _: &WrappedDataKey) -> Result<(), StoreError> {
         Ok(())
     }
+
+    async fn remove_data_key(&self, _: &WrappedDataKey) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 #[async_trait]

@@ -131,14 +131,14 @@ impl HandOutDataKey<'_> {
         let policy = self.policies.policy(&request.organisation).await?;
         let policy = policy.ok_or(HandOutError::NotFound)?;
         gate(&policy)?;
-        let current = self.registry.data_key(instance.id, PURPOSE_RECORDS, DataKeyChoice::Current);
-        let current = current.await?.ok_or(HandOutError::NotFound)?;
+        let current = self.current(&policy, instance.id).await?;
         let current_id = current.id;
         let wrapped = match request.choice {
             DataKeyChoice::Current => current,
             choice if choice == DataKeyChoice::Id(current_id) => current,
             choice => {
                 let found = self.registry.data_key(instance.id, PURPOSE_RECORDS, choice).await?;
+                let found = found.filter(|found| found.generation <= policy.generation);
                 found.ok_or(HandOutError::NotFound)?
             }
         };
@@ -158,6 +158,25 @@ impl HandOutDataKey<'_> {
             proven_until: self.proven_until(&policy, unwrapped_at),
             kms_calls,
         })
+    }
+
+    /// The newest version that the policy's keys may hand out. A re-encryption makes the next one beforehand, under
+    /// keys that the policy gets only at its switch.
+    async fn current(
+        &self,
+        policy: &EncryptionPolicy,
+        instance: InstanceId,
+    ) -> Result<WrappedDataKey, HandOutError> {
+        let newest = self.registry.data_key(instance, PURPOSE_RECORDS, DataKeyChoice::Current).await?;
+        let newest = newest.ok_or(HandOutError::NotFound)?;
+        if newest.generation <= policy.generation {
+            return Ok(newest);
+        }
+        let all = self.registry.data_keys(instance).await?;
+        let ours = all
+            .into_iter()
+            .filter(|key| key.purpose == PURPOSE_RECORDS && key.generation <= policy.generation);
+        ours.max_by_key(|key| key.version).ok_or(HandOutError::NotFound)
     }
 
     /// Until when the unwrap proves that the customer lets us. Through a kept session of its role it proves nothing:
@@ -201,7 +220,7 @@ impl HandOutDataKey<'_> {
         let mut calls = 0_u32;
         let unwrap = async || {
             let mut failed: Option<KeyError> = None;
-            for (_, wrap) in self.nearest_first(wrapped) {
+            for wrap in self.nearest_first(policy, wrapped) {
                 let Ok(sealed) = BASE64_STANDARD.decode(&wrap.ciphertext) else {
                     return Err(HandOutError::Unavailable { reason: "a wrap cannot be read".to_owned() });
                 };
@@ -226,13 +245,16 @@ impl HandOutDataKey<'_> {
         Ok((key, at, calls))
     }
 
+    /// INVARIANT (I1, X3): the wraps under the policy's own keys, and no others: before the switch of a re-encryption
+    /// not the new ones, afterwards not the old ones.
     fn nearest_first<'w>(
         &self,
+        policy: &'w EncryptionPolicy,
         wrapped: &'w WrappedDataKey,
-    ) -> impl Iterator<Item = (&'w Region, &'w crate::ports::Wrap)> {
-        let mut wraps: Vec<_> = wrapped.wraps.iter().collect();
-        wraps.sort_by_key(|(region, _)| *region != self.home);
-        wraps.into_iter()
+    ) -> impl Iterator<Item = &'w crate::ports::Wrap> {
+        let mut regions: Vec<_> = policy.keys.iter().collect();
+        regions.sort_by_key(|(region, _)| *region != self.home);
+        regions.into_iter().filter_map(|(_, key)| wrapped.wrap_under(&key.arn))
     }
 
     /// Tells the prober that an unwrap was refused. Losing the hint costs nothing but time.

@@ -10,7 +10,9 @@ use claviger_domain::closing::{Closing, ClosingStage};
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::OutboxRow;
 use claviger_domain::fact::Fact;
-use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, OrganisationId, PolicyId, TicketId};
+use claviger_domain::ids::{
+    DataKeyId, EffectId, InstanceId, OrganisationId, PolicyId, ReencryptionId, TicketId,
+};
 use claviger_domain::instance::{AppInstance, InstanceDecision};
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
 use claviger_domain::observation::Observation;
@@ -25,6 +27,9 @@ use zeroize::Zeroizing;
 use crate::hint_budget::HintRecord;
 use crate::messages::{
     AppOrder, DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+};
+use crate::reencryption::{
+    Backup, JobProgress, JobStep, RecordBatch, RecordsError, ShardCheckpoint, ShardPlace, ShardWork,
 };
 use crate::webhooks::{SignedRequest, WebhookMessage};
 
@@ -378,6 +383,26 @@ pub struct WrappedDataKey {
     pub created_at: Timestamp,
     /// The wraps, by region.
     pub wraps: BTreeMap<Region, Wrap>,
+    /// While the policy moves to new keys: the wraps under those, beside the others (spec X3).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub second: BTreeMap<Region, Wrap>,
+}
+
+impl WrappedDataKey {
+    /// Every wrap, whichever keys made it.
+    pub fn every_wrap(&self) -> impl Iterator<Item = &Wrap> {
+        self.wraps.values().chain(self.second.values())
+    }
+
+    /// The wrap that this key made.
+    pub fn wrap_under(&self, arn: &KeyArn) -> Option<&Wrap> {
+        self.every_wrap().find(|wrap| wrap.key == *arn)
+    }
+
+    /// Whether each of these keys wraps it.
+    pub fn is_under<'k>(&self, mut keys: impl Iterator<Item = &'k KeyArn>) -> bool {
+        keys.all(|arn| self.wrap_under(arn).is_some())
+    }
 }
 
 /// One wrap of a data key.
@@ -419,6 +444,71 @@ pub trait DataKeyRegistry: Send + Sync {
     async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
     /// Stores a new data key; `Conflict` if that version is there.
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
+    /// Takes a data key away that nobody was ever given; `Conflict` if it is not `known` that is there.
+    async fn remove_data_key(&self, known: &WrappedDataKey) -> Result<(), StoreError>;
+}
+
+/// Checkpoints of re-encryptions: one of the job, one a shard. Each is stored if the stored one has the version before
+/// (none for version 1), else `Conflict`: a message that comes twice does its work once.
+#[async_trait]
+pub trait Checkpoints: Send + Sync {
+    /// How far a job is (consistent read).
+    async fn progress(&self, job: ReencryptionId) -> Result<Option<JobProgress>, StoreError>;
+    /// Stores how far it is.
+    async fn save_progress(&self, progress: &JobProgress) -> Result<(), StoreError>;
+    /// One shard (consistent read).
+    async fn shard(&self, at: ShardPlace) -> Result<Option<ShardCheckpoint>, StoreError>;
+    /// The shards of a job.
+    async fn shards(
+        &self,
+        job: ReencryptionId,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<ShardCheckpoint>, StoreError>;
+    /// Stores how far a shard is.
+    async fn save_shard(&self, shard: &ShardCheckpoint) -> Result<(), StoreError>;
+}
+
+/// The queues of a re-encryption.
+#[async_trait]
+pub trait ReencryptionQueues: Send + Sync {
+    /// Queues the job's next step.
+    async fn queue_step(&self, step: &JobStep, delay: SignedDuration) -> Result<(), CallError>;
+    /// Queues work on shards.
+    async fn queue_shards(&self, work: &[ShardWork], delay: SignedDuration) -> Result<(), CallError>;
+}
+
+/// Backups that the vendor registered (spec X4).
+#[async_trait]
+pub trait Backups: Send + Sync {
+    /// Registers one, or says anew how it is.
+    async fn save_backup(&self, organisation: &OrganisationName, backup: &Backup) -> Result<(), StoreError>;
+    /// An organisation's backups, by id.
+    async fn backups(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<Backup>, StoreError>;
+}
+
+/// Rewrites records: the data plane's library over the vendor's stores.
+#[async_trait]
+pub trait Records: Send + Sync {
+    /// One batch of a shard from a cursor on: rewrites what is older than the generation, or only counts it.
+    async fn batch(
+        &self,
+        of: &ShardCheckpoint,
+        organisation: &OrganisationName,
+        generation: u32,
+        scan: bool,
+    ) -> Result<RecordBatch, RecordsError>;
+    /// About how many records an instance has; none if nobody knows.
+    async fn estimate(
+        &self,
+        of: &ShardCheckpoint,
+        organisation: &OrganisationName,
+    ) -> Result<Option<u64>, RecordsError>;
 }
 
 /// A call of a customer's key that gave no success.

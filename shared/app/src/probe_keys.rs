@@ -64,7 +64,7 @@ impl ProbeKeys<'_> {
         let controls_healthy = if ambiguous.is_empty() {
             None
         } else {
-            let mode = policy.mode();
+            let mode = policy.access.mode();
             let controls = ambiguous.iter().map(|region| self.controls.control_is_healthy(region, mode));
             Some(join_all(controls).await.into_iter().all(|healthy| healthy))
         };
@@ -99,7 +99,7 @@ impl ProbeKeys<'_> {
             Repeated::Unread => return Some(Observation::NoAnswer(NoAnswerKind::OurFault)),
             Repeated::Key(wrapped) => wrapped,
         };
-        let wrap = wrapped.wraps.get(region)?;
+        let wrap = wrapped.wrap_under(&policy.keys.get(region)?.arn)?;
         let sealed = BASE64_STANDARD.decode(&wrap.ciphertext).ok()?;
         let context = policy.encryption_context(PURPOSE_DATA_KEY, &wrapped.instance.to_string());
         let key = KeyRef::of(policy, &wrap.key);

@@ -51,6 +51,12 @@ impl ProvisionInstance<'_> {
             let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
             may_make_data_keys(&policy)?;
             self.ensure_data_key(&instance, &policy).await?;
+            // A data key that was made under keys which are not the policy's any more is seen to by the next delivery.
+            let after = self.policies.policy(&instance.organisation_name).await?;
+            if after.as_ref().is_none_or(|after| after.generation != policy.generation) {
+                return Err(WorkError::NotNow { reason: "the policy got new keys meanwhile" });
+            }
+            may_make_data_keys(after.as_ref().unwrap_or(&policy))?;
             let event = InstanceEvent::InstanceProvisioned { epoch: policy.fence.epoch };
             let origin = Origin { actor: Actor::Claviger("provisioner".to_owned()), correlation };
             let decision = match decide_instance(&instance, &event, &origin, self.clock.now()) {
@@ -90,11 +96,15 @@ impl ProvisionInstance<'_> {
         instance: &AppInstance,
         policy: &EncryptionPolicy,
     ) -> Result<(), WorkError> {
-        let choice = crate::ports::DataKeyChoice::Version(1);
-        if self.registry.data_key(instance.id, PURPOSE_RECORDS, choice).await?.is_some() {
+        let choice = crate::ports::DataKeyChoice::Current;
+        let known = self.registry.data_key(instance.id, PURPOSE_RECORDS, choice).await?;
+        // One that was made just before the policy got new keys is no good any more; nobody was ever given it.
+        let ours = |known: &WrappedDataKey| known.is_under(policy.keys.values().map(|key| &key.arn));
+        if known.as_ref().is_some_and(ours) {
             return Ok(());
         }
-        let key = self.make_data_key(instance, policy, 1).await?;
+        let version = known.map_or(1, |known| known.version.saturating_add(1));
+        let key = self.make_data_key(instance, policy, version).await?;
         match self.registry.add_data_key(&key).await {
             // Another delivery of the same message was faster; its key is as good, and it is the one
             // that stays.
@@ -131,6 +141,7 @@ impl ProvisionInstance<'_> {
             generation: policy.generation,
             created_at: self.clock.now(),
             wraps,
+            second: BTreeMap::new(),
         })
     }
 }
@@ -142,6 +153,10 @@ fn may_make_data_keys(policy: &EncryptionPolicy) -> Result<(), WorkError> {
     }
     if policy.is_degraded() {
         return Err(WorkError::NotNow { reason: "a regional key refuses" });
+    }
+    // INVARIANT (I6): a data key that is made while others are prepared for new keys could be passed over.
+    if policy.reencryption.as_ref().is_some_and(|job| !job.phase.is_switched()) {
+        return Err(WorkError::NotNow { reason: "a re-encryption prepares the data keys" });
     }
     Ok(())
 }

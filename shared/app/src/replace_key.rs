@@ -97,14 +97,18 @@ impl ReplaceKey<'_> {
         let mut count = 0_u64;
         for known in self.registry.data_keys(instance.id).await? {
             count = count.saturating_add(1);
-            if known.wraps.get(region).is_some_and(|wrap| wrap.key == *arn) {
+            if known.wrap_under(arn).is_some() {
                 continue;
             }
             let plain = self.unwrapped(policy, &known, region, &context).await?;
             let sealed = self.keys.encrypt(KeyRef::of(policy, arn), &plain, &context).await?;
             let wrap = Wrap { key: arn.clone(), ciphertext: BASE64_STANDARD.encode(sealed) };
             let mut next = known.clone();
-            next.wraps.insert(region.clone(), wrap);
+            // The lost key's wrap is the one that goes; while data moves to new keys there is another beside it.
+            let lost = policy.keys.get(region).map(|key| &key.arn);
+            let beside = next.second.get(region).map(|wrap| &wrap.key);
+            let wraps = if beside.is_some() && beside == lost { &mut next.second } else { &mut next.wraps };
+            wraps.insert(region.clone(), wrap);
             self.registry.rewrap_data_key(&known, &next).await?;
         }
         Ok(count)
@@ -119,7 +123,8 @@ impl ReplaceKey<'_> {
         context: &EncryptionContext,
     ) -> Result<Zeroizing<Vec<u8>>, WorkError> {
         let mut last = WorkError::NotThere { what: "a wrap in another region" };
-        for (_, wrap) in key.wraps.iter().filter(|(region, _)| *region != lost) {
+        let usable = policy.keys.iter().filter(|(region, _)| *region != lost);
+        for wrap in usable.filter_map(|(_, known)| key.wrap_under(&known.arn)) {
             let Ok(sealed) = BASE64_STANDARD.decode(&wrap.ciphertext) else {
                 continue;
             };

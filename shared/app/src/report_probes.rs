@@ -157,6 +157,13 @@ impl ReportProbes<'_> {
             if fresh.refused_unwrap.is_some() && known.refused_unwrap.is_none() && unchanged.all_usable() {
                 return Ok(unchanged);
             }
+            // What was probed are not its keys any more.
+            let keys = |policy: &EncryptionPolicy| -> Vec<_> {
+                policy.keys.values().map(|key| key.arn.clone()).collect()
+            };
+            if keys(&fresh) != keys(known) {
+                return Ok(unchanged);
+            }
             policy = fresh;
             decision = match decided(&policy) {
                 Ok(decision) => decision,

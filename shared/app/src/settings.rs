@@ -13,6 +13,11 @@ pub const QUEUE: SignedDuration = SignedDuration::from_secs(5);
 /// Allowance for the second look at every region; also the window in which both must lie.
 pub const CONFIRMATION: SignedDuration = SignedDuration::from_secs(5);
 
+/// The in-transit period that a catalogue names.
+pub fn in_transit_of(catalogue: &Catalogue) -> SignedDuration {
+    SignedDuration::from_hours(24).saturating_mul(i32::from(catalogue.cached_or_in_transit_days))
+}
+
 /// Deploy parameters, parsed at start.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -32,6 +37,11 @@ pub struct Settings {
     pub proof_reuse: SignedDuration,
     /// From when on ambiguous refusals of many customers at once are taken for our own fault (spec R4).
     pub mass_failure: MassFailure,
+    /// How long data is in transit at most; between the clean scans of a re-encryption lies this long (the catalogue's
+    /// `cached_or_in_transit_days`).
+    pub in_transit: SignedDuration,
+    /// In how many shards an instance's records are rewritten (4).
+    pub record_shards: u16,
     /// How many shards the regional keys are swept in.
     pub shards: u16,
     /// Which apps each role of the vendor's apps may ask keys for, by role ARN.
@@ -68,6 +78,7 @@ impl Settings {
             ambiguity: self.ambiguity,
             window: CONFIRMATION,
             freshness: SignedDuration::from_secs(30),
+            in_transit: self.in_transit,
         }
     }
 

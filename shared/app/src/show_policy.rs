@@ -297,7 +297,7 @@ impl ShowPolicy<'_> {
                 _ => None,
             },
             degraded: policy.is_degraded(),
-            reencrypting: false,
+            reencrypting: policy.reencryption.is_some(),
             mode: policy.mode(),
             realm: policy.realm.clone(),
             aws_account_id: policy.account.clone(),

@@ -57,7 +57,8 @@ fn told(effect: &Effect) -> Option<(&'static str, Value)> {
         | Effect::ProvisionInstance { .. }
         | Effect::ProveRestoration
         | Effect::ReplaceKey { .. }
-        | Effect::EraseDataKeys => return None,
+        | Effect::EraseDataKeys
+        | Effect::Reencrypt { .. } => return None,
     };
     Some(told)
 }

@@ -61,6 +61,7 @@ pub const fn detail_type(effect: &Effect) -> Option<&'static str> {
         | Effect::EraseDataKeys => Some("ProvisioningOrdered"),
         Effect::SuspendInstances { .. } => Some("SuspensionOrdered"),
         Effect::ProveRestoration | Effect::RestoreInstances { .. } => Some("RestorationOrdered"),
+        Effect::Reencrypt { .. } => Some("ReencryptionOrdered"),
         Effect::OpenTicket { .. }
         | Effect::CommentTicket { .. }
         | Effect::ResolveTicket { .. }

@@ -5,7 +5,10 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use claviger_app::messages::{DataKeyPage, ErasurePage, FanOut, ProbeMessage};
-use claviger_app::ports::{CallError, DeadLetters, FanOutQueue, ProbeQueue, WebhookQueue};
+use claviger_app::ports::{
+    CallError, DeadLetters, FanOutQueue, ProbeQueue, ReencryptionQueues, WebhookQueue,
+};
+use claviger_app::reencryption::{JobStep, ShardWork};
 use claviger_app::webhooks::WebhookMessage;
 use claviger_domain::effect::OutboxRow;
 use jiff::SignedDuration;
@@ -13,6 +16,7 @@ use serde::Serialize;
 
 const PROBE_QUEUE: &str = "the probe queue";
 const WORK_QUEUE: &str = "the work queue";
+const SHARD_QUEUE: &str = "the queue of shards";
 const WEBHOOK_QUEUE: &str = "the webhook queue";
 /// SQS takes ten messages at a time.
 const BATCH: usize = 10;
@@ -26,13 +30,14 @@ pub struct SqsQueues {
     probe: Option<String>,
     work: Option<String>,
     webhooks: Option<String>,
+    shards: Option<String>,
     dead_letters: Vec<String>,
 }
 
 impl SqsQueues {
     /// No queue yet.
     pub fn new(client: Client) -> Self {
-        Self { client, probe: None, work: None, webhooks: None, dead_letters: Vec::new() }
+        Self { client, probe: None, work: None, webhooks: None, shards: None, dead_letters: Vec::new() }
     }
 
     /// With the prober's queue.
@@ -46,6 +51,13 @@ impl SqsQueues {
     #[must_use]
     pub fn with_work_queue(mut self, url: impl Into<String>) -> Self {
         self.work = Some(url.into());
+        self
+    }
+
+    /// With the queue of the workers of a re-encryption.
+    #[must_use]
+    pub fn with_shard_queue(mut self, url: impl Into<String>) -> Self {
+        self.shards = Some(url.into());
         self
     }
 
@@ -132,6 +144,18 @@ impl FanOutQueue for SqsQueues {
 
     async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError> {
         self.send(WORK_QUEUE, self.work.as_ref(), &[(row, delay)]).await
+    }
+}
+
+#[async_trait]
+impl ReencryptionQueues for SqsQueues {
+    async fn queue_step(&self, step: &JobStep, delay: SignedDuration) -> Result<(), CallError> {
+        self.send(WORK_QUEUE, self.work.as_ref(), &[(step, delay)]).await
+    }
+
+    async fn queue_shards(&self, work: &[ShardWork], delay: SignedDuration) -> Result<(), CallError> {
+        let messages: Vec<_> = work.iter().map(|one| (one, delay)).collect();
+        self.send(SHARD_QUEUE, self.shards.as_ref(), &messages).await
     }
 }
 

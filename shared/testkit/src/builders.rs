@@ -34,6 +34,8 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
     watch_slack: SignedDuration::from_secs(10),
     proof_reuse: SignedDuration::from_secs(10),
     mass_failure: MassFailure::default(),
+    in_transit: SignedDuration::from_hours(24 * 30),
+    record_shards: 4,
     shards: 8,
     app_roles: BTreeMap::from([(
         "arn:aws:iam::111111111111:role/notes-app".to_owned(),

@@ -9,11 +9,13 @@ use claviger_app::messages::{
     AppOrder, DataKeyPage, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
 };
 use claviger_app::ports::{
-    Audit, Beat, Bus, CallError, DataKeyChoice, DataKeyRegistry, FanOutQueue, HintRecords, Idempotency,
-    Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders, Page, Policies, ProbeQueue,
-    Prober, Proofs, PublishedTemplate, Reservation, Reserve, StoreError, SupportRequest, SupportRequestKind,
-    SupportRequests, Templates, Tickets, WatchList, WatchRow, WebhookQueue, WrappedDataKey,
+    Audit, Backups, Beat, Bus, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, FanOutQueue,
+    HintRecords, Idempotency, Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders,
+    Page, Policies, ProbeQueue, Prober, Proofs, PublishedTemplate, ReencryptionQueues, Reservation, Reserve,
+    StoreError, SupportRequest, SupportRequestKind, SupportRequests, Templates, Tickets, WatchList, WatchRow,
+    WebhookQueue, WrappedDataKey,
 };
+use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardPlace, ShardWork};
 use claviger_app::webhooks::WebhookMessage;
 use claviger_domain::access::TemplateVersion;
 use claviger_domain::catalogue::Mode;
@@ -21,7 +23,7 @@ use claviger_domain::decide::Decision;
 use claviger_domain::effect::{Effect, OutboxRow};
 use claviger_domain::fact::Fact;
 use claviger_domain::fence::Fence;
-use claviger_domain::ids::{EffectId, InstanceId, OrganisationId, PolicyId, TicketId};
+use claviger_domain::ids::{EffectId, InstanceId, OrganisationId, PolicyId, ReencryptionId, TicketId};
 use claviger_domain::instance::{AppInstance, InstanceDecision, InstanceStatus};
 use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
@@ -77,6 +79,9 @@ struct Store {
     data_keys: BTreeMap<(InstanceId, String, u32), WrappedDataKey>,
     reserved: BTreeMap<String, Reserved>,
     templates: BTreeMap<TemplateVersion, PublishedTemplate>,
+    jobs: BTreeMap<ReencryptionId, JobProgress>,
+    shards: BTreeMap<ShardPlace, ShardCheckpoint>,
+    backups: BTreeMap<(OrganisationName, String), Backup>,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +95,8 @@ struct State {
     requeued: Vec<(OutboxRow, SignedDuration)>,
     data_keys: Vec<(DataKeyPage, SignedDuration)>,
     erasures: Vec<(ErasurePage, SignedDuration)>,
+    steps: Vec<(JobStep, SignedDuration)>,
+    shard_work: Vec<(ShardWork, SignedDuration)>,
     effects: Vec<OutboxRow>,
     orders: Vec<AppOrder>,
     probe_requests: Vec<ProbeRequest>,
@@ -155,6 +162,16 @@ impl MemoryWorld {
     /// Pages of erasures queued so far, taken out.
     pub fn take_queued_erasures(&self) -> Vec<(ErasurePage, SignedDuration)> {
         std::mem::take(&mut self.state().erasures)
+    }
+
+    /// Steps of re-encryptions queued so far, taken out.
+    pub fn take_queued_steps(&self) -> Vec<(JobStep, SignedDuration)> {
+        std::mem::take(&mut self.state().steps)
+    }
+
+    /// Work on shards queued so far, taken out.
+    pub fn take_queued_shards(&self) -> Vec<(ShardWork, SignedDuration)> {
+        std::mem::take(&mut self.state().shard_work)
     }
 
     /// Effects queued again so far, taken out.
@@ -762,6 +779,91 @@ impl DataKeyRegistry for MemoryWorld {
             Ok(())
         })
     }
+
+    async fn remove_data_key(&self, known: &WrappedDataKey) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let place = (known.instance, known.purpose.clone(), known.version);
+            require(store.data_keys.get(&place) == Some(known), StoreError::Conflict)?;
+            store.data_keys.remove(&place);
+            Ok(())
+        })
+    }
+}
+
+/// Whether a checkpoint of this version may follow the stored one.
+fn follows(known: Option<u64>, version: u64) -> Result<(), StoreError> {
+    require(known == version.checked_sub(1).filter(|before| *before > 0), StoreError::Conflict)
+}
+
+#[async_trait]
+impl Checkpoints for MemoryWorld {
+    async fn progress(&self, job: ReencryptionId) -> Result<Option<JobProgress>, StoreError> {
+        Ok(self.state().store.jobs.get(&job).cloned())
+    }
+
+    async fn save_progress(&self, progress: &JobProgress) -> Result<(), StoreError> {
+        self.changed(|store| {
+            follows(store.jobs.get(&progress.job).map(|known| known.version), progress.version)?;
+            store.jobs.insert(progress.job, progress.clone());
+            Ok(())
+        })
+    }
+
+    async fn shard(&self, at: ShardPlace) -> Result<Option<ShardCheckpoint>, StoreError> {
+        Ok(self.state().store.shards.get(&at).cloned())
+    }
+
+    async fn shards(
+        &self,
+        job: ReencryptionId,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<ShardCheckpoint>, StoreError> {
+        let state = self.state();
+        let ours = state.store.shards.values().filter(|shard| shard.place.job == job);
+        let name = |at: ShardPlace| format!("{}#{:03}", at.instance, at.index);
+        Ok(page(ours.map(|shard| (name(shard.place), shard.clone())), cursor, limit, false))
+    }
+
+    async fn save_shard(&self, shard: &ShardCheckpoint) -> Result<(), StoreError> {
+        self.changed(|store| {
+            follows(store.shards.get(&shard.place).map(|known| known.version), shard.version)?;
+            store.shards.insert(shard.place, shard.clone());
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Backups for MemoryWorld {
+    async fn save_backup(&self, organisation: &OrganisationName, backup: &Backup) -> Result<(), StoreError> {
+        self.changed(|store| {
+            store.backups.insert((organisation.clone(), backup.id.clone()), backup.clone());
+            Ok(())
+        })
+    }
+
+    async fn backups(
+        &self,
+        organisation: &OrganisationName,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<Backup>, StoreError> {
+        let state = self.state();
+        let ours = state.store.backups.iter().filter(|((of, _), _)| of == organisation);
+        Ok(page(ours.map(|((_, id), backup)| (id.clone(), backup.clone())), cursor, limit, false))
+    }
+}
+
+#[async_trait]
+impl ReencryptionQueues for MemoryWorld {
+    async fn queue_step(&self, step: &JobStep, delay: SignedDuration) -> Result<(), CallError> {
+        self.called(|state| state.steps.push((step.clone(), delay)))
+    }
+
+    async fn queue_shards(&self, work: &[ShardWork], delay: SignedDuration) -> Result<(), CallError> {
+        self.called(|state| state.shard_work.extend(work.iter().map(|one| (one.clone(), delay))))
+    }
 }
 
 #[async_trait]
@@ -879,6 +981,7 @@ impl Bus for MemoryWorld {
             | Effect::ProveRestoration
             | Effect::ReplaceKey { .. }
             | Effect::EraseDataKeys
+            | Effect::Reencrypt { .. }
             | Effect::RestoreInstances { .. } => self.called(|state| state.effects.push(row.clone())),
             Effect::OpenTicket { .. }
             | Effect::CommentTicket { .. }

@@ -6,7 +6,7 @@ use claviger_proof::sim::{Options, run_with_log};
 use claviger_testkit::builders;
 
 fn log() -> String {
-    let (outcome, log) = run_with_log(Options { seed: 1, episodes: 4, twin: None, traced: false });
+    let (outcome, log) = run_with_log(Options { seed: 1, episodes: 6, twin: None, traced: false });
     assert!(outcome.violations.is_empty());
     log
 }

@@ -11,6 +11,7 @@ mod describe;
 mod hints;
 mod lost_key;
 mod records;
+mod reencryption;
 mod steps;
 mod webhooks;
 mod world;

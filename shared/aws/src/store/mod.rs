@@ -8,6 +8,8 @@
 //! Its conditions are on what was read, so it is right to repeat it: the second time it says `Conflict`.
 
 mod audit;
+mod backups;
+mod checkpoints;
 mod fence;
 mod hints;
 mod idempotency;

@@ -19,6 +19,9 @@
 //! | control | `OUTBOX#<name>` | `OUTBOX#<effect id>` | effect that waits | `doc`, `dueShard`, `dueAt` (index `due`) |
 //! | control | `SHARD#<nnn>` | `POLICY#<id>` | policy that is swept | `doc` |
 //! | control | `PROOF#<policy id>` | `PROOF` | last proof | `provenAt` (ms), `expiresAt` (s) |
+//! | control | `REENCRYPTION#<job>` | `JOB` | how far a re-encryption is | `doc`, `version` |
+//! | control | `REENCRYPTION#<job>` | `SHARD#<instance>#<nnn>` | how far a shard of it is | `doc`, `version` |
+//! | control | `ORG#<name>` | `BACKUP#<id>` | backup that the vendor registered | `doc` |
 //! | control | `TEMPLATE` | `<version>` | key-policy template, and how far customers were asked | `doc` |
 //! | control | `IDEMPOTENCY#<hash>` | `IDEMPOTENCY` | a request that bears a key | `request`, `holder`, `reservedUntil` (ms), `doc` (the answer), `expiresAt` (s) |
 //! | control | `HINTS#<account>` | `HINTS` | budget of an account's hints | `doc`, `expiresAt` (s) |
@@ -27,8 +30,9 @@
 //! | fence | `<copy>` | `policy#<id>` | fence of a policy | see `fence` |
 //! | fence | `<copy>` | `shard#<nnn>` | a shard's sign of life | `watchedUntil`, `sweptAt` (ms), `unproven`, `lastProven` (ms), `massFailure` |
 
+use claviger_app::reencryption::ShardPlace;
 use claviger_domain::access::TemplateVersion;
-use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, PolicyId, TicketId};
+use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, PolicyId, ReencryptionId, TicketId};
 use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, ShardId, SiteName};
 use uuid::Uuid;
 
@@ -68,6 +72,10 @@ pub const TICKET_PREFIX: &str = "TICKET#";
 pub const POLICY_PREFIX: &str = "POLICY#";
 /// Prefix of the sort key of an account's organisations.
 pub const ORGANISATION_PREFIX: &str = "ORG#";
+/// Prefix of the sort key of a re-encryption's shards.
+pub const SHARD_PREFIX: &str = "SHARD#";
+/// Prefix of the sort key of backups.
+pub const BACKUP_PREFIX: &str = "BACKUP#";
 /// Partition of everything that waits for support.
 pub const REQUESTS: &str = "REQUEST";
 /// Partition of the orders that apps have not answered.
@@ -161,6 +169,23 @@ pub(super) fn outbox(name: &OrganisationName, id: EffectId) -> Key {
 pub(super) fn due_shard(id: EffectId) -> String {
     let folded = id.as_uuid().as_bytes().iter().fold(0_u8, |sum, byte| sum ^ byte);
     (folded % DUE_SHARDS).to_string()
+}
+
+pub(super) fn reencryption_partition(job: ReencryptionId) -> String {
+    format!("REENCRYPTION#{job}")
+}
+
+pub(super) fn reencryption(job: ReencryptionId) -> Key {
+    key(reencryption_partition(job), "JOB")
+}
+
+pub(super) fn reencryption_shard(at: ShardPlace) -> Key {
+    let sk = format!("{SHARD_PREFIX}{}#{:03}", at.instance, at.index);
+    key(reencryption_partition(at.job), sk)
+}
+
+pub(super) fn backup(name: &OrganisationName, id: &str) -> Key {
+    key(organisation_partition(name), format!("{BACKUP_PREFIX}{id}"))
 }
 
 pub(super) fn shard_partition(shard: ShardId) -> String {

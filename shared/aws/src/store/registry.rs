@@ -95,4 +95,16 @@ impl DataKeyRegistry for DynamoStore {
         transaction.put(registry, pointer, Condition::absent(), Otherwise::Conflict)?;
         self.commit(transaction).await
     }
+
+    async fn remove_data_key(&self, known: &WrappedDataKey) -> Result<(), StoreError> {
+        let registry = &self.tables.registry;
+        let place = names::data_key(known.instance, &known.purpose, known.version);
+        let was = document(&place, known, [])?.remove(DOC).unwrap_or_else(|| text(""));
+        let mut transaction = Transaction::default();
+        let as_known = Condition::that("#doc = :known").naming("#doc", DOC).with(":known", was);
+        transaction.delete(registry, &place, as_known, Otherwise::Conflict)?;
+        let pointer = names::data_key_pointer(known.instance, known.id);
+        transaction.delete(registry, &pointer, Condition::none(), Otherwise::Conflict)?;
+        self.commit(transaction).await
+    }
 }

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use claviger_app::ports::{
-    Audit, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox, Page, Policies, Proofs,
-    StoreError, SupportRequests, Tickets, WatchList, WrappedDataKey,
+    Audit, Backups, Checkpoints, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox, Page,
+    Policies, Proofs, StoreError, SupportRequests, Tickets, WatchList, WrappedDataKey,
 };
+use claviger_app::reencryption::{Backup, Counts, JobProgress, ShardCheckpoint, ShardPlace};
 use claviger_domain::decide::{Decision, decide};
 use claviger_domain::event::{InstanceEvent, PolicyEvent};
 use claviger_domain::fence::{Cause, Epoch};
-use claviger_domain::ids::{DataKeyId, InstanceId, PolicyId, TicketId};
+use claviger_domain::ids::{DataKeyId, InstanceId, PolicyId, ReencryptionId, TicketId};
 use claviger_domain::instance::{AppInstance, InstanceDecision, decide_instance};
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::reencryption::Phase;
 use claviger_domain::ticket::{Ticket, TicketStatus};
 use claviger_domain::values::ShardId;
 use claviger_testkit::builders::{
@@ -105,6 +107,25 @@ enum Operation {
         id: u64,
         version: u32,
     },
+    RemoveDataKey {
+        instance: u64,
+        version: u32,
+        as_read: bool,
+    },
+    SaveProgress {
+        job: u64,
+        version: u64,
+    },
+    SaveShard {
+        job: u64,
+        index: u16,
+        version: u64,
+    },
+    SaveBackup {
+        organisation: usize,
+        id: u64,
+        generation: u64,
+    },
     EffectDone {
         nth: usize,
     },
@@ -136,6 +157,12 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         2 => (0..2_u16, 0..4_i64, 0..3_u64).prop_map(|(shard, at, unproven)| Beat { shard, at, unproven }),
         2 => (0..2_u64, 0..4_i64).prop_map(|(policy, at)| Prove { policy, at }),
         2 => (0..2_u64, 0..4_u64, 1..4_u32).prop_map(|(instance, id, version)| AddDataKey { instance, id, version }),
+        2 => (0..2_u64, 0..4_u32, any::<bool>())
+            .prop_map(|(instance, version, as_read)| RemoveDataKey { instance, version, as_read }),
+        3 => (0..2_u64, 0..4_u64).prop_map(|(job, version)| SaveProgress { job, version }),
+        4 => (0..2_u64, 0..3_u16, 0..4_u64).prop_map(|(job, index, version)| SaveShard { job, index, version }),
+        2 => (organisation(), 0..3_u64, 1..3_u64)
+            .prop_map(|(organisation, id, generation)| SaveBackup { organisation, id, generation }),
         2 => nth().prop_map(|nth| EffectDone { nth }),
     ];
     prop::collection::vec(operation, 1..48)
@@ -383,9 +410,44 @@ impl Pair {
                     generation: 1,
                     created_at: self.now,
                     wraps: BTreeMap::new(),
+                    second: BTreeMap::new(),
                 };
                 let memory = self.memory.add_data_key(&key).await;
                 same("data key", memory, self.dynamo.store.add_data_key(&key).await)
+            }
+            Operation::RemoveDataKey { instance, version, as_read } => {
+                let instance = InstanceId::from_uuid(SequentialIds::uuid(instance));
+                let choice = DataKeyChoice::Version(version);
+                let Some(mut known) = self.memory.data_key(instance, "records", choice).await.unwrap() else {
+                    return Ok(());
+                };
+                if !as_read {
+                    known.generation += 1;
+                }
+                let memory = self.memory.remove_data_key(&known).await;
+                same("remove data key", memory, self.dynamo.store.remove_data_key(&known).await)
+            }
+            Operation::SaveProgress { job, version } => {
+                let progress = progress(job, version, self.now);
+                let memory = self.memory.save_progress(&progress).await;
+                same("progress", memory, self.dynamo.store.save_progress(&progress).await)
+            }
+            Operation::SaveShard { job, index, version } => {
+                let shard = shard(job, index, version, self.now);
+                let memory = self.memory.save_shard(&shard).await;
+                same("shard", memory, self.dynamo.store.save_shard(&shard).await)
+            }
+            Operation::SaveBackup { organisation, id, generation } => {
+                let backup = Backup {
+                    id: format!("backup-{id}"),
+                    taken_at: self.now,
+                    expires_at: self.now,
+                    generation,
+                    holds_wrapped_keys: generation > 1,
+                };
+                let name = parsed(ORGANISATIONS[organisation]);
+                let memory = self.memory.save_backup(&name, &backup).await;
+                same("backup", memory, self.dynamo.store.save_backup(&name, &backup).await)
             }
             Operation::EffectDone { nth } => {
                 let Some(row) = self.memory.outbox().get(nth).cloned() else {
@@ -461,6 +523,31 @@ impl Pair {
             let memory = memory.overdue_effects(before, limit).await;
             same("outbox", memory, dynamo.overdue_effects(before, limit).await)?;
         }
+        for job in (0..2).map(job_id) {
+            same("progress", memory.progress(job).await, dynamo.progress(job).await)?;
+            let mut cursor = None;
+            loop {
+                let in_memory = memory.shards(job, cursor.as_deref(), 2).await;
+                let page = common("shards", in_memory, dynamo.shards(job, cursor.as_deref(), 2).await)?;
+                let page = page.unwrap();
+                for shard in &page.items {
+                    same("shard", memory.shard(shard.place).await, dynamo.shard(shard.place).await)?;
+                }
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+        for name in ORGANISATIONS.map(parsed) {
+            for limit in [1, 200] {
+                same(
+                    "backups",
+                    memory.backups(&name, None, limit).await,
+                    dynamo.backups(&name, None, limit).await,
+                )?;
+            }
+        }
         for instance in (0..2).map(|n| InstanceId::from_uuid(SequentialIds::uuid(n))) {
             let ids = (0..4).map(|n| DataKeyChoice::Id(DataKeyId::from_uuid(SequentialIds::uuid(n))));
             let versions = (0..4).map(DataKeyChoice::Version);
@@ -486,6 +573,54 @@ impl Pair {
             same("fence", expected.clone(), found)?;
         }
         Ok(())
+    }
+}
+
+fn job_id(job: u64) -> ReencryptionId {
+    ReencryptionId::from_uuid(SequentialIds::uuid(job))
+}
+
+fn progress(job: u64, version: u64, now: Timestamp) -> JobProgress {
+    JobProgress {
+        job: job_id(job),
+        of: Phase::Scanning { pass: 2, clean_since: Some(now) },
+        began_at: now,
+        listed: version > 1,
+        cursor: Some(version.to_string()),
+        data_keys: version,
+        changed: 0,
+        shards: 4,
+        shards_done: 1,
+        counts: Counts { seen: version, ..Counts::default() },
+        rewritten_before: 3,
+        estimate: None,
+        scanned: None,
+        fault: None,
+        token: SequentialIds::uuid(version),
+        token_until: now,
+        version,
+    }
+}
+
+fn shard(job: u64, index: u16, version: u64, now: Timestamp) -> ShardCheckpoint {
+    ShardCheckpoint {
+        place: ShardPlace {
+            job: job_id(job),
+            instance: InstanceId::from_uuid(SequentialIds::uuid(u64::from(index % 2))),
+            index,
+        },
+        site: parsed("eng"),
+        app: parsed("jira"),
+        of: 4,
+        pass: 1,
+        cursor: None,
+        done: false,
+        counts: Counts { seen: version, ..Counts::default() },
+        estimate: Some(version),
+        fault: None,
+        token: SequentialIds::uuid(version),
+        token_until: now,
+        version,
     }
 }
 

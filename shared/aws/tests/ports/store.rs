@@ -460,6 +460,7 @@ fn data_key(version: u32, id: u64, purpose: &str) -> WrappedDataKey {
         generation: 1,
         created_at: noon(),
         wraps: std::collections::BTreeMap::new(),
+        second: std::collections::BTreeMap::new(),
     }
 }
 

@@ -563,6 +563,10 @@ impl DataKeyRegistry for Ports {
         };
         self.stored("add_data_key", add).await
     }
+
+    async fn remove_data_key(&self, known: &WrappedDataKey) -> Result<(), StoreError> {
+        self.stored("remove_data_key", self.world.store.remove_data_key(known)).await
+    }
 }
 
 #[async_trait]

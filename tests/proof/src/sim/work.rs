@@ -147,8 +147,10 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
         Effect::ProveRestoration => prove(ports).run(row).await,
         Effect::ReplaceKey { .. } => replace(ports).run(row).await,
         Effect::EraseDataKeys => erase(ports).run(row).await,
-        // The outbox applies the others itself; replayed by somebody, they reach no function.
-        Effect::OpenTicket { .. }
+        // The outbox applies the others itself; replayed by somebody, they reach no function. Nobody here asks for a
+        // re-encryption.
+        Effect::Reencrypt { .. }
+        | Effect::OpenTicket { .. }
         | Effect::CommentTicket { .. }
         | Effect::ResolveTicket { .. }
         | Effect::TellApp { .. } => Ok(()),
