@@ -20,8 +20,9 @@ use claviger_lambda::problem::{Problem, ProblemKind};
 pub use state::{Api, Stores};
 
 use resources::{
-    access_requests, app_instances, audit, catalogue, closing, console, encryption_policy, key_policy,
-    openapi, organizations, regional_keys, restorations, support, support_organizations, tickets,
+    access_requests, app_instances, audit, backups, catalogue, closing, console, encryption_policy, key_policy,
+    openapi, organizations, reencryptions, regional_keys, restorations, support, support_organizations,
+    tickets,
 };
 
 /// The routes. A path that is not here is not found, whoever asks.
@@ -43,6 +44,13 @@ pub fn router(api: Api) -> Router {
         .route("/tickets", get(tickets::list))
         .route("/tickets/{id}/comments", post(tickets::comment))
         .route("/restorations", post(restorations::request))
+        .route("/encryption-policy/migrate", post(reencryptions::migrate))
+        .route("/reencryptions", post(reencryptions::request).get(reencryptions::list))
+        .route("/reencryptions/{id}", get(reencryptions::show))
+        .route("/reencryptions/{id}/pause", post(reencryptions::pause))
+        .route("/reencryptions/{id}/resume", post(reencryptions::resume))
+        .route("/reencryptions/{id}/cancel", post(reencryptions::cancel))
+        .route("/backups", post(backups::register).get(backups::list))
         .route("/access-requests", get(access_requests::list))
         .route("/access-requests/{id}/accept", post(access_requests::accept))
         .route("/access-requests/{id}/decline", post(access_requests::decline))

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use claviger_app::ports::{
-    Audit, Clock, HintRecords, Idempotency, Ids, Instances, Organisations, OverdueOrders, Policies, Prober,
-    SupportRequests, Templates, Tickets, WatchList,
+    Audit, Backups, Checkpoints, Clock, HintRecords, Idempotency, Ids, Instances, Organisations,
+    OverdueOrders, Policies, Prober, SupportRequests, Templates, Tickets, WatchList,
 };
 use claviger_app::settings::Settings;
 use claviger_lambda::auth::Authenticator;
@@ -22,6 +22,8 @@ pub trait Stores:
     + Idempotency
     + Templates
     + HintRecords
+    + Checkpoints
+    + Backups
 {
 }
 
@@ -37,6 +39,8 @@ impl<T> Stores for T where
         + Idempotency
         + Templates
         + HintRecords
+        + Checkpoints
+        + Backups
 {
 }
 

@@ -98,6 +98,12 @@ fn refused(refusal: Refusal) -> Problem {
             .with_help("there is nothing to cancel: everything stays as it is"),
         Refusal::ErasureBegan => Problem::new(ProblemKind::IllegalState, refusal.to_string())
             .with_help("there is no way back any more; `GET .../encryption-policy/erasure-statement` tells when it is done"),
+        Refusal::ReencryptionUnderWay => Problem::new(ProblemKind::IllegalState, refusal.to_string())
+            .with_help("`GET .../reencryptions` shows it; before its point of no return it can be cancelled"),
+        Refusal::Degraded => Problem::new(ProblemKind::IllegalState, refusal.to_string())
+            .with_help("give the key back, or have it replaced, first: every data key has to be unwrapped"),
+        Refusal::PointOfNoReturn => Problem::new(ProblemKind::IllegalState, refusal.to_string())
+            .with_help("let it finish; to come back to other keys, ask for another re-encryption afterwards"),
         Refusal::NotSuspendedBy { .. } => Problem::new(ProblemKind::IllegalState, refusal.to_string()),
     }
 }

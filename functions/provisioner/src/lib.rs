@@ -59,6 +59,7 @@ impl Provisioner<'_> {
             | Effect::SuspendInstances { .. }
             | Effect::ProveRestoration
             | Effect::RestoreInstances { .. }
+            | Effect::Reencrypt { .. }
             | Effect::TellApp { .. } => Err(WorkError::NotThere { what: "a rule for this effect" }),
         }
     }

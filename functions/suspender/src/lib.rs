@@ -36,6 +36,7 @@ impl Suspender<'_> {
                 | Effect::ProveRestoration
                 | Effect::ReplaceKey { .. }
                 | Effect::EraseDataKeys
+                | Effect::Reencrypt { .. }
                 | Effect::RestoreInstances { .. }
                 | Effect::TellApp { .. } => {
                     return Err(WorkError::NotThere { what: "a rule for this effect" });

@@ -49,6 +49,13 @@ async function show() {
   if (policy.window) lines.push(element("p", `Restoration: ${policy.window.phase}${policy.window.endsAt ? ` until ${when(policy.window.endsAt)}` : ""}`));
   if (policy.dueAt) lines.push(element("p", `Due ${when(policy.dueAt)}`));
   if (policy.lifecycle === "active") lines.push(element("p", `Disable every key, and data is unreadable within ${policy.cutOffBoundSeconds} s.`));
+  if (policy.reencrypting) {
+    const [job] = (await ask(`${base}/reencryptions`, token)).items;
+    const { done, total, estimated } = job.progress;
+    const far = total === null ? "" : `, ${done} of ${estimated ? "about " : ""}${total} records`;
+    const still = job.pausedAt ? ", paused" : job.stopped ? `, stopped ${job.stopped}` : "";
+    lines.push(element("p", `Re-encryption (${job.depth}): ${job.status}${far}${still}`, still ? "warn" : ""));
+  }
   at("state").replaceChildren(...lines);
   table(at("keys"), ["Region", "Key", "Health", "Since", "What to do"],
     policy.keys.map((key) => [[key.region], [key.keyArn, "long"], [key.health, health(key.health)], [when(key.since)], [key.help ?? "", "long"]]));

@@ -3,6 +3,7 @@
 pub mod access_requests;
 pub mod app_instances;
 pub mod audit;
+pub mod backups;
 pub mod catalogue;
 pub mod closing;
 pub mod console;
@@ -10,6 +11,7 @@ pub mod encryption_policy;
 pub mod key_policy;
 pub mod openapi;
 pub mod organizations;
+pub mod reencryptions;
 pub mod regional_keys;
 pub mod restorations;
 pub mod support;

@@ -37,6 +37,11 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
         Call::PreviewRevocation => ("GET", of("/encryption-policy/keys/eu-west-1/preview"), None),
         Call::CloseOrganisation => ("POST", of("/encryption-policy/close"), Some(json!({}))),
         Call::ReadErasure => ("GET", of("/encryption-policy/erasure-statement"), None),
+        Call::RequestReencryption => ("POST", of("/reencryptions"), Some(json!({}))),
+        Call::SeeReencryption => ("GET", of(&format!("/reencryptions/{ID}")), None),
+        Call::SteerReencryption => ("POST", of(&format!("/reencryptions/{ID}/pause")), None),
+        Call::RegisterBackup => ("POST", of("/backups"), Some(json!({}))),
+        Call::ListBackups => ("GET", of("/backups"), None),
         Call::ListOverdueOrders => ("GET", "support/overdue-orders".to_owned(), None),
         Call::SuspendOrganisation => ("POST", format!("support/{}", of("/suspend")), Some(json!({}))),
         Call::LiftSuspension => ("POST", format!("support/{}", of("/lift")), Some(json!({}))),
@@ -49,17 +54,23 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
 /// Who may, word for word as the table of the interface has it.
 fn allowed(call: Call) -> &'static [&'static str] {
     match call {
-        Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder => &["system"],
+        Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder | Call::RegisterBackup => {
+            &["system"]
+        }
+        Call::ListBackups => &["system", "acme-admin", "acme-auditor"],
         Call::Enrol
         | Call::ValidatePolicy
         | Call::RequestInstance
         | Call::RequestRestoration
         | Call::ListAccessRequests
         | Call::AnswerAccessRequest => &["acme-admin"],
-        Call::GetPolicy | Call::ListInstances | Call::ListTickets => {
+        Call::GetPolicy | Call::ListInstances | Call::ListTickets | Call::SeeReencryption => {
             &["acme-admin", "acme-auditor", "support"]
         }
-        Call::ReplaceKey | Call::CloseOrganisation => &["acme-admin"],
+        Call::ReplaceKey
+        | Call::CloseOrganisation
+        | Call::RequestReencryption
+        | Call::SteerReencryption => &["acme-admin"],
         Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation | Call::ReadErasure => {
             &["acme-admin", "acme-auditor"]
         }

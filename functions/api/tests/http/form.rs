@@ -54,7 +54,7 @@ async fn a_wrong_method_says_which_ones_there_are_and_a_wrong_path_says_nothing(
     assert_eq!((came.status, came.code().as_str()), (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"));
     let allow = came.headers["allow"].to_str().unwrap();
     assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
-    for path in ["organizations/acme/backups", "organizations/acme", "support/nothing", "openapi.yaml"] {
+    for path in ["organizations/acme/nothing", "organizations/acme", "support/nothing", "openapi.yaml"] {
         let came = stage.call("acme-admin", "GET", path, None).await;
         assert!(matches!(came.status.as_u16(), 404 | 405), "{path}: {}", came.status);
         assert_eq!(came.headers["content-type"], "application/problem+json");

@@ -18,6 +18,7 @@ mod form;
 mod idempotency;
 mod openapi;
 mod pages;
+mod reencryptions;
 mod stage;
 mod versions;
 mod way;

@@ -928,6 +928,176 @@ pub struct RestorationAccepted {
     due_at: Moment,
 }
 
+/// How much moves to the new keys.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum Depth {
+    /// Every record.
+    Rekey,
+    /// The data keys alone; the old keys do not become safe to delete by it.
+    Rewrap,
+}
+
+/// New keys for everything.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct ReencryptionRequest {
+    /// One per region of the realm: new keys, which were never the organization's before. A BYOK organization may
+    /// leave them out: they are made through its role. With keys of its own making it becomes CMK.
+    #[schema(min_items = 1, max_items = 16, nullable = false)]
+    keys: Option<Vec<RegionalKey>>,
+    /// `rekey` without it.
+    #[schema(nullable = false)]
+    depth: Option<Depth>,
+}
+
+/// How far a re-encryption is.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum ReencryptionStatus {
+    /// Every data key is wrapped under the new keys too.
+    Preparing,
+    /// The new wraps are taken away again.
+    Cancelling,
+    /// The policy has the new keys; records are written anew.
+    Rewriting,
+    /// Looking for what is still old.
+    Scanning,
+    /// For what may still be in transit.
+    Waiting,
+    /// The old wraps are taken away.
+    Finishing,
+    Completed,
+    Cancelled,
+}
+
+/// A re-encryption.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Reencryption {
+    id: Id,
+    status: ReencryptionStatus,
+    depth: Depth,
+    requested_at: Moment,
+    #[schema(required)]
+    ended_at: Option<Moment>,
+    /// Since when an org admin has it stand still.
+    #[schema(required)]
+    paused_at: Option<Moment>,
+    /// Why it stands still by itself, and where. It goes on by itself.
+    #[schema(required)]
+    stopped: Option<String>,
+    /// The policy has its old keys still.
+    cancellable: bool,
+    /// When the policy got the new keys: the point of no return.
+    #[schema(required)]
+    switched_at: Option<Moment>,
+    /// From when on the second of the two scans may begin.
+    #[schema(required)]
+    next_scan_at: Option<Moment>,
+    keys: Vec<RegionalKey>,
+    /// Of the new keys.
+    #[schema(minimum = 1)]
+    generation: u64,
+    ticket_id: Id,
+    progress: ReencryptionProgress,
+    /// What still needs older keys, newest first; empty until the policy has the new ones.
+    ledger: Vec<LedgerEntry>,
+    /// What to weigh before and while it runs.
+    advice: String,
+    etag: EntityTag,
+}
+
+/// Records of the pass that is under way.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct ReencryptionProgress {
+    /// None before and after the passes over the data.
+    #[schema(required)]
+    pass: Option<u32>,
+    /// Records that were gone through.
+    done: u64,
+    /// Records in all; none while nobody knows.
+    #[schema(required)]
+    total: Option<u64>,
+    /// The total is exact only when the pass is through.
+    estimated: bool,
+    #[schema(required)]
+    rate_per_second: Option<f64>,
+    #[schema(required)]
+    seconds_left: Option<u64>,
+    /// In all passes.
+    rewritten: u64,
+    /// Records that the app wrote in the same moment: its write stays.
+    lost_races: u64,
+    /// Data keys that were gone through.
+    data_keys: u64,
+    shards_done: u64,
+    shards: u64,
+    /// What stands in the way of some part.
+    #[schema(required)]
+    fault: Option<String>,
+}
+
+/// What still needs keys that the policy had before.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct LedgerEntry {
+    #[schema(minimum = 1)]
+    generation: u64,
+    keys: Vec<RegionalKey>,
+    replaced_at: Moment,
+    /// Data-key versions that only they wrap; none before it is known.
+    #[schema(required)]
+    data_keys: Option<u64>,
+    /// By the last scan; none before one.
+    #[schema(required)]
+    records: Option<u64>,
+    /// Old versions of objects, by the last scan.
+    #[schema(required)]
+    object_versions: Option<u64>,
+    /// Registered backups that need them.
+    backups: Vec<String>,
+    safe_to_delete: bool,
+    /// Why not, or why.
+    why: Vec<String>,
+}
+
+/// All re-encryptions.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct ReencryptionPage {
+    items: Vec<Reencryption>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
+}
+
+/// A backup that holds data of the organization.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Backup {
+    /// The vendor's name for it.
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9_.:/-]+$")]
+    id: String,
+    taken_at: Moment,
+    /// After `takenAt`.
+    expires_at: Moment,
+    /// Of the keys, when it was taken.
+    #[schema(minimum = 1)]
+    generation: u64,
+    /// It holds wrapped data keys of its own: then only the keys of its generation open it.
+    holds_wrapped_keys: bool,
+}
+
+/// A page of backups.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct BackupPage {
+    items: Vec<Backup>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
+}
+
 /// A committed decision: one line of the audit log, chained by hash with those of its stream.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
@@ -1225,6 +1395,11 @@ pub fn components() -> Components {
         Comment,
         Restoration,
         RestorationAccepted,
+        ReencryptionRequest,
+        Reencryption,
+        ReencryptionPage,
+        Backup,
+        BackupPage,
         Fact,
         SupportRequestPage,
         OverdueOrderPage,

@@ -1,0 +1,158 @@
+//! `.../reencryptions`: an org admin moves everything to new keys, sees how far it is, and steers it.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use claviger_app::as_of::AsOf;
+use claviger_app::request_reencryption::RequestReencryption;
+use claviger_app::show_reencryption::ShowReencryption;
+use claviger_app::steer_reencryption::{Steer, SteerReencryption};
+use claviger_domain::authorisation::Call;
+use claviger_domain::catalogue::Mode;
+use claviger_domain::ids::ReencryptionId;
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_lambda::problem::{Problem, ProblemKind};
+use http::StatusCode;
+use serde_json::json;
+
+use crate::access::Visit;
+use crate::answer::{Answer, document, located, tagged};
+use crate::body;
+use crate::if_match::IfMatch;
+use crate::state::{Api, Shared};
+use crate::trouble::trouble;
+
+fn shows(api: &Api) -> ShowReencryption<'_> {
+    ShowReencryption {
+        policies: &*api.stores,
+        checkpoints: &*api.stores,
+        backups: &*api.stores,
+        clock: &*api.clock,
+        in_transit: api.settings.in_transit,
+    }
+}
+
+/// The answer to a job that was asked for or steered.
+async fn accepted(api: &Api, org: &str, policy: &EncryptionPolicy, id: ReencryptionId) -> Answer {
+    let view = shows(api).of(policy, id).await.map_err(trouble)?;
+    let location = format!("/v1/organizations/{org}/reencryptions/{id}");
+    Ok(tagged(located(StatusCode::ACCEPTED, &location, &view), &view.etag))
+}
+
+/// Asks for everything to move to new keys.
+pub async fn request(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(org): Path<String>,
+    seen: Result<IfMatch, Problem>,
+    sent: Body,
+) -> Answer {
+    asked(&api, &visit, &org, seen, sent, false).await
+}
+
+/// The same for a BYOK organisation, which becomes CMK by it (spec X6).
+pub async fn migrate(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(org): Path<String>,
+    seen: Result<IfMatch, Problem>,
+    sent: Body,
+) -> Answer {
+    asked(&api, &visit, &org, seen, sent, true).await
+}
+
+async fn asked(
+    api: &Api,
+    visit: &Visit,
+    org: &str,
+    seen: Result<IfMatch, Problem>,
+    sent: Body,
+    migrates: bool,
+) -> Answer {
+    let access = api.enter(visit, org, Call::RequestReencryption).await?;
+    let origin = visit.origin(access.role)?;
+    let sent = body::object(sent).await?;
+    let IfMatch(seen) = seen?;
+    let policies = AsOf { stores: &*api.stores, seen: &seen };
+    if migrates {
+        let known = api.stores.policy(&access.organisation.name).await;
+        let known = known.map_err(|error| trouble(error.into()))?;
+        if known.is_some_and(|policy| policy.access.mode() == Mode::Cmk) {
+            let detail = "the organization holds its keys by key policy already";
+            return Err(Problem::new(ProblemKind::IllegalState, detail)
+                .with_help("`POST .../reencryptions` moves it to other keys"));
+        }
+    }
+    let (prober, clock, settings) = (&*api.prober, &*api.clock, &api.settings);
+    let request = RequestReencryption { policies: &policies, prober, clock, settings };
+    let policy = request.run(&access.organisation, &sent, &origin).await.map_err(trouble)?;
+    let id = policy.reencryption.as_ref().map(|job| job.id);
+    let id = id.ok_or_else(|| Problem::new(ProblemKind::Internal, "the job is not there"))?;
+    accepted(api, org, &policy, id).await
+}
+
+/// Lists the organisation's re-encryptions, newest first.
+pub async fn list(State(api): State<Shared>, visit: Visit, Path(org): Path<String>) -> Answer {
+    let access = api.enter(&visit, &org, Call::SeeReencryption).await?;
+    let views = shows(&api).list(&access.organisation.name).await.map_err(trouble)?;
+    Ok(document(StatusCode::OK, &json!({ "items": views, "nextCursor": null })))
+}
+
+/// Shows one.
+pub async fn show(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path((org, id)): Path<(String, String)>,
+) -> Answer {
+    let access = api.enter(&visit, &org, Call::SeeReencryption).await?;
+    let id = id.parse().map_err(|_| Problem::not_found())?;
+    let view = shows(&api).run(&access.organisation.name, id).await.map_err(trouble)?;
+    Ok(tagged(document(StatusCode::OK, &view), &view.etag))
+}
+
+/// Has it stand still.
+pub async fn pause(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(at): Path<(String, String)>,
+    seen: Result<IfMatch, Problem>,
+) -> Answer {
+    steered(&api, &visit, at, seen, Steer::Pause).await
+}
+
+/// Lets it go on.
+pub async fn resume(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(at): Path<(String, String)>,
+    seen: Result<IfMatch, Problem>,
+) -> Answer {
+    steered(&api, &visit, at, seen, Steer::Resume).await
+}
+
+/// Has it cancelled, before its point of no return.
+pub async fn cancel(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(at): Path<(String, String)>,
+    seen: Result<IfMatch, Problem>,
+) -> Answer {
+    steered(&api, &visit, at, seen, Steer::Cancel).await
+}
+
+async fn steered(
+    api: &Api,
+    visit: &Visit,
+    (org, id): (String, String),
+    seen: Result<IfMatch, Problem>,
+    steer: Steer,
+) -> Result<Response, Problem> {
+    let access = api.enter(visit, &org, Call::SteerReencryption).await?;
+    let origin = visit.origin(access.role)?;
+    let id: ReencryptionId = id.parse().map_err(|_| Problem::not_found())?;
+    let IfMatch(seen) = seen?;
+    let policies = AsOf { stores: &*api.stores, seen: &seen };
+    let steering = SteerReencryption { policies: &policies, clock: &*api.clock, settings: &api.settings };
+    let policy = steering.run(&access.organisation.name, id, steer, &origin).await.map_err(trouble)?;
+    accepted(api, &org, &policy, id).await
+}

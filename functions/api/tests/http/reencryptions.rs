@@ -1,0 +1,172 @@
+//! Moving to new keys, as people see it.
+
+use claviger_app::ports::Policies;
+use claviger_domain::event::PolicyEvent;
+use claviger_domain::observation::Observation;
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_testkit::builders::{
+    a_key, a_round, an_active_policy, an_enrolment, an_organisation, by_claviger, decided, parsed,
+};
+use http::StatusCode;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, stage};
+
+const POLICY: &str = "organizations/acme/encryption-policy";
+const JOBS: &str = "organizations/acme/reencryptions";
+const BACKUPS: &str = "organizations/acme/backups";
+const REGIONS: [&str; 2] = ["eu-central-1", "eu-west-1"];
+
+async fn active() -> Stage {
+    let stage = stage().await;
+    let now = stage.clock.advance(SignedDuration::from_secs(5));
+    let policy = an_active_policy(&an_organisation("acme"), &an_enrolment("222222222222", "europe"), now);
+    stage.world.seed_policy(policy);
+    stage.clock.advance(SignedDuration::from_secs(60));
+    stage
+}
+
+fn keys(number: u32) -> Vec<Value> {
+    let key =
+        |region: &str| json!({ "region": region, "keyArn": a_key("222222222222", region, number).as_str() });
+    REGIONS.map(key).into()
+}
+
+async fn stored(stage: &Stage) -> EncryptionPolicy {
+    Policies::policy(&*stage.world, &parsed("acme")).await.unwrap().unwrap()
+}
+
+/// A job that prepares, and where it is shown.
+async fn asked(stage: &Stage) -> (Value, String) {
+    stage.keys_are_good();
+    let came = stage.post("acme-admin", JOBS, json!({ "keys": keys(2) })).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let location = came.headers["location"].to_str().unwrap().trim_start_matches("/v1/").to_owned();
+    (came.json(), location)
+}
+
+async fn switched(stage: &Stage) {
+    let policy = stored(stage).await;
+    let job = policy.reencryption.as_ref().unwrap().id;
+    let now = stage.clock.advance(SignedDuration::from_secs(60));
+    let canaries = REGIONS.map(|region| (parsed(region), "QQ==".to_owned())).into();
+    let round = a_round(&policy, Observation::Usable, now);
+    let event = PolicyEvent::ReencryptionSwitched { job, canaries, data_keys: 1, round };
+    let decision = decided(&policy, &event, &by_claviger(), now);
+    stage.world.commit_policy(Some(&policy), &decision).await.unwrap();
+}
+
+#[tokio::test]
+async fn x2_a_job_is_asked_for_with_the_advice_and_shown_to_the_organisation_and_support() {
+    let stage = active().await;
+    let (job, location) = asked(&stage).await;
+    assert_eq!(
+        (&job["status"], &job["depth"], &job["cancellable"]),
+        (&json!("preparing"), &json!("rekey"), &json!(true))
+    );
+    let advice = job["advice"].as_str().unwrap();
+    assert!(advice.contains("weigh it against revocation") && advice.contains("backups"), "{advice}");
+    assert_eq!(job["ledger"], json!([]));
+    for who in ["acme-admin", "acme-auditor", "support"] {
+        assert_eq!(stage.get(who, &location).await.json()["id"], job["id"], "{who}");
+        assert_eq!(stage.get(who, JOBS).await.json()["items"][0]["id"], job["id"], "{who}");
+    }
+    let policy = stage.get("acme-admin", POLICY).await.json();
+    assert_eq!(policy["reencrypting"], true);
+    assert_eq!(
+        policy["keys"][0]["keyArn"],
+        a_key("222222222222", REGIONS[0], 1).as_str(),
+        "the old ones still"
+    );
+}
+
+#[tokio::test]
+async fn x1_new_keys_that_are_wrong_are_named_by_field_and_nothing_is_stored() {
+    let stage = active().await;
+    let foreign = json!({ "region": REGIONS[1], "keyArn": a_key("333333333333", REGIONS[1], 2).as_str() });
+    let first = keys(2).remove(0);
+    for (body, field) in [
+        (json!({}), "keys"),
+        (json!({ "keys": [first.clone()] }), "keys"),
+        (json!({ "keys": [first.clone(), foreign] }), "keys[1].keyArn"),
+        (json!({ "keys": keys(1) }), "keys"),
+        (json!({ "keys": keys(2), "depth": "deep" }), "depth"),
+        (json!({ "keys": keys(2), "depth": 2 }), "depth"),
+    ] {
+        let came = stage.post("acme-admin", JOBS, body.clone()).await;
+        assert_eq!(came.status, StatusCode::BAD_REQUEST, "{body}: {}", came.text);
+        assert!(came.fields().iter().all(|named| named == field), "{body}: {:?}", came.fields());
+    }
+    assert!(stored(&stage).await.reencryption.is_none());
+    assert_eq!(stage.world.take_probe_requests().len(), 0, "no key was touched for it");
+}
+
+#[tokio::test]
+async fn x2_a_second_job_is_refused_and_the_first_can_be_paused_resumed_and_cancelled() {
+    let stage = active().await;
+    let (_, location) = asked(&stage).await;
+    let second = stage.post("acme-admin", JOBS, json!({ "keys": keys(3) })).await;
+    assert_eq!((second.status, second.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
+    let steer =
+        async |what: &str| stage.call("acme-admin", "POST", &format!("{location}/{what}"), None).await;
+    assert!(steer("pause").await.json()["pausedAt"].is_string());
+    assert!(steer("pause").await.json()["pausedAt"].is_string(), "it stands still already");
+    assert!(steer("resume").await.json()["pausedAt"].is_null());
+    let cancelled = steer("cancel").await;
+    assert_eq!((cancelled.status, &cancelled.json()["status"]), (StatusCode::ACCEPTED, &json!("cancelling")));
+    let unknown = format!("{JOBS}/00000000-0000-4000-8000-0000000000aa/pause");
+    assert_eq!(stage.call("acme-admin", "POST", &unknown, None).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn x2_after_the_switch_there_is_no_way_back_and_the_ledger_says_what_needs_the_old_keys() {
+    let stage = active().await;
+    let (_, location) = asked(&stage).await;
+    switched(&stage).await;
+    let cancel = stage.call("acme-admin", "POST", &format!("{location}/cancel"), None).await;
+    assert_eq!((cancel.status, cancel.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
+    let expires = "2030-01-01T00:00:00Z";
+    let backup = json!({
+        "id": "weekly/2026-47", "takenAt": "2026-11-01T00:00:00Z", "expiresAt": expires,
+        "generation": 1, "holdsWrappedKeys": true,
+    });
+    let came = stage.post("system", BACKUPS, backup.clone()).await;
+    assert_eq!((came.status, came.json()), (StatusCode::OK, backup.clone()));
+    assert_eq!(stage.get("acme-auditor", BACKUPS).await.json()["items"], json!([backup]));
+    let job = stage.get("acme-admin", &location).await.json();
+    assert_eq!((&job["status"], &job["cancellable"]), (&json!("rewriting"), &json!(false)));
+    let ledger = &job["ledger"][0];
+    assert_eq!((&ledger["safeToDelete"], &ledger["backups"]), (&json!(false), &json!(["weekly/2026-47"])));
+    assert_eq!(ledger["keys"][0]["keyArn"], a_key("222222222222", REGIONS[0], 1).as_str());
+}
+
+#[tokio::test]
+async fn x4_a_backup_that_is_wrong_is_named_by_field() {
+    let stage = active().await;
+    let right = json!({
+        "id": "b1", "takenAt": "2026-11-01T00:00:00Z", "expiresAt": "2027-11-01T00:00:00Z",
+        "generation": 1, "holdsWrappedKeys": false,
+    });
+    for (field, wrong) in [
+        ("id", json!("a b")),
+        ("takenAt", json!("yesterday")),
+        ("expiresAt", json!("2026-10-01T00:00:00Z")),
+        ("generation", json!(0)),
+        ("generation", json!(7)),
+        ("holdsWrappedKeys", json!("yes")),
+    ] {
+        let mut body = right.clone();
+        body[field] = wrong;
+        let came = stage.post("system", BACKUPS, body).await;
+        assert_eq!((came.status, came.fields()), (StatusCode::BAD_REQUEST, vec![field.to_owned()]));
+    }
+    assert_eq!(stage.get("system", BACKUPS).await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn x6_what_is_cmk_already_does_not_migrate() {
+    let stage = active().await;
+    let came = stage.post("acme-admin", &format!("{POLICY}/migrate"), json!({ "keys": keys(2) })).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
+}
