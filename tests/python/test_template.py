@@ -57,7 +57,7 @@ def test_only_the_functions_that_touch_keys_may_become_the_key_access_role() -> 
         for statement in statements(TEMPLATE, f"{name}Role")
         if "sts:AssumeRole" in actions(statement)
     }
-    assert may == {"KeyBroker", "KeyProber", "Provisioner"}
+    assert may == {"KeyBroker", "KeyProber", "Provisioner", "ReencryptionPlanner"}
     trust = KEY_ACCESS["Resources"]["KeyAccessRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"][0]
     trusted = [arn["Fn::Sub"].rsplit("-", 2)[-2:] for arn in trust["Condition"]["ArnEquals"]["aws:PrincipalArn"]]
     assert len(trusted) == len(may)

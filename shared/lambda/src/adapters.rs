@@ -79,6 +79,24 @@ impl Adapters {
         })
     }
 
+    /// The queues of a re-encryption: of its steps, and of its shards. The planner has both, a worker the second.
+    ///
+    /// # Errors
+    /// Names the variable that is missing.
+    pub fn reencryption_queues(&self) -> Result<SqsQueues, SettingsError> {
+        let queues = SqsQueues::new(aws_sdk_sqs::Client::new(self.sdk))
+            .with_shard_queue(env::required("CLAVIGER_SHARD_QUEUE_URL")?);
+        Ok(match env::optional("CLAVIGER_WORK_QUEUE_URL") {
+            Some(url) => queues.with_work_queue(url),
+            None => queues,
+        })
+    }
+
+    /// How AWS is reached, for a function that brings clients of its own.
+    pub const fn sdk(&self) -> &'static aws_config::SdkConfig {
+        self.sdk
+    }
+
     /// The outbox's queues: notices that wait, and what was given up.
     ///
     /// # Errors

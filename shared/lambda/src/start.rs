@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use claviger_app::settings::{MassFailure, Settings};
+use claviger_app::settings::{MassFailure, Settings, in_transit_of};
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::key_policy::VendorPrincipal;
 use claviger_domain::values::{App, Realm};
@@ -46,8 +46,23 @@ pub fn settings_from(variables: &Variables<'_>) -> Result<Settings, SettingsErro
         let reason = format!("`{shards}` shards are out of range");
         return Err(SettingsError::new("CLAVIGER_SHARDS", reason, "give 1 to 1000"));
     }
+    let catalogue = served_catalogue(variables)?;
+    let in_transit = match variables.parsed_or("CLAVIGER_IN_TRANSIT_SECONDS", 0_u32)? {
+        0 => in_transit_of(&catalogue),
+        seconds => SignedDuration::from_secs(i64::from(seconds)),
+    };
+    let mut app_roles = app_roles(variables)?;
+    // The workers of a re-encryption open records of every app, as the apps themselves do.
+    if let Some(role) = variables.optional("CLAVIGER_REENCRYPTION_ROLE_ARN") {
+        app_roles.insert(role, catalogue.apps.keys().cloned().collect());
+    }
+    let record_shards: u16 = variables.parsed_or("CLAVIGER_RECORD_SHARDS", 4)?;
+    if record_shards == 0 || record_shards > 256 {
+        let reason = format!("`{record_shards}` shards are out of range");
+        return Err(SettingsError::new("CLAVIGER_RECORD_SHARDS", reason, "give 1 to 256"));
+    }
     Ok(Settings {
-        catalogue: served_catalogue(variables)?,
+        catalogue,
         vendor: VendorPrincipal {
             account: variables.parsed("CLAVIGER_VENDOR_ACCOUNT")?,
             key_access_role: key_access_role(variables)?,
@@ -61,8 +76,10 @@ pub fn settings_from(variables: &Variables<'_>) -> Result<Settings, SettingsErro
             least: variables.parsed_or("CLAVIGER_MASS_FAILURE_LEAST", 5)?,
             percent: variables.parsed_or("CLAVIGER_MASS_FAILURE_PERCENT", 20)?,
         },
+        in_transit,
+        record_shards,
         shards,
-        app_roles: app_roles(variables)?,
+        app_roles,
     })
 }
 
@@ -154,6 +171,8 @@ mod tests {
             ("CLAVIGER_LEASE_MS", "soon"),
             ("CLAVIGER_LEASE_MS", "0"),
             ("CLAVIGER_SHARDS", "0"),
+            ("CLAVIGER_RECORD_SHARDS", "0"),
+            ("CLAVIGER_IN_TRANSIT_SECONDS", "soon"),
             ("CLAVIGER_REALMS", "mars"),
             ("CLAVIGER_APP_ROLES", "{"),
         ] {

@@ -13,6 +13,14 @@ from claviger_local import artifacts, customers, deploy, identity, services, set
 from claviger_local.aws import http, vendor
 from claviger_local.trouble import Trouble
 
+# How the notes app names what it stores: the workers of a re-encryption find its records by it.
+NOTES_LAYOUT = {
+    "table": settings.NOTES_TABLE,
+    "partition": "{organisation}/{site}",
+    "sort": "{record}",
+    "dataType": "note",
+}
+
 
 def say(text: str) -> None:
     print(text, flush=True)
@@ -117,9 +125,12 @@ def _deploy_claviger(cloud: Cloud, zips: dict[str, Any]) -> None:
         "TokenIssuer": cloud.people.issuer,
         "TokenAudience": cloud.people.audience,
         "AppRoles": json.dumps({notes_role: ["jira"]}),
+        "RecordStores": json.dumps([{"app": "jira", "dynamodb": NOTES_LAYOUT}]),
+        "RecordTableArns": f"arn:aws:dynamodb:{settings.REGION}:{settings.VENDOR_ACCOUNT}:table/{settings.NOTES_TABLE}",
         "CanaryKeys": json.dumps(customers.create_canaries(cloud.key_access_role)),
         "KmsEndpoint": settings.CUSTOMER_AWS,
         "StsEndpoint": settings.CUSTOMER_AWS,
+        "FunctionUrlEndpoint": f"{settings.VENDOR_AWS}/_aws/lambda-url",
         **{name: str(value) for name, value in settings.TIMINGS.items()},
     }
     cloud.outputs = deploy.deploy(settings.STACK, settings.ROOT / "template.yaml", parameters, zips)

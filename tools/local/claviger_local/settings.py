@@ -19,6 +19,7 @@ STACK = "claviger"
 KEY_ACCESS_STACK = "claviger-key-access"
 NOTES_STACK = "notes"
 NOTES_ROLE = "notes-app"
+NOTES_TABLE = "notes-records"
 VENDOR_ACCOUNT = "111111111111"
 CANARY_ACCOUNT = "555555555555"
 
@@ -30,6 +31,8 @@ FUNCTIONS = (
     "key-prober",
     "outbox",
     "provisioner",
+    "reencryption-planner",
+    "reencryption-worker",
     "restorer",
     "suspender",
 )
@@ -88,6 +91,8 @@ TIMINGS = {
     "KeyCallTimeoutSeconds": KEY_CALL_TIMEOUT_S,
     "Shards": 2,
     "FenceCopies": 2,
+    "RecordShards": 2,
+    "InTransitSeconds": 5,
     "FunctionTimeoutSeconds": 10,
     "VisibilitySeconds": 60,
     "LogLevel": "info",
