@@ -20,9 +20,9 @@ use claviger_lambda::problem::{Problem, ProblemKind};
 pub use state::{Api, Stores};
 
 use resources::{
-    access_requests, app_instances, audit, backups, catalogue, closing, console, encryption_policy, key_policy,
-    openapi, organizations, reencryptions, regional_keys, restorations, support, support_organizations,
-    tickets,
+    access_requests, app_instances, audit, backups, catalogue, closing, console, encryption_policy,
+    key_policy, openapi, organizations, reencryptions, regional_keys, restorations, support,
+    support_organizations, tickets,
 };
 
 /// The routes. A path that is not here is not found, whoever asks.

@@ -115,10 +115,9 @@ pub const fn verdict(call: Call, role: Role) -> Verdict {
         Call::GetPolicy | Call::ListInstances | Call::ListTickets | Call::SeeReencryption => {
             matches!(role, Role::OrgAdmin | Role::Auditor | Role::Support)
         }
-        Call::ReplaceKey
-        | Call::CloseOrganisation
-        | Call::RequestReencryption
-        | Call::SteerReencryption => matches!(role, Role::OrgAdmin),
+        Call::ReplaceKey | Call::CloseOrganisation | Call::RequestReencryption | Call::SteerReencryption => {
+            matches!(role, Role::OrgAdmin)
+        }
         Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation | Call::ReadErasure => {
             matches!(role, Role::OrgAdmin | Role::Auditor)
         }

@@ -67,10 +67,9 @@ fn allowed(call: Call) -> &'static [&'static str] {
         Call::GetPolicy | Call::ListInstances | Call::ListTickets | Call::SeeReencryption => {
             &["acme-admin", "acme-auditor", "support"]
         }
-        Call::ReplaceKey
-        | Call::CloseOrganisation
-        | Call::RequestReencryption
-        | Call::SteerReencryption => &["acme-admin"],
+        Call::ReplaceKey | Call::CloseOrganisation | Call::RequestReencryption | Call::SteerReencryption => {
+            &["acme-admin"]
+        }
         Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation | Call::ReadErasure => {
             &["acme-admin", "acme-auditor"]
         }

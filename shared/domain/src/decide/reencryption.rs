@@ -36,6 +36,10 @@ pub(super) fn reencryption_requested(
         return Err(Refusal::Forbidden { who: "an org admin" });
     };
     in_use(policy)?;
+    // Who leaves takes its data along; there is nothing left to move.
+    if policy.closing.is_some() {
+        return illegal(policy);
+    }
     if policy.reencryption.is_some() {
         return Err(Refusal::ReencryptionUnderWay);
     }
