@@ -98,7 +98,13 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
                 if draw(0, 3) > 0 {
                     let back = when + draw(50_000, 9 * MINUTE);
                     acts.push((back, Act::Change { org, key: None, to: Standing::Usable }));
-                    acts.push((back + draw(0, 30_000), Act::Ask { org, left: 20 }));
+                    // Now and then an agent means well before the admin has asked, and when everything would work.
+                    let mut asked = back + draw(0, 30_000);
+                    if draw(0, 3) == 0 {
+                        acts.push((back + draw(10_000, 30_000), Act::SupportAsks { org }));
+                        asked = back + MINUTE;
+                    }
+                    acts.push((asked, Act::Ask { org, left: 20 }));
                     if draw(0, 3) == 0 {
                         // Lost again while it is being restored.
                         let lost = back + draw(10_000, 60_000);
