@@ -122,3 +122,38 @@ class Reader:
                 kind = "ok" if look.status == 200 else (look.problem or str(look.status))
                 found[kind] = found.get(kind, 0) + 1
         return found
+
+
+class Writer:
+    """Writes a new note over and over, and remembers each that was acknowledged."""
+
+    def __init__(self, customer: settings.Customer, name: str, pause: float = 0.02) -> None:
+        self.customer = customer
+        self.name = name
+        self.pause = pause
+        self.acknowledged: dict[str, bytes] = {}
+        self.refused: dict[str, int] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(35)
+
+    def _run(self) -> None:
+        number = 0
+        while not self._end.is_set():
+            # A few notes are written again and again, so that the re-encryption meets them in the act.
+            note, body = f"{self.name}-{number % 50:02}", f"version {number} of this note".encode()
+            answer = put(self.customer, note, body)
+            if answer.status in (200, 201, 204):
+                self.acknowledged[note] = body
+            else:
+                kind = answer.problem or str(answer.status)
+                self.refused[kind] = self.refused.get(kind, 0) + 1
+            number += 1
+            self._end.wait(self.pause)

@@ -47,6 +47,16 @@ def data_keys(cloud: Cloud, organisation: str, tag: str, instance: str) -> set[b
     return found
 
 
+def generations(cloud: Cloud, customer: settings.Customer) -> dict[int, int]:
+    """How many of a customer's stored notes are under keys of which generation, by their headers."""
+    found: dict[int, int] = {}
+    for item in _items(cloud.notes_outputs["NotesTable"]):
+        if str(item["pk"]).startswith(f"{customer.org}/"):
+            generation = int.from_bytes(bytes(item["record"].value)[17:21], "big")
+            found[generation] = found.get(generation, 0) + 1
+    return found
+
+
 class Tap:
     """Listens on claviger's bus, so that an event can be sent once more, later, just as it was."""
 
