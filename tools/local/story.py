@@ -688,6 +688,7 @@ def conform(log: str) -> str:
     file = s.LOCAL / "tmp" / "audit.ndjson"
     file.write_text(log)
     command = [str(s.BINARIES / "proof"), "conform", str(file), "--ambiguity-seconds", str(s.AMBIGUITY_S)]
+    command += ["--in-transit-seconds", str(s.IN_TRANSIT_S)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     return ran.stdout.strip() or ran.stderr.strip()
 

@@ -43,6 +43,9 @@ enum Command {
         /// How long an ambiguous refusal has to persist where the log comes from.
         #[arg(long, default_value_t = 60)]
         ambiguity_seconds: i64,
+        /// How far apart the two clean scans of a re-encryption have to lie there.
+        #[arg(long, default_value_t = 30 * 24 * 3600)]
+        in_transit_seconds: i64,
     },
 }
 
@@ -73,7 +76,7 @@ fn model(deep: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn conform(file: &std::path::Path, ambiguity_seconds: i64) -> ExitCode {
+fn conform(file: &std::path::Path, ambiguity_seconds: i64, in_transit_seconds: i64) -> ExitCode {
     let log = match std::fs::read_to_string(file) {
         Ok(log) => log,
         Err(error) => {
@@ -83,6 +86,7 @@ fn conform(file: &std::path::Path, ambiguity_seconds: i64) -> ExitCode {
     };
     let mut rules = claviger_testkit::builders::rules();
     rules.ambiguity = jiff::SignedDuration::from_secs(ambiguity_seconds);
+    rules.in_transit = jiff::SignedDuration::from_secs(in_transit_seconds);
     let found = replay(&rules, &log);
     found.divergences.iter().for_each(|divergence| println!("{divergence}"));
     println!("proof conformance facts={} divergences={}", found.facts, found.divergences.len());
@@ -93,7 +97,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match &arguments.command {
         Some(Command::Model { deep }) => return model(*deep),
-        Some(Command::Conform { file, ambiguity_seconds }) => return conform(file, *ambiguity_seconds),
+        Some(Command::Conform { file, ambiguity_seconds, in_transit_seconds }) => {
+            return conform(file, *ambiguity_seconds, *in_transit_seconds);
+        }
         None => {}
     }
     let started = Instant::now();

@@ -78,6 +78,7 @@ LEASE_S = 3
 POLL_MS = 500
 AMBIGUITY_S = 4
 WATCH_SLACK_S = 10
+IN_TRANSIT_S = 5
 PROOF_REUSE_S = 10
 KEY_CALL_TIMEOUT_S = 2
 
@@ -92,7 +93,7 @@ TIMINGS = {
     "Shards": 2,
     "FenceCopies": 2,
     "RecordShards": 2,
-    "InTransitSeconds": 5,
+    "InTransitSeconds": IN_TRANSIT_S,
     "FunctionTimeoutSeconds": 10,
     "VisibilitySeconds": 60,
     "LogLevel": "info",
