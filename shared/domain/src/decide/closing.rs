@@ -30,12 +30,7 @@ pub(super) fn closing_asked(
     }
     let mut next = policy.clone();
     let ticket = derived_ticket_id(next.id.as_uuid(), next.audit.seq.saturating_add(1), now);
-    let title = rules
-        .catalogue
-        .modes
-        .get(&next.mode())
-        .map(|mode| mode.closing_title.replace("{account}", next.account.as_str()))
-        .unwrap_or_default();
+    let title = rules.title(&next, |mode| &mode.closing_title);
     let (stage, body) = if rules.catalogue.self_service_approval {
         let until = export_until(rules, now);
         (ClosingStage::Exporting { until, told: now }, exporting(until))

@@ -23,14 +23,14 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, ModeRules};
 use crate::effect::{Effect, OutboxRow};
 use crate::event::{Origin, PolicyEvent};
 use crate::fact::{Fact, FactBody};
 use crate::fence::Cause;
 use crate::ids::TicketId;
 use crate::observation::Observation;
-use crate::policy::EncryptionPolicy;
+use crate::policy::{EncryptionPolicy, Lifecycle};
 use crate::values::Region;
 
 use self::access::{access_declined, access_granted, access_requested};
@@ -77,6 +77,14 @@ pub struct Rules<'a> {
     pub freshness: SignedDuration,
     /// How long data is in transit at most: so far apart lie the two clean scans of a re-encryption (spec X4).
     pub in_transit: SignedDuration,
+}
+
+impl Rules<'_> {
+    /// A ticket's title of the policy's mode, as the catalogue words it.
+    fn title(&self, policy: &EncryptionPolicy, of: impl FnOnce(&ModeRules) -> &String) -> String {
+        let mode = self.catalogue.modes.get(&policy.mode());
+        mode.map(|mode| of(mode).replace("{account}", policy.account.as_str())).unwrap_or_default()
+    }
 }
 
 /// What was decided. All of it is committed, or none.
@@ -292,6 +300,21 @@ fn committed(
         })
         .collect();
     Decision { next, fact, outbox }
+}
+
+/// Data keys are unwrapped for it, so the policy has to be active and the fence open.
+fn in_use(policy: &EncryptionPolicy) -> Result<(), Refusal> {
+    match policy.lifecycle {
+        Lifecycle::Active { .. } if policy.fence.is_open() => Ok(()),
+        Lifecycle::Active { .. }
+        | Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Suspended { .. }
+        | Lifecycle::Restoring { .. }
+        | Lifecycle::Lapsed { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => illegal(policy),
+    }
 }
 
 fn illegal<T>(policy: &EncryptionPolicy) -> Result<T, Refusal> {

@@ -107,12 +107,7 @@ fn warning(rules: &Rules<'_>, next: &mut EncryptionPolicy, lines: &[String], now
         None => {
             let seq = next.audit.seq.saturating_add(1);
             let ticket = derived_ticket_id(next.id.as_uuid(), seq, now);
-            let title = rules
-                .catalogue
-                .modes
-                .get(&next.mode())
-                .map(|mode| mode.warning_title.replace("{account}", next.account.as_str()))
-                .unwrap_or_default();
+            let title = rules.title(next, |mode| &mode.warning_title);
             next.warning = Some(ticket);
             Effect::OpenTicket { ticket, title, body }
         }

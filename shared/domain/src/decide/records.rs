@@ -40,12 +40,7 @@ pub(super) fn records_fed(
         None => {
             let seq = next.audit.seq.saturating_add(1);
             let ticket = derived_ticket_id(next.id.as_uuid(), seq, now);
-            let title = rules
-                .catalogue
-                .modes
-                .get(&next.mode())
-                .map(|mode| mode.records_title.replace("{account}", next.account.as_str()))
-                .unwrap_or_default();
+            let title = rules.title(&next, |mode| &mode.records_title);
             (ticket, Effect::OpenTicket { ticket, title, body })
         }
     };

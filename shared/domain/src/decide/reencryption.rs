@@ -10,12 +10,12 @@ use crate::fact::derived_ticket_id;
 use crate::ids::ReencryptionId;
 use crate::key_access::KeyAccess;
 use crate::observation::ProbeRound;
-use crate::policy::{EncryptionPolicy, Lifecycle};
+use crate::policy::EncryptionPolicy;
 use crate::reencryption::{Depth, EndedReencryption, FormerKeys, KeyFault, Outcome, Phase, Reencryption};
 use crate::values::{KeyArn, Region};
 
 use super::health::all_usable;
-use super::{Change, Refusal, Rules, illegal};
+use super::{Change, Refusal, Rules, illegal, in_use};
 
 /// What is said before it starts: a job that is under way is no emergency brake.
 pub const ADVICE: &str = "Re-encryption moves data to new keys while your apps go on; it is no way to take access away \
@@ -71,12 +71,7 @@ pub(super) fn reencryption_requested(
         paused: None,
         fault: None,
     });
-    let title = rules
-        .catalogue
-        .modes
-        .get(&policy.mode())
-        .map(|mode| mode.reencryption_title.replace("{account}", policy.account.as_str()))
-        .unwrap_or_default();
+    let title = rules.title(policy, |mode| &mode.reencryption_title);
     let what = match depth {
         Depth::Rekey => "Every record is written anew under data keys that the old keys never wrapped.",
         Depth::Rewrap => {
@@ -427,19 +422,5 @@ fn of_admin<'p>(
         // One that has ended cannot be paused, resumed or cancelled any more.
         Err(Refusal::Redundant) => Err(Refusal::Stale),
         other => other,
-    }
-}
-
-fn in_use(policy: &EncryptionPolicy) -> Result<(), Refusal> {
-    match policy.lifecycle {
-        Lifecycle::Active { .. } if policy.fence.is_open() => Ok(()),
-        Lifecycle::Active { .. }
-        | Lifecycle::Requested { .. }
-        | Lifecycle::Verifying { .. }
-        | Lifecycle::Suspended { .. }
-        | Lifecycle::Restoring { .. }
-        | Lifecycle::Lapsed { .. }
-        | Lifecycle::Closed { .. }
-        | Lifecycle::Rejected { .. } => illegal(policy),
     }
 }

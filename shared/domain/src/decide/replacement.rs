@@ -7,11 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use crate::effect::Effect;
 use crate::event::{Actor, Origin};
 use crate::observation::{Observation, ProbeRound};
-use crate::policy::{EncryptionPolicy, KeyChange, KeyHealth, Lifecycle, RegionalKey, Replacement};
+use crate::policy::{EncryptionPolicy, KeyChange, KeyHealth, RegionalKey, Replacement};
 use crate::values::{KeyArn, Region};
 
 use super::reencryption::keys_are_free;
-use super::{Change, Refusal, Rules, illegal};
+use super::{Change, Refusal, Rules, in_use};
 
 /// The regions whose key a round finds gone for good. An org admin may do without them.
 pub(super) fn gone(policy: &EncryptionPolicy, round: &ProbeRound) -> BTreeSet<Region> {
@@ -143,21 +143,6 @@ pub(super) fn key_replaced(
         next.ticket.take().map(|ticket| Effect::ResolveTicket { ticket, body })
     };
     Ok(Change { next, effects: effects.into_iter().collect() })
-}
-
-/// Data keys are unwrapped for it, so the fence has to be open.
-fn in_use(policy: &EncryptionPolicy) -> Result<(), Refusal> {
-    match policy.lifecycle {
-        Lifecycle::Active { .. } if policy.fence.is_open() => Ok(()),
-        Lifecycle::Active { .. }
-        | Lifecycle::Requested { .. }
-        | Lifecycle::Verifying { .. }
-        | Lifecycle::Suspended { .. }
-        | Lifecycle::Restoring { .. }
-        | Lifecycle::Lapsed { .. }
-        | Lifecycle::Closed { .. }
-        | Lifecycle::Rejected { .. } => illegal(policy),
-    }
 }
 
 /// What was asked for and not finished goes on when the fence opens.

@@ -61,12 +61,7 @@ pub(super) fn tell(
     }
     let seq = next.audit.seq.saturating_add(1);
     let ticket = derived_ticket_id(next.id.as_uuid(), seq, now);
-    let title = rules
-        .catalogue
-        .modes
-        .get(&next.mode())
-        .map(|mode| mode.revocation_title.replace("{account}", next.account.as_str()))
-        .unwrap_or_default();
+    let title = rules.title(next, |mode| &mode.revocation_title);
     next.ticket = Some(ticket);
     effects.push(Effect::OpenTicket { ticket, title, body });
 }

@@ -36,12 +36,7 @@ pub(super) fn vendor_suspended(
     let mut next = policy.clone();
     next.fence = next.fence.closed_by(Cause::Vendor, now);
     let ticket = derived_ticket_id(next.id.as_uuid(), next.audit.seq.saturating_add(1), now);
-    let title = rules
-        .catalogue
-        .modes
-        .get(&next.mode())
-        .map(|mode| mode.suspension_title.replace("{account}", next.account.as_str()))
-        .unwrap_or_default();
+    let title = rules.title(&next, |mode| &mode.suspension_title);
     let ends = match ground {
         Ground::Ordered => "support lifts it when its reason is gone; answer on this ticket",
         Ground::AccessRequest { .. } => {
