@@ -3,19 +3,25 @@
 use crate::Result;
 use crate::measure::median;
 use crate::ports::{Cloud, Latency};
+use async_trait::async_trait;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::messages::FanOut;
+use claviger_app::ports::{StoreError, UsageRecords};
 use claviger_app::report_probes::ReportProbes;
 use claviger_app::settings::Settings;
 use claviger_app::sweep::{PlanSweeps, Sweep};
+use claviger_app::usage::{DayOfUse, FlushUsage, KeyUse, Payer, Tally, UsageDelta, UsageMeter};
 use claviger_domain::effect::Order;
-use claviger_domain::ids::{CorrelationId, InstanceId};
+use claviger_domain::ids::{CorrelationId, InstanceId, OrganisationId};
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::values::ShardId;
-use claviger_testkit::builders;
+use claviger_testkit::{FakeClock, SequentialIds, builders};
 use futures_util::future::join_all;
 use jiff::SignedDuration;
-use std::sync::atomic::Ordering;
+use jiff::civil::Date;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -116,6 +122,89 @@ const FENCE_COPIES: f64 = 4.0;
 const MEMORY_GB: f64 = 0.25;
 const MINUTES_A_MONTH: f64 = 43_800.0;
 
+/// DynamoDB's side of the counts of calls: writes and their units, each two for a kilobyte of the whole day's item.
+#[derive(Default)]
+struct Counted {
+    days: Mutex<HashMap<OrganisationId, HashMap<KeyUse, u64>>>,
+    writes: AtomicU64,
+    units: AtomicU64,
+}
+
+#[async_trait]
+impl UsageRecords for Counted {
+    async fn add_usage(&self, delta: &UsageDelta) -> Result<(), StoreError> {
+        let mut days = self.days.lock().unwrap();
+        let day = days.entry(delta.organisation).or_default();
+        for what in delta.uses.keys() {
+            // The attribute's name, its number, and what DynamoDB adds.
+            let size = 30 + what.operation.len() + what.purpose.as_ref().map_or(0, String::len);
+            let place = what.key.as_ref().map_or(20, |key| key.as_str().len());
+            day.insert(what.clone(), (size + place) as u64);
+        }
+        let bytes: u64 = 150 + day.values().sum::<u64>();
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.units.fetch_add(2 * bytes.div_ceil(1024), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn usage(&self, _: OrganisationId, _: Date, _: Date) -> Result<Vec<DayOfUse>, StoreError> {
+        unreachable!("it only counts")
+    }
+}
+
+/// Write units of an hour in which so many organisations' calls are counted, and the longest flush: every sweep of a
+/// shard runs in any of as many processes as there are shards, so that each process comes to know every organisation.
+async fn counting(organisations: usize, interval: f64) -> (f64, f64, u64) {
+    let key = |n: usize, region: &str| builders::a_key(&format!("{:012}", 200_000_000_000 + n), region, 1);
+    let uses = |n: usize, operation: &str, purpose: Option<&str>| {
+        ["eu-central-1", "eu-west-1"].map(|region| KeyUse {
+            operation: operation.to_owned(),
+            purpose: purpose.map(str::to_owned),
+            region: builders::parsed(region),
+            key: Some(key(n, region)),
+            payer: Payer::Vendor,
+        })
+    };
+    let (ids, clock, records) = (SequentialIds::default(), FakeClock::default(), Counted::default());
+    let meters: Vec<UsageMeter> = (0..SHARDS).map(|_| UsageMeter::new(settings().usage_flush)).collect();
+    let probes: Vec<_> = (0..organisations).map(|n| uses(n, "Decrypt", Some("canary"))).collect();
+    let whose: Vec<_> =
+        (0..organisations).map(|n| OrganisationId::from_uuid(SequentialIds::uuid(n as u64))).collect();
+    let (mut seed, mut before, mut longest) = (7_u64, (0, 0), 0);
+    let (sweeps, warm) = ((5400.0 / interval) as usize, (1800.0 / interval) as usize);
+    for sweep in 0..sweeps {
+        if sweep == warm {
+            before = (records.writes.load(Ordering::Relaxed), records.units.load(Ordering::Relaxed));
+        }
+        for shard in 0..usize::from(SHARDS) {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let meter = &meters[(seed >> 33) as usize % meters.len()];
+            let now = clock.advance(SignedDuration::ZERO);
+            let mut count = |n: usize, uses: &[KeyUse]| {
+                for what in uses {
+                    meter.count(whose[n], now, what, Tally::SENT);
+                    meter.count(whose[n], now, what, Tally::answered(None));
+                }
+            };
+            for n in (shard..organisations).step_by(SHARDS.into()) {
+                count(n, &probes[n]);
+                // The description of the hour.
+                if sweep == warm {
+                    count(n, &uses(n, "DescribeKey", None));
+                    count(n, &uses(n, "GetKeyRotationStatus", None));
+                }
+            }
+            let written = records.writes.load(Ordering::Relaxed);
+            FlushUsage { meter, records: &records, ids: &ids, clock: &clock }.due().await;
+            longest = longest.max(records.writes.load(Ordering::Relaxed) - written);
+        }
+        clock.advance(SignedDuration::from_secs(interval as i64));
+    }
+    let writes = records.writes.load(Ordering::Relaxed) - before.0;
+    let units = records.units.load(Ordering::Relaxed) - before.1;
+    (writes as f64, units as f64, longest)
+}
+
 /// What watching costs an organisation with two regions a month, from the calls of a minute.
 pub fn cost() -> Result<()> {
     const ORGANISATIONS: usize = 10_000;
@@ -132,7 +221,10 @@ pub fn cost() -> Result<()> {
             let seconds = began.elapsed().as_secs_f64();
             Ok::<_, Box<dyn std::error::Error>>((cloud.calls, seconds, planned))
         })?;
-        let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed) as f64;
+        let (counts, count_units, longest) = runtime.block_on(counting(ORGANISATIONS, interval));
+        let hours = MINUTES_A_MONTH / 60.0;
+        let counting = count_units * hours / 1e6 * PRICES.write_unit_1m;
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
         let sweeps = MINUTES_A_MONTH * 60.0 / interval;
         let kms = of(&calls.kms) * sweeps / 1e4 * PRICES.kms_10k;
         // Consistent reads: a unit is 4 KB.
@@ -144,19 +236,23 @@ pub fn cost() -> Result<()> {
         let sqs = planned * 3.0 * sweeps / 1e6 * PRICES.sqs_1m;
         let invocations = planned * sweeps + MINUTES_A_MONTH;
         let lambda = invocations / 1e6 * PRICES.lambda_request_1m
-            + f64::from(SHARDS) * sweeps * seconds * MEMORY_GB * PRICES.lambda_gb_s;
+            + (f64::from(SHARDS) * sweeps * seconds + counts * hours * 0.01 / 32.0)
+                * MEMORY_GB
+                * PRICES.lambda_gb_s;
         let schedule = MINUTES_A_MONTH / 1e6 * PRICES.schedule_1m;
         let bytes = of(&calls.kms) * sweeps * LOG_BYTES_A_KMS_CALL + invocations * LOG_BYTES_AN_INVOCATION;
         let logs = bytes / 1e9 * PRICES.log_gb;
         let each = |sum: f64| sum / ORGANISATIONS as f64;
         println!(
-            "bench prober.cost orgs={ORGANISATIONS} interval_s={interval:.0} usd_per_org_month={:.3} kms={:.3} logs={:.4} dynamodb={:.4} lambda={:.5} sqs_and_schedule={:.5}",
-            each(kms + reads + writes + sqs + lambda + schedule + logs),
+            "bench prober.cost orgs={ORGANISATIONS} interval_s={interval:.0} usd_per_org_month={:.3} kms={:.3} logs={:.4} dynamodb={:.4} counting={:.4} lambda={:.5} sqs_and_schedule={:.5} counts_per_org_hour={:.1} writes_at_once={longest}",
+            each(kms + reads + writes + counting + sqs + lambda + schedule + logs),
             each(kms),
             each(logs),
             each(reads + writes),
+            each(counting),
             each(lambda),
             each(sqs + schedule),
+            each(counts),
         );
     }
     Ok(())

@@ -63,6 +63,17 @@ def test_only_the_functions_that_touch_keys_may_become_the_key_access_role() -> 
     assert len(trusted) == len(may)
 
 
+def test_k3_the_broker_may_change_counts_of_calls_and_proofs_and_nothing_else_of_the_control_table() -> None:
+    changes = {}
+    for statement in statements(TEMPLATE, "KeyBrokerRole"):
+        words = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"}
+        if changing := {action.removeprefix("dynamodb:") for action in actions(statement)} & words:
+            assert statement["Resource"] == {"Fn::GetAtt": ["ControlTable", "Arn"]}
+            [leading] = statement["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]
+            changes[leading] = changing
+    assert changes == {"PROOF#*": {"PutItem"}, "USAGE#*": {"UpdateItem"}}
+
+
 def test_no_function_has_a_kms_permission_of_its_own() -> None:
     for name in FUNCTIONS:
         for statement in statements(TEMPLATE, f"{name}Role"):

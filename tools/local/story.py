@@ -659,6 +659,39 @@ def moving(story: Story) -> None:
     )
 
 
+def counting(story: Story) -> None:
+    """What claviger says that it used each customer's keys for, against what KMS saw."""
+    stage, people = story.stage, story.people
+    seen = {customer.org: customers.uses(customer.account) for customer in CUSTOMERS}
+    # Environments end, and write what they have counted; new ones go on counting meanwhile.
+    vendor_side.end_environments("key-broker", "key-prober", "provisioner", "reencryption-planner")
+    for customer in CUSTOMERS:
+
+        def missing(of: Customer = customer) -> dict[customers.Use, tuple[int, int]]:
+            said = people.usage(of)
+            counted = said.calls + said.unanswered
+            return {use: (counted[use], count) for use, count in seen[of.org].items() if counted[use] < count}
+
+        deadline = time.monotonic() + 20
+        while missing() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        total = sum(seen[customer.org].values())
+        stage.check(not missing(), f"{customer.org}: all of {total} calls that KMS saw are counted", missing())
+        said = people.usage(customer)
+        after = customers.uses(customer.account)
+        above = {use: (count, after[use]) for use, count in said.calls.items() if count > after[use]}
+        stage.check(said.calls and not above, f"{customer.org}: none is counted that KMS did not see", above)
+        (region, operation, purpose), most = said.calls.most_common(1)[0]
+        stage.say(f"{said.cost}; most: {most} of {operation} ({purpose or 'no context'}) in {region}")
+        stage.number(
+            "usage",
+            org=customer.org,
+            seen=total,
+            counted=sum(said.calls.values()),
+            unanswered=sum(said.unanswered.values()),
+        )
+
+
 def remembering(story: Story) -> None:
     stage = story.stage
     log = story.people.audit(ACME, by="acme-auditor")
@@ -719,6 +752,7 @@ STEPS = (
     ("initech revokes by scheduled deletion and by key policy", revoking_otherwise),
     ("hooli deletes the key material that it imported, and imports it again", importing),
     ("acme moves to new keys, and loses them in the middle", moving),
+    ("what the keys were used for, next to what KMS saw", counting),
     ("the audit trail", remembering),
 )
 

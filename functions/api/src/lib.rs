@@ -22,7 +22,7 @@ pub use state::{Api, Stores};
 use resources::{
     access_requests, app_instances, audit, backups, catalogue, closing, console, encryption_policy,
     key_policy, openapi, organizations, reencryptions, regional_keys, restorations, support,
-    support_organizations, tickets,
+    support_organizations, tickets, usage,
 };
 
 /// The routes. A path that is not here is not found, whoever asks.
@@ -54,7 +54,8 @@ pub fn router(api: Api) -> Router {
         .route("/access-requests", get(access_requests::list))
         .route("/access-requests/{id}/accept", post(access_requests::accept))
         .route("/access-requests/{id}/decline", post(access_requests::decline))
-        .route("/audit", get(audit::read));
+        .route("/audit", get(audit::read))
+        .route("/usage", get(usage::show));
     let for_callers = Router::new()
         .nest("/v1/organizations/{org}", organization)
         .route("/v1/support/key-policy-templates", post(access_requests::publish))

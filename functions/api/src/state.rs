@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use claviger_app::ports::{
     Audit, Backups, Checkpoints, Clock, HintRecords, Idempotency, Ids, Instances, Organisations,
-    OverdueOrders, Policies, Prober, SupportRequests, Templates, Tickets, WatchList,
+    OverdueOrders, Policies, Prober, SupportRequests, Templates, Tickets, UsageRecords, WatchList,
 };
 use claviger_app::settings::Settings;
 use claviger_lambda::auth::Authenticator;
@@ -24,6 +24,7 @@ pub trait Stores:
     + HintRecords
     + Checkpoints
     + Backups
+    + UsageRecords
 {
 }
 
@@ -41,6 +42,7 @@ impl<T> Stores for T where
         + HintRecords
         + Checkpoints
         + Backups
+        + UsageRecords
 {
 }
 

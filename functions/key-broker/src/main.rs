@@ -7,7 +7,7 @@ use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::prove_policies::ProvePolicies;
 use claviger_key_broker::KeyBroker;
 use claviger_lambda::adapters::Adapters;
-use claviger_lambda::{env, start};
+use claviger_lambda::{env, start, usage};
 use lambda_http::{Error, Request, Response, service_fn};
 
 #[tokio::main]
@@ -39,6 +39,8 @@ async fn main() -> Result<(), Error> {
             settings,
         },
     };
+    usage::write_in_the_background(&adapters);
+    usage::write_before_the_end(&adapters).await;
     let broker = &broker;
     lambda_http::run(service_fn(async |request: Request| {
         Ok::<Response<String>, Infallible>(broker.handle(request).await)

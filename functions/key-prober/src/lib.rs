@@ -12,6 +12,7 @@ use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::report_probes::Reason;
 use claviger_app::sweep::{PlanSweeps, Sweep, Swept};
 use claviger_app::unwrap_data_keys::UnwrapDataKeys;
+use claviger_app::usage::FlushUsage;
 use claviger_lambda::batch;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -57,6 +58,8 @@ pub struct KeyProber<'a> {
     pub unwrap: UnwrapDataKeys<'a>,
     /// Checks an enrolment that is not stored.
     pub check: CheckEnrolment<'a>,
+    /// Writes how often keys were used.
+    pub usage: FlushUsage<'a>,
 }
 
 impl KeyProber<'_> {
@@ -81,6 +84,8 @@ impl KeyProber<'_> {
             Input::Request(request) => Ok(serde_json::to_value(self.answer(request).await?)?),
             Input::Queue(event) => {
                 let failures = batch::run_sqs(event, |message| self.work(message)).await;
+                // Whatever was decided is committed. Where somebody waits for an answer, a later sweep does this.
+                self.usage.due().await;
                 Ok(serde_json::to_value(failures)?)
             }
         }

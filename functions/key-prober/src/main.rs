@@ -11,7 +11,7 @@ use claviger_app::sweep::{PlanSweeps, Sweep};
 use claviger_app::unwrap_data_keys::UnwrapDataKeys;
 use claviger_key_prober::{Input, KeyProber};
 use claviger_lambda::adapters::Adapters;
-use claviger_lambda::start;
+use claviger_lambda::{start, usage};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 
 #[tokio::main]
@@ -39,7 +39,9 @@ async fn main() -> Result<(), Error> {
         },
         unwrap: UnwrapDataKeys { probe, policies: store, instances: store, registry: store },
         check: CheckEnrolment { keys: &keys, roles: &keys, ids },
+        usage: adapters.usage(),
     };
+    usage::write_before_the_end(&adapters).await;
     let prober = &prober;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| prober.handle(event.payload).await))
         .await

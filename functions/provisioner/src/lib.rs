@@ -6,6 +6,7 @@ use claviger_app::error::WorkError;
 use claviger_app::messages::{DataKeyPage, ErasurePage};
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
+use claviger_app::usage::FlushUsage;
 use claviger_app::verify_policy::VerifyPolicy;
 use claviger_domain::effect::Effect;
 use claviger_lambda::{batch, work};
@@ -34,12 +35,17 @@ pub struct Provisioner<'a> {
     pub erase: EraseDataKeys<'a>,
     /// Replaces a regional key that is gone for good.
     pub replace: ReplaceKey<'a>,
+    /// Writes how often keys were used.
+    pub usage: FlushUsage<'a>,
 }
 
 impl Provisioner<'_> {
     /// Handles the messages of one invocation.
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
-        batch::run_sqs(event, |work| self.work(work)).await
+        let failures = batch::run_sqs(event, |work| self.work(work)).await;
+        // There is work now and then only: what waits for the next may wait for days.
+        self.usage.all().await;
+        failures
     }
 
     async fn work(&self, work: Work) -> Result<(), WorkError> {

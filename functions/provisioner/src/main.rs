@@ -8,7 +8,7 @@ use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::verify_policy::VerifyPolicy;
 use claviger_lambda::adapters::Adapters;
-use claviger_lambda::start;
+use claviger_lambda::{start, usage};
 use claviger_provisioner::Provisioner;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 
@@ -56,7 +56,9 @@ async fn main() -> Result<(), Error> {
             clock,
             settings,
         },
+        usage: adapters.usage(),
     };
+    usage::write_before_the_end(&adapters).await;
     let provisioner = &provisioner;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<SqsEvent>| {
         Ok::<SqsBatchResponse, Error>(provisioner.handle(event.payload).await)

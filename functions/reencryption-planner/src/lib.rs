@@ -5,6 +5,7 @@ use aws_lambda_events::event::sqs::SqsEvent;
 use claviger_app::carry_reencryption::CarryReencryption;
 use claviger_app::error::WorkError;
 use claviger_app::reencryption::JobStep;
+use claviger_app::usage::FlushUsage;
 use claviger_lambda::batch;
 use claviger_lambda::work::Work;
 use serde::Deserialize;
@@ -32,6 +33,8 @@ pub enum Tick {
 pub struct Planner<'a> {
     /// Carries jobs.
     pub carry: CarryReencryption<'a>,
+    /// Writes how often keys were used.
+    pub usage: FlushUsage<'a>,
 }
 
 impl Planner<'_> {
@@ -43,6 +46,8 @@ impl Planner<'_> {
         match input {
             Input::Queue(event) => {
                 let failures = batch::run_sqs(event, |work| self.work(work)).await;
+                // There is work now and then only: what waits for the next may wait for days.
+                self.usage.all().await;
                 Ok(serde_json::to_value(failures)?)
             }
             Input::Tick(Tick::Tick) => {

@@ -4,7 +4,7 @@ use claviger_app::carry_reencryption::CarryReencryption;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_lambda::adapters::Adapters;
-use claviger_lambda::start;
+use claviger_lambda::{start, usage};
 use claviger_reencryption_planner::{Input, Planner};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 
@@ -30,7 +30,9 @@ async fn main() -> Result<(), Error> {
             clock,
             settings,
         },
+        usage: adapters.usage(),
     };
+    usage::write_before_the_end(&adapters).await;
     let planner = &planner;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| planner.handle(event.payload).await))
         .await

@@ -15,6 +15,7 @@ use crate::ports::{Clock, Policies};
 use crate::request_error::RequestError;
 use crate::settings::Settings;
 use crate::settle::Settle;
+use crate::usage::RETENTION_DAYS;
 
 /// Asks for the closing, and takes it back.
 pub struct CloseOrganisation<'a> {
@@ -119,6 +120,7 @@ fn statement(policy: &EncryptionPolicy, catalogue: &Catalogue) -> Option<Erasure
          your keys opens them"
             .to_owned(),
         "the audit log and the tickets: names, identifiers, times and ARNs, none of the encrypted data".to_owned(),
+        format!("counts of KMS calls by day and key, each for {RETENTION_DAYS} days: ARNs, purposes and numbers"),
     ];
     Some(ErasureStatement {
         organisation: policy.organisation_name.clone(),

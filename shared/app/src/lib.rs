@@ -58,6 +58,7 @@ pub mod sweep;
 pub mod tickets;
 pub mod unwrap_data_keys;
 pub mod unwrapped_keys;
+pub mod usage;
 pub mod validate_enrolment;
 pub mod verify_policy;
 pub mod webhooks;

@@ -31,6 +31,7 @@ use crate::messages::{
 use crate::reencryption::{
     Backup, JobProgress, JobStep, RecordBatch, RecordsError, ShardCheckpoint, ShardPlace, ShardWork,
 };
+use crate::usage::{DayOfUse, UsageDelta};
 use crate::webhooks::{SignedRequest, WebhookMessage};
 
 /// What went wrong in a store.
@@ -490,6 +491,21 @@ pub trait Backups: Send + Sync {
         cursor: Option<&str>,
         limit: u16,
     ) -> Result<Page<Backup>, StoreError>;
+}
+
+/// What organisations' keys were used for, a sum a day (spec K3).
+#[async_trait]
+pub trait UsageRecords: Send + Sync {
+    /// Adds to a day. The same delta again, within ten minutes, adds nothing. `Conflict` if it surely added nothing,
+    /// `Corrupt` if it never will; `Unavailable` if nobody knows.
+    async fn add_usage(&self, delta: &UsageDelta) -> Result<(), StoreError>;
+    /// The days of an organisation from one to another, both included, oldest first (consistent read).
+    async fn usage(
+        &self,
+        organisation: OrganisationId,
+        from: jiff::civil::Date,
+        to: jiff::civil::Date,
+    ) -> Result<Vec<DayOfUse>, StoreError>;
 }
 
 /// Rewrites records: the data plane's library over the vendor's stores.

@@ -8,6 +8,8 @@ use claviger_domain::key_policy::VendorPrincipal;
 use claviger_domain::values::{App, ShardId};
 use jiff::SignedDuration;
 
+use crate::usage::KmsPrice;
+
 /// Allowance for a queue's delivery, and for KMS to spread a change.
 pub const QUEUE: SignedDuration = SignedDuration::from_secs(5);
 /// Allowance for the second look at every region; also the window in which both must lie.
@@ -42,6 +44,10 @@ pub struct Settings {
     pub in_transit: SignedDuration,
     /// In how many shards an instance's records are rewritten (4).
     pub record_shards: u16,
+    /// How old counts of KMS calls get in a process before they are written (15 minutes).
+    pub usage_flush: SignedDuration,
+    /// What KMS takes for requests.
+    pub kms_price: KmsPrice,
     /// How many shards the regional keys are swept in.
     pub shards: u16,
     /// Which apps each role of the vendor's apps may ask keys for, by role ARN.

@@ -33,6 +33,7 @@ pub enum Call {
     CommentTicket,
     RequestRestoration,
     ReadAudit,
+    ReadUsage,
     ListAccessRequests,
     AnswerAccessRequest,
     PublishTemplate,
@@ -54,7 +55,7 @@ pub enum Call {
 }
 
 /// Every call, for tests and documents.
-pub const CALLS: [Call; 31] = [
+pub const CALLS: [Call; 32] = [
     Call::PutOrganisation,
     Call::Enrol,
     Call::GetPolicy,
@@ -68,6 +69,7 @@ pub const CALLS: [Call; 31] = [
     Call::CommentTicket,
     Call::RequestRestoration,
     Call::ReadAudit,
+    Call::ReadUsage,
     Call::ListAccessRequests,
     Call::AnswerAccessRequest,
     Call::PublishTemplate,
@@ -118,7 +120,11 @@ pub const fn verdict(call: Call, role: Role) -> Verdict {
         Call::ReplaceKey | Call::CloseOrganisation | Call::RequestReencryption | Call::SteerReencryption => {
             matches!(role, Role::OrgAdmin)
         }
-        Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation | Call::ReadErasure => {
+        Call::GetKeyPolicy
+        | Call::ReadAudit
+        | Call::ReadUsage
+        | Call::PreviewRevocation
+        | Call::ReadErasure => {
             matches!(role, Role::OrgAdmin | Role::Auditor)
         }
         Call::CommentTicket => matches!(role, Role::OrgAdmin | Role::Support),

@@ -1,13 +1,15 @@
 //! The adapters of a function, made from its environment once a process. Each function takes those that
 //! its role allows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_app::settings::Settings;
+use claviger_app::usage::{FlushUsage, UsageMeter};
 use claviger_aws::bus::EventBridgeBus;
 use claviger_aws::clock::SystemClock;
 use claviger_aws::ids::RandomIds;
-use claviger_aws::keys::{KmsKeys, parse_canary_keys};
+use claviger_aws::keys::{KmsKeys, MeteredKeys, parse_canary_keys};
 use claviger_aws::prober::LambdaProber;
 use claviger_aws::queues::SqsQueues;
 use claviger_aws::store::{DynamoStore, Tables};
@@ -27,6 +29,8 @@ pub struct Adapters {
     pub clock: SystemClock,
     /// Identifiers.
     pub ids: RandomIds,
+    /// Counts the calls on customers' keys.
+    pub meter: Arc<UsageMeter>,
     sdk: &'static aws_config::SdkConfig,
 }
 
@@ -43,8 +47,10 @@ impl Adapters {
             fence: env::required("CLAVIGER_FENCE_TABLE")?,
         };
         let copies = env::parsed_or("CLAVIGER_FENCE_COPIES", 4)?;
+        let settings = settings_from_env()?;
         Ok(Self {
-            settings: settings_from_env()?,
+            meter: Arc::new(UsageMeter::new(settings.usage_flush)),
+            settings,
             store: DynamoStore::from_config(sdk, tables, copies),
             clock: SystemClock,
             ids: RandomIds,
@@ -52,18 +58,25 @@ impl Adapters {
         })
     }
 
-    /// Customers' keys and the control probes, through the key-access role.
+    /// Customers' keys and the control probes, through the key-access role; every call is counted.
     ///
     /// # Errors
     /// Names the variable that is missing or wrong.
-    pub fn keys(&self) -> Result<KmsKeys, SettingsError> {
+    pub fn keys(&self) -> Result<MeteredKeys<SystemClock>, SettingsError> {
         const CANARIES: &str = "CLAVIGER_CANARY_KEYS";
         let timeout = env::millis_or("CLAVIGER_KEY_CALL_TIMEOUT_MS", SignedDuration::from_secs(5))?;
         let canaries = parse_canary_keys(&env::optional(CANARIES).unwrap_or_default()).map_err(|error| {
             SettingsError::new(CANARIES, error.to_string(), "correct the deploy parameter CanaryKeys")
         })?;
         let timeout = Duration::try_from(timeout).unwrap_or(Duration::from_secs(5));
-        Ok(KmsKeys::new(self.sdk, self.settings.vendor.key_access_role.clone(), timeout, canaries))
+        let role = self.settings.vendor.key_access_role.clone();
+        let keys = KmsKeys::new(self.sdk, role, timeout, canaries);
+        Ok(keys.metered(Arc::clone(&self.meter), SystemClock))
+    }
+
+    /// Writes what was counted.
+    pub fn usage(&self) -> FlushUsage<'_> {
+        FlushUsage { meter: &self.meter, records: &self.store, ids: &self.ids, clock: &self.clock }
     }
 
     /// The prober's queue, and the function's own if it has one.

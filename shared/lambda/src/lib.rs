@@ -10,5 +10,6 @@ pub mod env;
 pub mod observe;
 pub mod problem;
 pub mod start;
+pub mod usage;
 pub mod webhooks;
 pub mod work;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_app::settings::{MassFailure, Settings, in_transit_of};
+use claviger_app::usage::KmsPrice;
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::key_policy::VendorPrincipal;
 use claviger_domain::values::{App, Realm};
@@ -77,6 +78,8 @@ pub fn settings_from(variables: &Variables<'_>) -> Result<Settings, SettingsErro
             percent: variables.parsed_or("CLAVIGER_MASS_FAILURE_PERCENT", 20)?,
         },
         in_transit,
+        usage_flush: variables.millis_or("CLAVIGER_USAGE_FLUSH_MS", SignedDuration::from_mins(15))?,
+        kms_price: variables.parsed_or("CLAVIGER_KMS_PRICE_PER_10000_USD", KmsPrice::default())?,
         record_shards,
         shards,
         app_roles,
@@ -172,6 +175,8 @@ mod tests {
             ("CLAVIGER_LEASE_MS", "0"),
             ("CLAVIGER_SHARDS", "0"),
             ("CLAVIGER_RECORD_SHARDS", "0"),
+            ("CLAVIGER_USAGE_FLUSH_MS", "0"),
+            ("CLAVIGER_KMS_PRICE_PER_10000_USD", "cheap"),
             ("CLAVIGER_IN_TRANSIT_SECONDS", "soon"),
             ("CLAVIGER_REALMS", "mars"),
             ("CLAVIGER_APP_ROLES", "{"),

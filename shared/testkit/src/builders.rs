@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use claviger_app::ports::{Instances, Policies};
 use claviger_app::settings::{MassFailure, Settings};
+use claviger_app::usage::KmsPrice;
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::decide::{Decision, Rules, decide, enrol};
 use claviger_domain::enrolment::{Enrolment, Holding};
@@ -36,6 +37,8 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
     mass_failure: MassFailure::default(),
     in_transit: SignedDuration::from_hours(24 * 30),
     record_shards: 4,
+    usage_flush: SignedDuration::from_mins(15),
+    kms_price: KmsPrice::default(),
     shards: 8,
     app_roles: BTreeMap::from([(
         "arn:aws:iam::111111111111:role/notes-app".to_owned(),

@@ -12,10 +12,11 @@ use claviger_app::ports::{
     Audit, Backups, Beat, Bus, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, FanOutQueue,
     HintRecords, Idempotency, Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders,
     Page, Policies, ProbeQueue, Prober, Proofs, PublishedTemplate, ReencryptionQueues, Reservation, Reserve,
-    StoreError, SupportRequest, SupportRequestKind, SupportRequests, Templates, Tickets, WatchList, WatchRow,
-    WebhookQueue, WrappedDataKey,
+    StoreError, SupportRequest, SupportRequestKind, SupportRequests, Templates, Tickets, UsageRecords,
+    WatchList, WatchRow, WebhookQueue, WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardPlace, ShardWork};
+use claviger_app::usage::{DayOfUse, Tally, UsageDelta, Uses};
 use claviger_app::webhooks::WebhookMessage;
 use claviger_domain::access::TemplateVersion;
 use claviger_domain::catalogue::Mode;
@@ -29,6 +30,7 @@ use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::ticket::Ticket;
 use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, ShardId, SiteName};
+use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
@@ -82,6 +84,8 @@ struct Store {
     jobs: BTreeMap<ReencryptionId, JobProgress>,
     shards: BTreeMap<ShardPlace, ShardCheckpoint>,
     backups: BTreeMap<(OrganisationName, String), Backup>,
+    usage: BTreeMap<(OrganisationId, Date), Uses>,
+    usage_ids: BTreeSet<Uuid>,
 }
 
 #[derive(Debug, Default)]
@@ -852,6 +856,34 @@ impl Backups for MemoryWorld {
         let state = self.state();
         let ours = state.store.backups.iter().filter(|((of, _), _)| of == organisation);
         Ok(page(ours.map(|((_, id), backup)| (id.clone(), backup.clone())), cursor, limit, false))
+    }
+}
+
+#[async_trait]
+impl UsageRecords for MemoryWorld {
+    async fn add_usage(&self, delta: &UsageDelta) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let mut uses = delta.uses.iter().filter(|(_, tally)| !tally.is_nothing()).peekable();
+            if uses.peek().is_some() && store.usage_ids.insert(delta.id) {
+                let day = store.usage.entry((delta.organisation, delta.day)).or_default();
+                for (what, tally) in uses {
+                    let known = day.entry(what.clone()).or_default();
+                    *known = Tally::plus(*known, *tally);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn usage(
+        &self,
+        organisation: OrganisationId,
+        from: Date,
+        to: Date,
+    ) -> Result<Vec<DayOfUse>, StoreError> {
+        let state = self.state();
+        let days = state.store.usage.range((organisation, from)..=(organisation, to));
+        Ok(days.map(|((_, day), uses)| DayOfUse { day: *day, uses: uses.clone() }).collect())
     }
 }
 

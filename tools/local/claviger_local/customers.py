@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+from collections import Counter
 from typing import Any
 from urllib.parse import urlencode
 
@@ -197,6 +198,20 @@ def calls(account: str | None = None, operation: str | None = None, since: float
     if since is not None:
         query["since"] = int(since * 1000)
     return list(admin("GET", f"calls?{urlencode(query)}").json["calls"])
+
+
+Use = tuple[str, str, str]
+"""Region, operation, and purpose in the encryption context."""
+
+
+def uses(account: str) -> Counter[Use]:
+    """How often the vendor, or a session of its in the customer's own account, used an account's keys: what the
+    customer's CloudTrail would tell, and more (refused calls from another account too)."""
+    return Counter(
+        (call["region"], call["operation"], call["encryptionContext"].get("claviger:purpose", ""))
+        for call in calls(account=account)
+        if call["service"] == "kms" and "/claviger" in call["caller"]
+    )
 
 
 def data_key_calls(account: str, since: float) -> list[dict[str, Any]]:

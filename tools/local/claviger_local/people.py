@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from claviger_local.aws import Answer, http
@@ -9,6 +11,15 @@ from claviger_local.cloud import Cloud
 from claviger_local.settings import Customer
 
 PLACEHOLDER = "<your AWS account id>"
+
+
+@dataclass
+class Usage:
+    """What an organisation's keys were used for, by region, operation and purpose."""
+
+    calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    unanswered: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    cost: str = ""
 
 
 class People:
@@ -50,6 +61,22 @@ class People:
             link = answer.headers.get("link", "")
             path = "audit?" + link.split("?", 1)[1].split(">", 1)[0] if 'rel="next"' in link else ""
         return lines
+
+    def usage(self, customer: Customer) -> Usage:
+        """What the organisation's keys were used for: every page of it."""
+        said, path = Usage(), "usage?limit=200"
+        while path:
+            answer = self.of(customer, "GET", path)
+            if answer.status != 200:
+                raise AssertionError(f"no usage: {answer}")
+            for item in answer.json["items"]:
+                use = (item["region"], item["operation"], item["purpose"] or "")
+                said.calls[use] += item["calls"]
+                said.unanswered[use] += item["unanswered"]
+            vendors, own = answer.json["billedToVendorUsd"], answer.json["billedToCustomerUsd"]
+            said.cost = f"{answer.json['total']} calls, ${vendors:.6f} to the vendor, ${own:.6f} to {customer.org}"
+            path = f"usage?limit=200&cursor={answer.json['nextCursor']}" if answer.json["nextCursor"] else ""
+        return said
 
     def approve_all(self, support: str = "support-1") -> int:
         """A support agent approves what waits; how many were approved."""

@@ -79,6 +79,7 @@ POLL_MS = 500
 AMBIGUITY_S = 4
 WATCH_SLACK_S = 10
 IN_TRANSIT_S = 5
+USAGE_FLUSH_S = 2
 PROOF_REUSE_S = 10
 KEY_CALL_TIMEOUT_S = 2
 
@@ -94,6 +95,7 @@ TIMINGS = {
     "FenceCopies": 2,
     "RecordShards": 2,
     "InTransitSeconds": IN_TRANSIT_S,
+    "UsageFlushSeconds": USAGE_FLUSH_S,
     "FunctionTimeoutSeconds": 10,
     "VisibilitySeconds": 60,
     "LogLevel": "info",

@@ -23,6 +23,14 @@ def start_prober() -> None:
     vendor("lambda").delete_function_concurrency(FunctionName=PROBER)
 
 
+def end_environments(*functions: str) -> None:
+    """The environments of these functions end, as they do whenever their configuration changes."""
+    for function in functions:
+        name = f"{settings.STACK}-{function}"
+        timeout = vendor("lambda").get_function_configuration(FunctionName=name)["Timeout"]
+        vendor("lambda").update_function_configuration(FunctionName=name, Timeout=timeout + 1)
+
+
 def _items(table: str) -> list[dict[str, Any]]:
     plain = TypeDeserializer()
     pages = vendor("dynamodb").get_paginator("scan").paginate(TableName=table, ConsistentRead=True)

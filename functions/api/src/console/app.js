@@ -29,8 +29,33 @@ function table(place, heads, rows) {
 async function ask(path, token) {
   const answer = await fetch(path, { headers: { authorization: `Bearer ${token}` }, cache: "no-store" });
   const body = await answer.json();
-  if (!answer.ok) throw new Error(`${body.title}: ${body.detail}. ${body.help}`);
+  if (!answer.ok) throw Object.assign(new Error(`${body.title}: ${body.detail}. ${body.help}`), { status: answer.status });
   return body;
+}
+
+// The KMS calls of the last thirty days, over the days. Support may not see them: then there is nothing to show.
+async function showUsage(base, token) {
+  const uses = new Map();
+  let page;
+  try {
+    for (let cursor = ""; cursor !== null; cursor = page.nextCursor) {
+      page = await ask(`${base}/usage?limit=200&cursor=${encodeURIComponent(cursor)}`, token);
+      page.items.forEach((item) => {
+        const name = [item.region, item.operation, item.purpose ?? "", item.billedTo];
+        const sum = uses.get(name.join()) ?? [...name, 0, 0];
+        sum[4] += item.calls;
+        sum[5] += item.cloudTrailEvents;
+        uses.set(name.join(), sum);
+      });
+    }
+  } catch (error) {
+    if (error.status !== 403) throw error;
+  }
+  at("usage").hidden = !page;
+  if (!page) return;
+  at("cost").textContent = `${page.total} KMS calls from ${page.from} to ${page.to} (UTC), about $${page.costUsd.toFixed(4)}: $${page.billedToVendorUsd.toFixed(4)} billed to the vendor, $${page.billedToCustomerUsd.toFixed(4)} to you. ${page.help}`;
+  table(at("uses"), ["Region", "Operation", "Purpose", "Billed to", "Calls", "In your CloudTrail"],
+    [...uses.values()].sort().map((sum) => sum.map((cell) => [String(cell)])));
 }
 
 async function show() {
@@ -61,6 +86,7 @@ async function show() {
     policy.keys.map((key) => [[key.region], [key.keyArn, "long"], [key.health, health(key.health)], [when(key.since)], [key.help ?? "", "long"]]));
   table(at("apps"), ["Site", "App", "Status", "Coverage", "Since"],
     apps.items.map((app) => [[app.site], [app.app], [app.status], [app.coverage], [when(app.since)]]));
+  await showUsage(base, token);
   at("tickets").replaceChildren(...tickets.items.map((ticket) => {
     const box = element("details");
     box.open = ticket.status === "open";

@@ -17,3 +17,4 @@ pub mod restorations;
 pub mod support;
 pub mod support_organizations;
 pub mod tickets;
+pub mod usage;

@@ -28,6 +28,7 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
         Call::CommentTicket => ("POST", of(&format!("/tickets/{ID}/comments")), Some(json!({ "body": "x" }))),
         Call::RequestRestoration => ("POST", of("/restorations"), Some(json!({ "ticketId": ID }))),
         Call::ReadAudit => ("GET", of("/audit"), None),
+        Call::ReadUsage => ("GET", of("/usage"), None),
         Call::ListAccessRequests => ("GET", of("/access-requests"), None),
         Call::AnswerAccessRequest => ("POST", of(&format!("/access-requests/{ID}/accept")), None),
         Call::PublishTemplate => ("POST", "support/key-policy-templates".to_owned(), Some(json!({}))),
@@ -70,9 +71,11 @@ fn allowed(call: Call) -> &'static [&'static str] {
         Call::ReplaceKey | Call::CloseOrganisation | Call::RequestReencryption | Call::SteerReencryption => {
             &["acme-admin"]
         }
-        Call::GetKeyPolicy | Call::ReadAudit | Call::PreviewRevocation | Call::ReadErasure => {
-            &["acme-admin", "acme-auditor"]
-        }
+        Call::GetKeyPolicy
+        | Call::ReadAudit
+        | Call::ReadUsage
+        | Call::PreviewRevocation
+        | Call::ReadErasure => &["acme-admin", "acme-auditor"],
         Call::CommentTicket => &["acme-admin", "support"],
         Call::ListSupportRequests
         | Call::DecideSupportRequest

@@ -15,6 +15,7 @@ fn expected(name: &str) -> (u16, &'static str) {
         "organisation-fed" => (200, "ada"),
         "policy-shown" => (404, "the encryption policy is not there"),
         "restoration-requested" => (404, "the encryption policy is not there"),
+        "usage-shown" => (200, "pricePer10000Usd"),
         other => panic!("say what `{other}` is answered"),
     }
 }

@@ -20,5 +20,6 @@ mod openapi;
 mod pages;
 mod reencryptions;
 mod stage;
+mod usage;
 mod versions;
 mod way;

@@ -21,4 +21,5 @@ mod show_key_policy;
 mod show_policy;
 mod support_requests;
 mod tickets;
+mod usage;
 mod validate_enrolment;

@@ -4,6 +4,7 @@
 mod control;
 mod customer_role;
 mod make;
+mod metered;
 mod session;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +25,7 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use claviger_app::messages::EncryptionContext;
 use claviger_app::ports::{CustomerKeys, KeyDescription, KeyError, KeyRef, Trial};
+use claviger_app::usage::UsageMeter;
 use claviger_domain::key_access::KeyAccess;
 use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_domain::values::{KeyArn, Region};
@@ -34,6 +36,8 @@ use zeroize::Zeroizing;
 use self::control::Canaries;
 pub use self::control::{CanaryKey, CanaryKeysError, parse_canary_keys};
 use self::customer_role::CustomerRoleSessions;
+use self::metered::CountCalls;
+pub use self::metered::MeteredKeys;
 use self::session::Session;
 use crate::errors::{Call, INVALID_STATE, after_describe, key_error};
 
@@ -49,6 +53,7 @@ pub struct KmsKeys {
     clients: Mutex<HashMap<Region, Client>>,
     customer_roles: CustomerRoleSessions,
     canaries: Canaries,
+    meter: Option<Arc<UsageMeter>>,
 }
 
 impl KmsKeys {
@@ -82,6 +87,7 @@ impl KmsKeys {
             clients: Mutex::default(),
             customer_roles: CustomerRoleSessions::default(),
             canaries: Canaries::new(canary_keys),
+            meter: None,
         }
     }
 
@@ -107,15 +113,17 @@ impl KmsKeys {
     }
 
     fn client_with(&self, region: &Region, credentials: SharedCredentialsProvider) -> Client {
-        let config = aws_sdk_kms::config::Builder::from(&self.config)
+        let mut config = aws_sdk_kms::config::Builder::from(&self.config)
             .region(SdkRegion::new(region.as_str().to_owned()))
             .timeout_config(timeouts(self.call_timeout))
             .retry_config(RetryConfig::disabled())
             .credentials_provider(credentials)
             // The session is the cache: one for all regions, renewed in one place.
-            .identity_cache(IdentityCache::no_cache())
-            .build();
-        Client::from_conf(config)
+            .identity_cache(IdentityCache::no_cache());
+        if let Some(meter) = &self.meter {
+            config = config.interceptor(CountCalls(Arc::clone(meter)));
+        }
+        Client::from_conf(config.build())
     }
 
     /// What a failed call says; an invalid state is looked into.

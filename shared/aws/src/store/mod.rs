@@ -27,6 +27,7 @@ mod support_requests;
 mod templates;
 mod tickets;
 mod transaction;
+mod usage;
 mod watch_list;
 
 use std::time::Duration;

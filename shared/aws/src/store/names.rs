@@ -25,6 +25,7 @@
 //! | control | `TEMPLATE` | `<version>` | key-policy template, and how far customers were asked | `doc` |
 //! | control | `IDEMPOTENCY#<hash>` | `IDEMPOTENCY` | a request that bears a key | `request`, `holder`, `reservedUntil` (ms), `doc` (the answer), `expiresAt` (s) |
 //! | control | `HINTS#<account>` | `HINTS` | budget of an account's hints | `doc`, `expiresAt` (s) |
+//! | control | `USAGE#<organisation id>` | `DAY#<yyyy-mm-dd>` | KMS calls of a day | a number each, `expiresAt` (s) |
 //! | registry | `INSTANCE#<id>` | `DK#<purpose>#<version, 10 digits>` | wrapped data key | `doc` |
 //! | registry | `INSTANCE#<id>` | `DKID#<id>` | which version it is | `purpose`, `version` |
 //! | fence | `<copy>` | `policy#<id>` | fence of a policy | see `fence` |
@@ -32,8 +33,11 @@
 
 use claviger_app::reencryption::ShardPlace;
 use claviger_domain::access::TemplateVersion;
-use claviger_domain::ids::{DataKeyId, EffectId, InstanceId, PolicyId, ReencryptionId, TicketId};
+use claviger_domain::ids::{
+    DataKeyId, EffectId, InstanceId, OrganisationId, PolicyId, ReencryptionId, TicketId,
+};
 use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, ShardId, SiteName};
+use jiff::civil::Date;
 use uuid::Uuid;
 
 /// Partition key of `control` and `registry`.
@@ -76,6 +80,8 @@ pub const ORGANISATION_PREFIX: &str = "ORG#";
 pub const SHARD_PREFIX: &str = "SHARD#";
 /// Prefix of the sort key of backups.
 pub const BACKUP_PREFIX: &str = "BACKUP#";
+/// Prefix of the sort key of a day's KMS calls.
+pub const USAGE_PREFIX: &str = "DAY#";
 /// Partition of everything that waits for support.
 pub const REQUESTS: &str = "REQUEST";
 /// Partition of the orders that apps have not answered.
@@ -210,6 +216,10 @@ pub(super) fn idempotency(place: &str) -> Key {
 
 pub(super) fn hints(account: &AccountId) -> Key {
     key(format!("HINTS#{account}"), "HINTS")
+}
+
+pub(super) fn usage(organisation: OrganisationId, day: Date) -> Key {
+    key(format!("USAGE#{organisation}"), format!("{USAGE_PREFIX}{day}"))
 }
 
 pub(super) fn registry_partition(id: InstanceId) -> String {

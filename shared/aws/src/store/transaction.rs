@@ -197,7 +197,10 @@ impl DynamoStore {
     }
 }
 
-fn failure<R>(error: &SdkError<TransactWriteItemsError, R>, otherwise: &[Otherwise]) -> StoreError {
+pub(super) fn failure<R>(
+    error: &SdkError<TransactWriteItemsError, R>,
+    otherwise: &[Otherwise],
+) -> StoreError {
     match error.as_service_error() {
         Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
             meaning(cancelled.cancellation_reasons(), otherwise)

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use claviger_app::ports::{
     Audit, Backups, Checkpoints, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox, Page,
-    Policies, Proofs, StoreError, SupportRequests, Tickets, WatchList, WrappedDataKey,
+    Policies, Proofs, StoreError, SupportRequests, Tickets, UsageRecords, WatchList, WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, Counts, JobProgress, ShardCheckpoint, ShardPlace};
+use claviger_app::usage::{KeyUse, Payer, Tally, UsageDelta};
 use claviger_domain::decide::{Decision, decide};
 use claviger_domain::event::{InstanceEvent, PolicyEvent};
 use claviger_domain::fence::{Cause, Epoch};
@@ -126,6 +127,10 @@ enum Operation {
         id: u64,
         generation: u64,
     },
+    AddUsage {
+        organisation: usize,
+        id: u64,
+    },
     EffectDone {
         nth: usize,
     },
@@ -163,6 +168,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         4 => (0..2_u64, 0..3_u16, 0..4_u64).prop_map(|(job, index, version)| SaveShard { job, index, version }),
         2 => (organisation(), 0..3_u64, 1..3_u64)
             .prop_map(|(organisation, id, generation)| SaveBackup { organisation, id, generation }),
+        4 => (organisation(), 0..8_u64).prop_map(|(organisation, id)| AddUsage { organisation, id }),
         2 => nth().prop_map(|nth| EffectDone { nth }),
     ];
     prop::collection::vec(operation, 1..48)
@@ -449,6 +455,11 @@ impl Pair {
                 let memory = self.memory.save_backup(&name, &backup).await;
                 same("backup", memory, self.dynamo.store.save_backup(&name, &backup).await)
             }
+            Operation::AddUsage { organisation, id } => {
+                let delta = usage(organisation, id);
+                let memory = self.memory.add_usage(&delta).await;
+                same("usage", memory, self.dynamo.store.add_usage(&delta).await)
+            }
             Operation::EffectDone { nth } => {
                 let Some(row) = self.memory.outbox().get(nth).cloned() else {
                     return Ok(());
@@ -548,6 +559,13 @@ impl Pair {
                 )?;
             }
         }
+        for name in ORGANISATIONS {
+            let id = an_organisation(name).id;
+            for (from, to) in [(20, 20), (20, 22), (21, 28)] {
+                let [from, to] = [from, to].map(|day| jiff::civil::date(2026, 11, day));
+                same("usage", memory.usage(id, from, to).await, dynamo.usage(id, from, to).await)?;
+            }
+        }
         for instance in (0..2).map(|n| InstanceId::from_uuid(SequentialIds::uuid(n))) {
             let ids = (0..4).map(|n| DataKeyChoice::Id(DataKeyId::from_uuid(SequentialIds::uuid(n))));
             let versions = (0..4).map(DataKeyChoice::Version);
@@ -573,6 +591,28 @@ impl Pair {
             same("fence", expected.clone(), found)?;
         }
         Ok(())
+    }
+}
+
+/// What is told apart by its id is the same wherever it says the same.
+fn usage(organisation: usize, id: u64) -> UsageDelta {
+    let key = (!id.is_multiple_of(3)).then(|| a_key(ACCOUNTS[0], "eu-central-1", 1));
+    let what = |operation: &str, purpose: Option<&str>| KeyUse {
+        operation: operation.to_owned(),
+        purpose: purpose.map(str::to_owned),
+        region: key.as_ref().map_or_else(|| parsed("eu-west-1"), |key| key.region().clone()),
+        key: key.clone(),
+        payer: if id.is_multiple_of(2) { Payer::Vendor } else { Payer::Customer },
+    };
+    let calls = i64::try_from(id % 4).unwrap();
+    let tally = Tally { calls, denied: calls / 2, throttled: 0, unanswered: 1 - calls };
+    let uses =
+        [(what("Decrypt", Some("canary")), tally), (what("DescribeKey", None), Tally { calls: 1, ..tally })];
+    UsageDelta {
+        id: SequentialIds::uuid(100 * u64::try_from(organisation).unwrap() + id),
+        organisation: an_organisation(ORGANISATIONS[organisation]).id,
+        day: jiff::civil::date(2026, 11, 20 + i8::try_from(id % 3).unwrap()),
+        uses: uses.into(),
     }
 }
 

@@ -13,3 +13,4 @@ mod keys;
 mod messages;
 mod store;
 mod support;
+mod usage;

@@ -42,6 +42,12 @@ const PAGE: &[(&str, &str, &str)] = &[
     ("limit", "", "How many entries a page has at most."),
     ("cursor", "Cursor", "Where the page starts: `nextCursor` of the page before."),
 ];
+const USAGE: &[(&str, &str, &str)] = &[
+    ("from", "Day", "The first day, UTC; without it, thirty days up to `to`. A hundred days at most."),
+    ("to", "Day", "The last day; without it, today."),
+    ("limit", "", "How many entries a page has at most."),
+    ("cursor", "Cursor", "Where the page starts: `nextCursor` of the page before, with the same days."),
+];
 const LINES: &[(&str, &str, &str)] = &[
     ("limit", "", "How many lines the answer has at most; without it, as many as an answer holds."),
     ("cursor", "Cursor", "Where the answer starts: follow `Link`."),
@@ -497,6 +503,23 @@ pub const OPERATIONS: &[Operation] = &[
         body: None,
         query: LINES,
         answers: &[(200, "Facts, oldest first within a chain.", Answers::Lines("Fact"))],
+        problems: &[],
+    },
+    Operation {
+        id: "showUsage",
+        tag: "audit",
+        method: Get,
+        path: organization!("/usage"),
+        call: Some(Call::ReadUsage),
+        summary: "Show the KMS calls on the organization's keys, by day, key, operation and purpose, and their cost",
+        if_match: false,
+        body: None,
+        query: USAGE,
+        answers: &[(
+            200,
+            "The calls that are counted so far, newest day first; the sums are of the whole period.",
+            Answers::Document("Usage"),
+        )],
         problems: &[],
     },
     Operation {

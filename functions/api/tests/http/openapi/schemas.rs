@@ -57,6 +57,7 @@ text!(Subject, "A person or machine: `sub` of its token.", "ada",
     .pattern(Some("^[!-~]+$")).min_length(Some(1)).max_length(Some(128)));
 text!(Moment, "A moment, RFC 3339, UTC.", "2026-11-22T12:00:00Z",
     .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))));
+text!(Day, "A day, UTC.", "2026-11-22", .pattern(Some("^[0-9]{4}-[0-9]{2}-[0-9]{2}$")));
 text!(Id, "An identifier; opaque.", "00000000-0000-4000-8000-0000000000aa",
     .format(Some(SchemaFormat::Custom("uuid".to_owned()))));
 text!(Hash, "A SHA-256, hex; empty where there is nothing before.", "", .pattern(Some("^([0-9a-f]{64})?$")));
@@ -1098,6 +1099,81 @@ pub struct BackupPage {
     next_cursor: Option<Cursor>,
 }
 
+/// How a key was used on one day.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct KeyUse {
+    day: Day,
+    region: AwsRegion,
+    /// None for calls about no single key (`ListKeys`), and on a day with very many keys for the rest of them.
+    #[schema(required)]
+    key_arn: Option<KeyArn>,
+    /// As CloudTrail spells it in `eventName`.
+    #[schema(example = "Decrypt")]
+    operation: String,
+    /// `claviger:purpose` in the encryption context; none for calls that have no context.
+    #[schema(required, example = "canary")]
+    purpose: Option<String>,
+    /// Calls that KMS answered, whatever it said.
+    calls: i64,
+    /// Of those, refused with access denied.
+    denied: i64,
+    /// Of those, throttled.
+    throttled: i64,
+    /// Sent, and not answered: KMS may have seen them.
+    unanswered: i64,
+    /// Events to expect in the CloudTrail of the key's owner: a refusal across accounts is logged at its caller only.
+    cloud_trail_events: i64,
+    billed_to: Payer,
+    /// What the requests cost.
+    cost_usd: f64,
+}
+
+/// Whose AWS account made the call: KMS bills it and takes the call from its request quota.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum Payer {
+    /// The vendor's, by the key-access role (CMK).
+    Vendor,
+    /// The customer's own, by a session of its role (BYOK).
+    Customer,
+}
+
+/// KMS calls on an organization's keys. Written some time after the calls, never twice: at most what CloudTrail shows,
+/// which is the reference.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct Usage {
+    from: Day,
+    to: Day,
+    items: Vec<KeyUse>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
+    /// Calls that KMS answered, in the whole period.
+    total: i64,
+    /// Of those, refused with access denied.
+    denied: i64,
+    /// Of those, throttled.
+    throttled: i64,
+    /// Sent, and not answered.
+    unanswered: i64,
+    /// Events to expect in the CloudTrail of the keys' owner.
+    cloud_trail_events: i64,
+    /// What the requests of the whole period cost.
+    cost_usd: f64,
+    /// Of that, billed to the vendor's account.
+    billed_to_vendor_usd: f64,
+    /// Of that, billed to the customer's own account.
+    billed_to_customer_usd: f64,
+    /// The price of 10,000 requests; a deploy parameter.
+    #[schema(rename = "pricePer10000Usd")]
+    price_per_10000_usd: f64,
+    /// A process that is at work has written what it counted after so many seconds.
+    written_every_seconds: i64,
+    /// How to hold it against CloudTrail.
+    help: String,
+}
+
 /// A committed decision: one line of the audit log, chained by hash with those of its stream.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
@@ -1400,6 +1476,10 @@ pub fn components() -> Components {
         ReencryptionPage,
         Backup,
         BackupPage,
+        KeyUse,
+        Payer,
+        Usage,
+        Day,
         Fact,
         SupportRequestPage,
         OverdueOrderPage,
