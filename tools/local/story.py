@@ -83,9 +83,30 @@ class Story:
             )
 
     def make_role(self, customer: Customer) -> None:
-        """The customer makes its key-management role, with the two policies that the API prints."""
+        """The customer deploys the template of its key-management role; what it makes is what the API prints."""
+        printed = self.people.of(customer, "GET", "key-policy").json
         trust, permissions = self.people.role_documents(customer)
-        self.roles[customer.org] = customers.create_role(customer.account, trust, permissions)
+        parameters = {
+            "VendorAccountId": printed["principal"]["account"],
+            "KeyAccessRoleArn": printed["principal"]["roleArn"],
+            "OrganisationId": self.people.organisation_id(customer),
+            "ExternalId": printed["role"]["externalId"],
+            "RoleName": customers.KEY_MANAGEMENT,
+        }
+        cloudformation, processed = (
+            client(service, customer.account, "us-east-1", s.VENDOR_AWS) for service in ("cloudformation", "iam")
+        )
+        template = onboarding.ONBOARDING / "byok-role.yaml"
+        onboarding.deployed(cloudformation, "claviger-key-management", template, parameters)
+        made = processed.get_role(RoleName=customers.KEY_MANAGEMENT)["Role"]
+        allowed = processed.get_role_policy(RoleName=customers.KEY_MANAGEMENT, PolicyName=customers.PERMISSIONS)
+        documents = (made["AssumeRolePolicyDocument"], allowed["PolicyDocument"])
+        self.stage.check(
+            tuple(onboarding.document(found) for found in documents) == (trust, permissions),
+            "the template's two policies are the ones that are printed",
+        )
+        real = customers.iam(customer.account)
+        self.roles[customer.org] = onboarding.replayed_role(customers.KEY_MANAGEMENT, processed, real)
         self.trusts[customer.org] = trust
 
     def learn_keys(self, customer: Customer) -> dict[str, str]:

@@ -21,7 +21,7 @@ pub use state::{Api, Stores};
 
 use resources::{
     access_requests, app_instances, audit, backups, catalogue, closing, console, encryption_policy,
-    key_policy, openapi, organizations, reencryptions, regional_keys, restorations, support,
+    key_policy, openapi, organizations, reencryptions, regional_keys, restorations, sites, support,
     support_organizations, tickets, usage,
 };
 
@@ -41,6 +41,9 @@ pub fn router(api: Api) -> Router {
         .route("/app-instances", post(app_instances::request).get(app_instances::list))
         .route("/app-instances/direct", post(app_instances::add_directly))
         .route("/app-instances/{id}/acknowledge", post(app_instances::acknowledge))
+        .route("/sites/{site}/rename", post(sites::rename))
+        .route("/sites/{site}/delete", post(sites::delete))
+        .route("/sites/{site}/delete/cancel", post(sites::keep))
         .route("/tickets", get(tickets::list))
         .route("/tickets/{id}/comments", post(tickets::comment))
         .route("/restorations", post(restorations::request))

@@ -96,6 +96,8 @@ fn refused(refusal: Refusal) -> Problem {
         ),
         Refusal::NotClosing => Problem::new(ProblemKind::IllegalState, refusal.to_string())
             .with_help("there is nothing to cancel: everything stays as it is"),
+        Refusal::SiteNotDeleted => Problem::new(ProblemKind::IllegalState, refusal.to_string())
+            .with_help("there is nothing to take back: everything stays as it is"),
         Refusal::ErasureBegan => Problem::new(ProblemKind::IllegalState, refusal.to_string())
             .with_help("there is no way back any more; `GET .../encryption-policy/erasure-statement` tells when it is done"),
         Refusal::ReencryptionUnderWay => Problem::new(ProblemKind::IllegalState, refusal.to_string())

@@ -33,6 +33,7 @@ impl Deadlines<'_> {
             deadlines.failed = passed.failed,
             overdue_requests = passed.overdue_requests,
             overdue_orders = passed.overdue_orders,
+            erasures = passed.erasures,
             "deadlines were seen to"
         );
         Ok(json!({
@@ -41,6 +42,7 @@ impl Deadlines<'_> {
             "failed": passed.failed,
             "overdueRequests": passed.overdue_requests,
             "overdueOrders": passed.overdue_orders,
+            "erasures": passed.erasures,
         }))
     }
 }

@@ -16,6 +16,7 @@ async fn main() -> Result<(), Error> {
         requests: store,
         instances: store,
         overdue: store,
+        erasures: store,
         ids,
         clock,
         settings,

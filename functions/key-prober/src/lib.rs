@@ -6,6 +6,7 @@ use claviger_app::check_enrolment::{CheckEnrolment, Checked};
 use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::error::WorkError;
 use claviger_app::follow_hint::FollowHint;
+use claviger_app::make_replacement::MakeReplacement;
 use claviger_app::messages::{ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::probe_now::ProbeNow;
 use claviger_app::prove_permissions::ProvePermissions;
@@ -56,6 +57,8 @@ pub struct KeyProber<'a> {
     pub describe: DescribeKeys<'a>,
     /// Unwraps data keys where a restoration does without a region.
     pub unwrap: UnwrapDataKeys<'a>,
+    /// Makes the key in the place of a lost one.
+    pub replacement: MakeReplacement<'a>,
     /// Checks an enrolment that is not stored.
     pub check: CheckEnrolment<'a>,
     /// Writes how often keys were used.
@@ -135,6 +138,9 @@ impl KeyProber<'_> {
             ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
                 let whose = Checked { organisation, external_id: &external_id, regions: &regions };
                 Ok(ProbeAnswer::Checked { checks: self.check.run(whose, &enrolment).await })
+            }
+            ProbeRequest::MakeReplacement { organisation, region } => {
+                self.replacement.run(&organisation, &region).await
             }
             ProbeRequest::UnwrapDataKeys { organisation, region, cursor } => {
                 self.unwrap.run(&organisation, &region, cursor.as_deref()).await

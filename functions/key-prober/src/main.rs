@@ -3,6 +3,7 @@
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::follow_hint::FollowHint;
+use claviger_app::make_replacement::MakeReplacement;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
 use claviger_app::prove_permissions::ProvePermissions;
@@ -33,11 +34,15 @@ async fn main() -> Result<(), Error> {
             watch: store,
             keys: &keys,
             queue: &queue,
-            ids,
+            check: CheckEnrolment { keys: &keys, roles: &keys, ids },
             clock,
             settings,
         },
         unwrap: UnwrapDataKeys { probe, policies: store, instances: store, registry: store },
+        replacement: MakeReplacement {
+            policies: store,
+            check: CheckEnrolment { keys: &keys, roles: &keys, ids },
+        },
         check: CheckEnrolment { keys: &keys, roles: &keys, ids },
         usage: adapters.usage(),
     };

@@ -16,7 +16,11 @@ fn every_sample_event_is_understood() {
             (Input::Tick(_), "tick" | "describe") => {}
             (
                 Input::Request(_),
-                "probe-now" | "check-enrolment" | "data-keys-to-unwrap" | "permissions-to-prove",
+                "probe-now"
+                | "replacement-to-make"
+                | "check-enrolment"
+                | "data-keys-to-unwrap"
+                | "permissions-to-prove",
             ) => {}
             (
                 Input::Queue(event),

@@ -2,6 +2,7 @@
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use claviger_app::erase_data_keys::EraseDataKeys;
+use claviger_app::erase_instance::EraseInstance;
 use claviger_app::error::WorkError;
 use claviger_app::messages::{DataKeyPage, ErasurePage};
 use claviger_app::provision_instance::ProvisionInstance;
@@ -33,6 +34,8 @@ pub struct Provisioner<'a> {
     pub provision: ProvisionInstance<'a>,
     /// Erases the data keys of an organisation that leaves.
     pub erase: EraseDataKeys<'a>,
+    /// Erases the data keys of an instance whose site was deleted.
+    pub erase_instance: EraseInstance<'a>,
     /// Replaces a regional key that is gone for good.
     pub replace: ReplaceKey<'a>,
     /// Writes how often keys were used.
@@ -59,6 +62,7 @@ impl Provisioner<'_> {
             Effect::ProvisionInstance { instance } => self.provision.run(instance, row.correlation).await,
             Effect::ReplaceKey { .. } => self.replace.run(&row).await,
             Effect::EraseDataKeys => self.erase.run(&row).await,
+            Effect::EraseInstance { .. } => self.erase_instance.run(&row).await,
             Effect::OpenTicket { .. }
             | Effect::CommentTicket { .. }
             | Effect::ResolveTicket { .. }

@@ -3,6 +3,7 @@
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::erase_data_keys::EraseDataKeys;
+use claviger_app::erase_instance::EraseInstance;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
@@ -45,6 +46,7 @@ async fn main() -> Result<(), Error> {
             clock,
             settings,
         },
+        erase_instance: EraseInstance { instances: store, registry: store, queue: &queue, clock },
         replace: ReplaceKey {
             policies: store,
             instances: store,

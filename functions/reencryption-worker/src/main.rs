@@ -33,8 +33,15 @@ async fn main() -> Result<(), Error> {
         .start()?;
     let stores = env::optional("CLAVIGER_RECORD_STORES").unwrap_or_default();
     let records = VendorRecords::new(rewriters(&stores, &envelope, sdk)?);
-    let rewrite =
-        RewriteShard { policies: store, checkpoints: store, records: &records, queue: &queue, ids, clock };
+    let rewrite = RewriteShard {
+        policies: store,
+        instances: store,
+        checkpoints: store,
+        records: &records,
+        queue: &queue,
+        ids,
+        clock,
+    };
     let (worker, envelope) = (&Worker { rewrite }, &envelope);
     lambda_runtime::run(service_fn(async |event: LambdaEvent<SqsEvent>| {
         let deadline = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);

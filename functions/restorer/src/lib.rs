@@ -55,6 +55,7 @@ impl Restorer<'_> {
             | Effect::SuspendInstances { .. }
             | Effect::ReplaceKey { .. }
             | Effect::EraseDataKeys
+            | Effect::EraseInstance { .. }
             | Effect::Reencrypt { .. }
             | Effect::TellApp { .. } => Err(WorkError::NotThere { what: "a rule for this effect" }),
         }

@@ -36,6 +36,7 @@ impl Suspender<'_> {
                 | Effect::ProveRestoration
                 | Effect::ReplaceKey { .. }
                 | Effect::EraseDataKeys
+                | Effect::EraseInstance { .. }
                 | Effect::Reencrypt { .. }
                 | Effect::RestoreInstances { .. }
                 | Effect::TellApp { .. } => {

@@ -231,7 +231,7 @@ impl AnswerAccess<'_> {
         let wanted = ProbeRequest::ProbeNow { organisation: organisation.clone(), rounds: 1 };
         let round = match self.prober.probe(&wanted).await? {
             ProbeAnswer::Probed { rounds } => rounds.into_iter().next_back(),
-            ProbeAnswer::Checked { .. } | ProbeAnswer::Unwrapped { .. } => None,
+            ProbeAnswer::Checked { .. } | ProbeAnswer::Unwrapped { .. } | ProbeAnswer::Made { .. } => None,
         };
         let reason = || "it answered without a round".to_owned();
         let round = round.ok_or_else(|| CallError { what: "the prober", reason: reason() })?;

@@ -65,6 +65,8 @@ impl AddInstanceDirectly<'_> {
             status: InstanceStatus::NotEncrypted { since: now, suspended_since: None },
             epoch: Epoch::default(),
             acknowledged: None,
+            deletion: None,
+            former_site: None,
             audit: AuditHead::default(),
             version: 0,
         };

@@ -87,6 +87,10 @@ impl<S: Instances + ?Sized> Instances for AsOf<'_, S> {
         self.stores.site_owner(site).await
     }
 
+    async fn instances_of_site(&self, site: &SiteName) -> Result<Vec<AppInstance>, StoreError> {
+        self.stores.instances_of_site(site).await
+    }
+
     async fn instances(
         &self,
         organisation: &OrganisationName,
@@ -105,6 +109,18 @@ impl<S: Instances + ?Sized> Instances for AsOf<'_, S> {
             self.seen.is(instance.id.as_uuid(), instance.version)?;
         }
         self.stores.commit_instance(previous, decision).await
+    }
+
+    async fn commit_site(
+        &self,
+        from: &SiteName,
+        to: &SiteName,
+        renamed: &[(AppInstance, InstanceDecision)],
+    ) -> Result<(), StoreError> {
+        for (instance, _) in renamed {
+            self.seen.is(instance.id.as_uuid(), instance.version)?;
+        }
+        self.stores.commit_site(from, to, renamed).await
     }
 }
 

@@ -67,7 +67,7 @@ impl CarryOutRestoration<'_> {
         let request = ProbeRequest::ProbeNow { organisation: organisation.name.clone(), rounds: 1 };
         let round = match self.prober.probe(&request).await? {
             ProbeAnswer::Probed { rounds } => rounds.into_iter().next_back(),
-            ProbeAnswer::Checked { .. } | ProbeAnswer::Unwrapped { .. } => None,
+            ProbeAnswer::Checked { .. } | ProbeAnswer::Unwrapped { .. } | ProbeAnswer::Made { .. } => None,
         };
         let round = round.ok_or_else(|| CallError {
             what: "the prober",

@@ -623,6 +623,8 @@ const fn has_data_keys(instance: &AppInstance) -> bool {
         | InstanceStatus::Suspended { .. } => true,
         InstanceStatus::Requested { .. }
         | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. } => false,
+        | InstanceStatus::Rejected { .. }
+        | InstanceStatus::Erasing { .. }
+        | InstanceStatus::Deleted { .. } => false,
     }
 }

@@ -5,6 +5,7 @@
 use claviger_domain::enrolment::{Enrolment, Holding};
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
+use claviger_domain::key_policy::KeyLabel;
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::{PURPOSE_CANARY, encryption_context};
 use claviger_domain::values::{ContextTag, Region};
@@ -110,14 +111,16 @@ impl CheckEnrolment<'_> {
                 region,
                 "the key also works with another organisation's context",
                 match key.access {
-                    KeyAccess::KeyPolicy => {
+                    KeyAccess::KeyPolicy => format!(
                         "add the condition `kms:EncryptionContext:claviger:organisation` of the key policy that \
-                         `GET .../key-policy` prints to every statement that allows our principal"
-                    }
-                    KeyAccess::Role(_) => {
-                        "put the key policy that `GET .../key-policy` prints on the key: its statement \
-                         `ClavigerOnlyWithContext` is missing"
-                    }
+                         `GET .../key-policy` prints to every statement that allows our principal: {}",
+                        put_policy(key)
+                    ),
+                    KeyAccess::Role(_) => format!(
+                        "put the key policy that `GET .../key-policy` prints on the key, its statement \
+                         `ClavigerOnlyWithContext` is missing: {}",
+                        put_policy(key)
+                    ),
                 },
             ),
             Err(Observation::Usable | Observation::NoAnswer(_)) => fail(
@@ -129,9 +132,7 @@ impl CheckEnrolment<'_> {
         });
         checks.push(self.actions(key, &sealed, &ours).await);
         checks.extend(self.describe(key).await);
-        if let KeyAccess::Role(_) = key.access {
-            checks.push(self.principals(key).await);
-        }
+        checks.push(self.principals(key).await);
         checks
     }
 
@@ -157,21 +158,34 @@ impl CheckEnrolment<'_> {
             return pass(ID, region, "every action of the template is granted");
         }
         let help = match key.access {
-            KeyAccess::KeyPolicy => {
-                "put the key policy that `GET .../key-policy` prints on the key: its statement \
-                                     `ClavigerUse` lists every action"
-                    .to_owned()
-            }
+            KeyAccess::KeyPolicy => format!(
+                "put the key policy that `GET .../key-policy` prints on the key, its statement `ClavigerUse` lists \
+                 every action: {}",
+                put_policy(key)
+            ),
             KeyAccess::Role(role) => permissions(&role.arn),
         };
         fail(ID, region, format!("not granted: {}", refused.join(", ")), help)
     }
 
-    /// Whether the key lets just anybody in. Seen through a role only: AWS shows a key policy to nobody else.
+    /// Whether the key lets just anybody in. Seen through a role only: AWS shows a key policy to callers of the key's own
+    /// account. Of a key that is reached by its policy that is for its owner to look at, and said so.
     async fn principals(&self, key: KeyRef<'_>) -> Check {
         const ID: &str = "wildcard-principal";
         let region = Some(key.region());
-        let help = "put the key policy that `GET .../key-policy` prints on the key";
+        let help =
+            format!("put the key policy that `GET .../key-policy` prints on the key: {}", put_policy(key));
+        if let KeyAccess::KeyPolicy = key.access {
+            let observed = "AWS shows a key policy to its own account alone, so we cannot look";
+            let help = format!(
+                "see that no statement without a condition has the principal `*`: `aws kms get-key-policy --key-id {} \
+                 --region {} --policy-name default --query Policy --output text`; `GET .../key-policy` prints what \
+                 should be there",
+                key.arn,
+                key.region()
+            );
+            return warn(ID, region, observed, help);
+        }
         match self.keys.key_policy(key).await {
             Ok(policy) => match open_statement(&policy) {
                 None => pass(ID, region, "no statement lets everybody in"),
@@ -198,13 +212,17 @@ impl CheckEnrolment<'_> {
             Ok(found) => found,
             Err(error) => {
                 let observed = format!("kms:DescribeKey failed: {}", error.code);
-                let help =
-                    "add the statement `ClavigerDescribe` of the key policy that `GET .../key-policy` prints";
+                let help = format!(
+                    "add the statement `ClavigerDescribe` of the key policy that `GET .../key-policy` prints: {}",
+                    put_policy(key)
+                );
                 return vec![fail("key-described", region, observed, help)];
             }
         };
         let arn = key.arn;
         let command = |command: &str| format!("`aws kms {command} --key-id {arn} --region {}`", arn.region());
+        let another =
+            format!("`aws kms create-key --region {} --policy file://policy.json` makes one", arn.region());
         let mut checks = vec![
             pass("key-exists", region, format!("in account {} and region {}", arn.account(), arn.region())),
             check(
@@ -217,13 +235,13 @@ impl CheckEnrolment<'_> {
                 "key-spec",
                 found.spec == "SYMMETRIC_DEFAULT" && found.usage == "ENCRYPT_DECRYPT",
                 format!("{} for {}", found.spec, found.usage),
-                "make a symmetric key for encryption and decryption: `aws kms create-key` makes one",
+                &format!("make a symmetric key for encryption and decryption: {another}"),
             ),
             check(
                 "key-store",
                 !found.custom_key_store && found.manager == "CUSTOMER",
                 format!("origin {}, manager {}", found.origin, found.manager),
-                "make the key in KMS itself, not in a custom key store",
+                &format!("make the key in KMS itself, not in a custom key store: {another}"),
             ),
             match found.deletion_date {
                 None => pass("deletion-date", region, "none"),
@@ -355,7 +373,7 @@ impl CheckEnrolment<'_> {
         tag: &ContextTag,
     ) -> Vec<Check> {
         const ID: &str = "role-permissions";
-        match self.roles.find_key(role, region, organisation, FIRST_GENERATION).await {
+        match self.roles.find_key(role, region, organisation, KeyLabel::first_of(FIRST_GENERATION)).await {
             Ok(None) => {
                 vec![pass(ID, Some(region), "may look for keys; one will be made once support has approved")]
             }
@@ -374,6 +392,15 @@ impl CheckEnrolment<'_> {
             }
         }
     }
+}
+
+/// What puts the printed key policy on a key.
+fn put_policy(key: KeyRef<'_>) -> String {
+    format!(
+        "`aws kms put-key-policy --key-id {} --region {} --policy-name default --policy file://policy.json`",
+        key.arn,
+        key.region()
+    )
 }
 
 fn made(

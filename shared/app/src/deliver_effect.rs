@@ -50,6 +50,7 @@ impl DeliverEffect<'_> {
             | Effect::ProveRestoration
             | Effect::ReplaceKey { .. }
             | Effect::EraseDataKeys
+            | Effect::EraseInstance { .. }
             | Effect::Reencrypt { .. }
             | Effect::RestoreInstances { .. } => self.bus.publish_effect(row).await?,
         }

@@ -1,22 +1,25 @@
-//! Asks KMS what it says of every key besides whether it works (spec K2, K4). It changes no key's health: that is for
-//! probes alone.
+//! Asks KMS what it says of every key besides whether it works (spec K2, K4), and once a day whether key and role still
+//! refuse what does not come for the organisation (spec E12). It changes no key's health: that is for probes alone.
 
 use std::collections::BTreeMap;
 
 use claviger_domain::decide::{Refusal, decide, describes_news};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
-use claviger_domain::ids::CorrelationId;
-use claviger_domain::outlook::Described;
-use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::ids::{CorrelationId, OrganisationId};
+use claviger_domain::key_access::KeyAccess;
+use claviger_domain::observation::Observation;
+use claviger_domain::outlook::{Described, Loophole};
+use claviger_domain::policy::{EncryptionPolicy, PURPOSE_CANARY, encryption_context};
 use claviger_domain::values::{OrganisationName, Region, ShardId};
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
+use crate::check_enrolment::{CheckEnrolment, Checked};
 use crate::error::{ATTEMPTS, WorkError};
-use crate::messages::ProbeMessage;
+use crate::messages::{CheckResult, ProbeMessage};
 use crate::ports::{
-    Clock, CustomerKeys, Ids, KeyRef, Policies, ProbeQueue, RoleSession, StoreError, WatchList,
+    Clock, CustomerKeys, KeyRef, Policies, ProbeQueue, RoleSession, StoreError, Trial, WatchList,
 };
 use crate::settings::Settings;
 
@@ -35,8 +38,8 @@ pub struct DescribeKeys<'a> {
     pub keys: &'a dyn CustomerKeys,
     /// The prober's own queue.
     pub queue: &'a dyn ProbeQueue,
-    /// Identifiers.
-    pub ids: &'a dyn Ids,
+    /// Tries roles as an enrolment does, and has randomness.
+    pub check: CheckEnrolment<'a>,
     /// The time.
     pub clock: &'a dyn Clock,
     /// Deploy parameters.
@@ -65,10 +68,12 @@ impl DescribeKeys<'_> {
     /// # Errors
     /// When the shard cannot be read. A single policy that fails is left to the next run.
     pub async fn shard(&self, shard: ShardId) -> Result<u64, WorkError> {
-        let correlation = CorrelationId::from_uuid(self.ids.random());
+        let correlation = CorrelationId::from_uuid(self.check.ids.random());
+        let now = self.clock.now();
         let rows = self.watch.watched(shard).await?;
         let described = stream::iter(&rows).map(|row| async {
-            self.of_policy(&row.policy, correlation).await.unwrap_or_else(|error| {
+            let retest = retest_due(&row.policy, now);
+            self.of_policy(&row.policy, retest, correlation).await.unwrap_or_else(|error| {
                 tracing::warn!(policy.id = %row.policy.id, ?error, "keys could not be described");
                 false
             })
@@ -87,7 +92,9 @@ impl DescribeKeys<'_> {
         correlation: CorrelationId,
     ) -> Result<bool, WorkError> {
         match self.policies.policy(organisation).await? {
-            Some(policy) if policy.lifecycle.is_watched() => self.of_policy(&policy, correlation).await,
+            Some(policy) if policy.lifecycle.is_watched() => {
+                self.of_policy(&policy, false, correlation).await
+            }
             Some(_) | None => Ok(false),
         }
     }
@@ -95,8 +102,12 @@ impl DescribeKeys<'_> {
     async fn of_policy(
         &self,
         known: &EncryptionPolicy,
+        retest: bool,
         correlation: CorrelationId,
     ) -> Result<bool, WorkError> {
+        // Behind a closed fence no key is used for this either.
+        let retest = retest && known.fence.is_open();
+        let role_open = if retest { self.role_lets_others_in(known).await } else { None };
         let described = known.keys.iter().map(|(region, key)| async move {
             let key = KeyRef { session: RoleSession::Kept, ..KeyRef::of(known, &key.arn) };
             // What we may not describe is not warned of; what is known of it stays.
@@ -109,6 +120,14 @@ impl DescribeKeys<'_> {
                 material: found.material,
                 deleted_at: found.deletion_date,
                 material_expires_at: found.material_expires,
+                loopholes: match role_open {
+                    Some(role_open) => self.key_lets_others_in(known, key).await.map(|key_open| {
+                        let role = role_open.then_some(Loophole::ExternalIdEnforced);
+                        let key = key_open.then_some(Loophole::ContextCondition);
+                        role.into_iter().chain(key).collect()
+                    }),
+                    None => None,
+                },
             };
             Some((region.clone(), said))
         });
@@ -144,4 +163,40 @@ impl DescribeKeys<'_> {
         }
         Err(StoreError::Conflict.into())
     }
+
+    /// Whether the key works for who does not come for the organisation, as a dry run (spec E12). None where it cannot be
+    /// told: of a key that refuses the organisation too, a refusal says nothing.
+    async fn key_lets_others_in(&self, policy: &EncryptionPolicy, key: KeyRef<'_>) -> Option<bool> {
+        let context = |organisation| {
+            encryption_context(organisation, PURPOSE_CANARY, "binding-check", &policy.context_tag)
+        };
+        self.keys.dry_run(key, Trial::Encrypt, &context(policy.organisation)).await.ok()?;
+        let stranger = OrganisationId::from_uuid(self.check.ids.random());
+        let tried = self.keys.dry_run(key, Trial::Encrypt, &context(stranger)).await;
+        match tried.map_err(|error| error.observation) {
+            Ok(()) => Some(true),
+            Err(Observation::Refused(_)) => Some(false),
+            Err(Observation::NoAnswer(_) | Observation::Usable) => None,
+        }
+    }
+
+    /// The same of the organisation's role, once for all its keys.
+    async fn role_lets_others_in(&self, policy: &EncryptionPolicy) -> Option<bool> {
+        let KeyAccess::Role(role) = &policy.access else {
+            return Some(false);
+        };
+        let (region, _) = policy.keys.first_key_value()?;
+        let regions = std::slice::from_ref(region);
+        let whose = Checked { organisation: policy.organisation, external_id: &role.external_id, regions };
+        let trust = self.check.trust(whose, &role.arn).await;
+        let enforced = trust.checks.iter().find(|check| check.id == Loophole::ExternalIdEnforced.slug())?;
+        (!trust.unanswered).then_some(enforced.result == CheckResult::Fail)
+    }
+}
+
+/// Once a day, each policy at an hour of its own: customers see these refusals in their CloudTrail, and more of them would
+/// look like an attack.
+fn retest_due(policy: &EncryptionPolicy, now: Timestamp) -> bool {
+    let own = policy.id.as_uuid().as_u128() % 24;
+    u128::try_from(now.as_second().div_euclid(3600).rem_euclid(24)).is_ok_and(|hour| hour == own)
 }

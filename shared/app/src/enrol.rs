@@ -181,7 +181,7 @@ pub(crate) async fn check_keys(
             }
             Err(wrong("it did not check every region"))
         }
-        ProbeAnswer::Probed { .. } | ProbeAnswer::Unwrapped { .. } => {
+        ProbeAnswer::Probed { .. } | ProbeAnswer::Unwrapped { .. } | ProbeAnswer::Made { .. } => {
             Err(wrong("it answered another question"))
         }
     }

@@ -92,7 +92,9 @@ impl CarryOrder<'_> {
                 // Activating an instance looks at the policy's epoch itself.
                 InstanceStatus::Requested { .. }
                 | InstanceStatus::Provisioning { .. }
-                | InstanceStatus::Rejected { .. } => return Ok(false),
+                | InstanceStatus::Rejected { .. }
+                | InstanceStatus::Erasing { .. }
+                | InstanceStatus::Deleted { .. } => return Ok(false),
             };
             let decision = match decide_instance(&instance, &event, &origin, self.clock.now()) {
                 Ok(decision) => decision,

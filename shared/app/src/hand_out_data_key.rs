@@ -203,7 +203,9 @@ impl HandOutDataKey<'_> {
                 InstanceStatus::Requested { .. }
                 | InstanceStatus::Provisioning { .. }
                 | InstanceStatus::NotEncrypted { .. }
-                | InstanceStatus::Rejected { .. } => Err(HandOutError::NotFound),
+                | InstanceStatus::Rejected { .. }
+                | InstanceStatus::Erasing { .. }
+                | InstanceStatus::Deleted { .. } => Err(HandOutError::NotFound),
             },
             None => Err(HandOutError::NotFound),
         }

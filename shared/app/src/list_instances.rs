@@ -1,7 +1,7 @@
 //! Lists an organisation's app instances with what of them is covered (spec A5, A6, A8).
 
 use claviger_domain::catalogue::{DataCoverage, DataRules};
-use claviger_domain::ids::InstanceId;
+use claviger_domain::ids::{InstanceId, TicketId};
 use claviger_domain::instance::{Acknowledgement, AppInstance, InstanceStatus};
 use claviger_domain::values::{App, OrganisationName, Realm, SiteName};
 use futures_util::{StreamExt, TryStreamExt};
@@ -55,8 +55,24 @@ pub struct InstanceView {
     pub family: Vec<App>,
     /// The app's last answer to an order.
     pub acknowledged: Option<Acknowledgement>,
+    /// Its site was deleted, and its data keys are to go.
+    pub deletion: Option<DeletionView>,
+    /// What its site was called before.
+    pub former_site: Option<SiteName>,
     /// Which version of it this is.
     pub etag: String,
+}
+
+/// The deletion of an instance's site, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionView {
+    /// Since when it is known.
+    pub at: Timestamp,
+    /// When the data keys go.
+    pub erase_at: Timestamp,
+    /// The ticket that tells of it.
+    pub ticket_id: TicketId,
 }
 
 /// What of one type of an app's data is covered (spec A9).
@@ -122,7 +138,8 @@ impl ListInstances<'_> {
             | InstanceStatus::Suspended { since }
             | InstanceStatus::NotEncrypted { suspended_since: Some(since), .. }
             | InstanceStatus::NotEncrypted { since, suspended_since: None } => (since, None),
-            InstanceStatus::Rejected { at, .. } => (at, None),
+            InstanceStatus::Rejected { at, .. } | InstanceStatus::Deleted { at, .. } => (at, None),
+            InstanceStatus::Erasing { since, .. } => (since, None),
         };
         let status = instance.status.slug();
         let coverage = match (encrypted, encrypted_sibling) {
@@ -149,6 +166,12 @@ impl ListInstances<'_> {
             },
             family: if encrypted { family } else { Vec::new() },
             acknowledged: instance.acknowledged,
+            deletion: instance.deletion.map(|deletion| DeletionView {
+                at: deletion.at,
+                erase_at: deletion.erase_at,
+                ticket_id: deletion.ticket,
+            }),
+            former_site: instance.former_site,
             etag: crate::as_of::tag(instance.id.as_uuid(), instance.version),
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use claviger_domain::key_access::CustomerRole;
-use claviger_domain::key_policy::made_key_policy;
+use claviger_domain::key_policy::{KeyLabel, made_key_policy};
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::values::{KeyArn, Region};
@@ -50,7 +50,7 @@ impl CheckEnrolment<'_> {
         }
         let wanted = NewKey {
             organisation: policy.organisation,
-            generation: policy.generation,
+            label: KeyLabel::first_of(policy.generation),
             policy: made_key_policy(&role.arn, policy.organisation),
         };
         let making = regions

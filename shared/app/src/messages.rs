@@ -11,7 +11,7 @@ use claviger_domain::heard::HeardChange;
 use claviger_domain::ids::{CorrelationId, InstanceId, OrganisationId, PolicyId};
 use claviger_domain::key_access::ExternalId;
 use claviger_domain::observation::{Observation, ProbeRound, RefusedUnwrap};
-use claviger_domain::values::{OrganisationName, Region, ShardId};
+use claviger_domain::values::{KeyArn, OrganisationName, Region, ShardId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,13 @@ pub enum ProbeRequest {
         /// Where the page starts; none for the first.
         cursor: Option<String>,
     },
+    /// Make the key that takes the place of a lost one (BYOK, spec S2).
+    MakeReplacement {
+        /// Whose.
+        organisation: OrganisationName,
+        /// Where.
+        region: Region,
+    },
     /// Check the keys, or the role, of an enrolment that is not stored (spec E12).
     Check {
         /// The organisation's opaque id.
@@ -127,6 +134,11 @@ pub enum ProbeAnswer {
         next: Option<String>,
         /// What stood in the way of the first that could not be.
         fault: Option<Observation>,
+    },
+    /// A key was made, and proven.
+    Made {
+        /// Which.
+        key: KeyArn,
     },
     /// What the checks found.
     Checked {

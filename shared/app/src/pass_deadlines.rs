@@ -1,22 +1,23 @@
 //! What comes due by the clock alone: reminders and phases of restoration windows, lapsing, and work that is
-//! overdue (spec S3, E10). A reconciler: it reads the base table, finds what is due and does it; a run that is
+//! overdue (spec S3, E10), and the erasure of what was kept after its site was deleted. A reconciler: it reads the base table, finds what is due and does it; a run that is
 //! missed, doubled or broken off changes nothing but the hour.
 
 use std::collections::BTreeSet;
 
 use claviger_domain::closing::due as due_of;
 use claviger_domain::decide::{Refusal, Rules, decide, due_moment};
-use claviger_domain::event::{Actor, Origin, PolicyEvent};
+use claviger_domain::event::{Actor, InstanceEvent, Origin, PolicyEvent};
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::{CorrelationId, InstanceId, PolicyId};
-use claviger_domain::instance::{AppInstance, InstanceStatus};
+use claviger_domain::instance::{AppInstance, InstanceStatus, decide_instance};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::values::ShardId;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{ATTEMPTS, WorkError};
 use crate::ports::{
-    Clock, Ids, Instances, OverdueOrder, OverdueOrders, Policies, StoreError, SupportRequests, WatchList,
+    Clock, Ids, Instances, OverdueOrder, OverdueOrders, PendingErasure, PendingErasures, Policies,
+    StoreError, SupportRequests, WatchList,
 };
 use crate::settings::Settings;
 
@@ -38,6 +39,8 @@ pub struct Passed {
     pub overdue_requests: u64,
     /// Instances whose app has not answered an order to suspend in time.
     pub overdue_orders: u64,
+    /// Instances of deleted sites whose data keys began to be deleted.
+    pub erasures: u64,
 }
 
 /// Sees to what is due.
@@ -52,6 +55,8 @@ pub struct PassDeadlines<'a> {
     pub instances: &'a dyn Instances,
     /// Where orders that nobody answered are listed.
     pub overdue: &'a dyn OverdueOrders,
+    /// Which data keys wait for their erasure.
+    pub erasures: &'a dyn PendingErasures,
     /// Identifiers.
     pub ids: &'a dyn Ids,
     /// The time.
@@ -86,7 +91,57 @@ impl PassDeadlines<'_> {
             }
         }
         self.forget_all_but(&overdue).await?;
+        self.erase(&origin, &mut passed).await?;
         Ok(passed)
+    }
+
+    /// Begins the erasure of what was kept long enough after its site was deleted.
+    async fn erase(&self, origin: &Origin, passed: &mut Passed) -> Result<(), WorkError> {
+        let mut cursor = None;
+        loop {
+            let page = self.erasures.pending_erasures(cursor.as_deref(), PAGE).await?;
+            for waits in page.items.iter().filter(|waits| waits.erase_at <= self.clock.now()) {
+                match self.erase_one(waits, origin).await {
+                    Ok(true) => passed.erasures = passed.erasures.saturating_add(1),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(instance.id = %waits.instance, ?error, "an erasure could not begin");
+                        passed.failed = passed.failed.saturating_add(1);
+                    }
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn erase_one(&self, waits: &PendingErasure, origin: &Origin) -> Result<bool, WorkError> {
+        // A job moves records by their data keys: it is through with the instance first.
+        let policy = self.policies.policy(&waits.organisation).await?;
+        if policy.is_some_and(|policy| policy.reencryption.is_some()) {
+            return Ok(false);
+        }
+        for _ in 0..ATTEMPTS {
+            let Some(instance) = self.instances.instance(waits.instance).await? else {
+                return Ok(false);
+            };
+            let due = InstanceEvent::SiteDeletionDue;
+            let decision = match decide_instance(&instance, &due, origin, self.clock.now()) {
+                Ok(decision) => decision,
+                Err(Refusal::Redundant | Refusal::Stale | Refusal::IllegalForState { .. }) => {
+                    return Ok(false);
+                }
+                Err(other) => return Err(other.into()),
+            };
+            match self.instances.commit_instance(Some(&instance), &decision).await {
+                Ok(()) => return Ok(true),
+                Err(StoreError::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
     }
 
     /// Tells what is due of one policy's window, on the policy as it is now.
@@ -218,6 +273,8 @@ fn silent_since(instance: &AppInstance) -> Option<Timestamp> {
         | InstanceStatus::Provisioning { .. }
         | InstanceStatus::Active { .. }
         | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. } => None,
+        | InstanceStatus::Rejected { .. }
+        | InstanceStatus::Erasing { .. }
+        | InstanceStatus::Deleted { .. } => None,
     }
 }

@@ -13,8 +13,9 @@ use claviger_domain::fact::Fact;
 use claviger_domain::ids::{
     DataKeyId, EffectId, InstanceId, OrganisationId, PolicyId, ReencryptionId, TicketId,
 };
-use claviger_domain::instance::{AppInstance, InstanceDecision};
+use claviger_domain::instance::{AppInstance, InstanceDecision, InstanceStatus};
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
+use claviger_domain::key_policy::KeyLabel;
 use claviger_domain::observation::Observation;
 use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
@@ -115,6 +116,8 @@ pub trait Instances: Send + Sync {
     async fn instance_at(&self, site: &SiteName, app: &App) -> Result<Option<AppInstance>, StoreError>;
     /// The organisation that has a site.
     async fn site_owner(&self, site: &SiteName) -> Result<Option<OrganisationName>, StoreError>;
+    /// What holds a place on a site, whosever it is (consistent read).
+    async fn instances_of_site(&self, site: &SiteName) -> Result<Vec<AppInstance>, StoreError>;
     /// An organisation's instances, `limit` at a time (1 to 200), in order of id.
     async fn instances(
         &self,
@@ -130,6 +133,56 @@ pub trait Instances: Send + Sync {
         previous: Option<&AppInstance>,
         decision: &InstanceDecision,
     ) -> Result<(), StoreError>;
+    /// Commits the renaming of a site in ONE transaction: every instance that holds a place on it, each as it was and as
+    /// it is decided, with fact and outbox rows, and the claims on both names. `Taken` if anything holds the new one.
+    async fn commit_site(
+        &self,
+        from: &SiteName,
+        to: &SiteName,
+        renamed: &[(AppInstance, InstanceDecision)],
+    ) -> Result<(), StoreError>;
+}
+
+/// An instance whose site was deleted, and whose data keys are still there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingErasure {
+    /// Which.
+    pub instance: InstanceId,
+    /// Whose.
+    pub organisation: OrganisationName,
+    /// When its data keys go.
+    pub erase_at: Timestamp,
+}
+
+impl PendingErasure {
+    /// What is to be listed of an instance.
+    pub fn of(instance: &AppInstance) -> Option<Self> {
+        let deletion = instance.deletion.as_ref()?;
+        match instance.status {
+            InstanceStatus::Provisioning { .. }
+            | InstanceStatus::Active { .. }
+            | InstanceStatus::Suspended { .. } => {}
+            InstanceStatus::Requested { .. }
+            | InstanceStatus::NotEncrypted { .. }
+            | InstanceStatus::Rejected { .. }
+            | InstanceStatus::Erasing { .. }
+            | InstanceStatus::Deleted { .. } => return None,
+        }
+        let organisation = instance.organisation_name.clone();
+        Some(Self { instance: instance.id, organisation, erase_at: deletion.erase_at })
+    }
+}
+
+/// Instances whose sites were deleted: listed with the commits of their instances.
+#[async_trait]
+pub trait PendingErasures: Send + Sync {
+    /// All of them, by id.
+    async fn pending_erasures(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<PendingErasure>, StoreError>;
 }
 
 /// What a support agent has to decide on.
@@ -565,8 +618,14 @@ pub struct KeyDescription {
 /// A use of a key that can be tried without being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trial<'a> {
+    /// A few bytes encrypted.
+    Encrypt,
     /// A data key, in the clear and wrapped.
     GenerateDataKey,
+    /// A pair of data keys, the private one in the clear and wrapped.
+    GenerateDataKeyPair,
+    /// A pair of data keys, the private one wrapped only.
+    GenerateDataKeyPairWithoutPlaintext,
     /// A data key, wrapped only.
     GenerateDataKeyWithoutPlaintext,
     /// This ciphertext moved from the key to itself: from and to.
@@ -668,8 +727,8 @@ pub enum Asking<'a> {
 pub struct NewKey {
     /// For whom.
     pub organisation: OrganisationId,
-    /// Which generation of its keys.
-    pub generation: u64,
+    /// Which of its keys.
+    pub label: KeyLabel,
     /// The key policy that it gets.
     pub policy: serde_json::Value,
 }
@@ -685,14 +744,14 @@ pub trait CustomerRoles: Send + Sync {
         organisation: OrganisationId,
         region: &Region,
     ) -> Result<(), KeyError>;
-    /// The organisation's key of this generation in a region, if it was made before: by its alias, else by its tags,
+    /// The organisation's key of this label in a region, if it was made before: by its alias, else by its tags,
     /// so that a key which a crash left without an alias is found too.
     async fn find_key(
         &self,
         role: &CustomerRole,
         region: &Region,
         organisation: OrganisationId,
-        generation: u64,
+        label: KeyLabel,
     ) -> Result<Option<KeyArn>, KeyError>;
     /// The same key, made now if it is not there. Repeating it makes nothing twice.
     async fn make_key(

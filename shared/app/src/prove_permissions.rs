@@ -1,4 +1,5 @@
-//! Proves permissions on every key of a policy (spec K1): by using each, in every region.
+//! Proves permissions on every key of a policy (spec K1): by trying each, in every region, as a dry run where KMS has
+//! one: it proves the permission, and leaves nothing behind.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use futures_util::future::join_all;
 
 use crate::error::WorkError;
 use crate::messages::{Check, CheckResult};
-use crate::ports::{CustomerKeys, KeyError, KeyRef, Policies};
+use crate::ports::{CustomerKeys, KeyError, KeyRef, Policies, Trial};
 
 /// Proves permissions.
 pub struct ProvePermissions<'a> {
@@ -69,21 +70,33 @@ impl ProvePermissions<'_> {
         let context = policy.encryption_context(PURPOSE_CANARY, &policy.id.to_string());
         // A kept session of a role would prove what it was granted when it began.
         let by = KeyRef::of(policy, &key.arn).fresh();
-        match permission {
+        let canary = || {
+            let canary = key.canary.as_ref().and_then(|text| BASE64_STANDARD.decode(text).ok());
+            canary.ok_or_else(|| KeyError {
+                observation: Observation::NoAnswer(NoAnswerKind::OurFault),
+                code: "no-canary".to_owned(),
+                request_id: None,
+            })
+        };
+        let sealed;
+        let trial = match permission {
             KeyPermission::Decrypt => {
-                let canary = key.canary.as_ref().and_then(|text| BASE64_STANDARD.decode(text).ok());
-                let canary = canary.ok_or_else(|| KeyError {
-                    observation: Observation::NoAnswer(NoAnswerKind::OurFault),
-                    code: "no-canary".to_owned(),
-                    request_id: None,
-                })?;
-                self.keys.decrypt(by, &canary, &context).await.map(drop)
+                sealed = canary()?;
+                Trial::Decrypt(&sealed)
             }
-            KeyPermission::Encrypt => {
-                self.keys.encrypt(by, policy.id.as_uuid().as_bytes(), &context).await.map(drop)
+            KeyPermission::ReEncryptFrom | KeyPermission::ReEncryptTo => {
+                sealed = canary()?;
+                Trial::ReEncrypt(&sealed)
             }
-            KeyPermission::GenerateDataKey => self.keys.generate_data_key(by, &context).await.map(drop),
-            KeyPermission::DescribeKey => self.keys.describe(by).await.map(drop),
-        }
+            KeyPermission::Encrypt => Trial::Encrypt,
+            KeyPermission::GenerateDataKey => Trial::GenerateDataKey,
+            KeyPermission::GenerateDataKeyWithoutPlaintext => Trial::GenerateDataKeyWithoutPlaintext,
+            KeyPermission::GenerateDataKeyPair => Trial::GenerateDataKeyPair,
+            KeyPermission::GenerateDataKeyPairWithoutPlaintext => Trial::GenerateDataKeyPairWithoutPlaintext,
+            // These change nothing, and KMS knows no dry run of them.
+            KeyPermission::DescribeKey => return self.keys.describe(by).await.map(drop),
+            KeyPermission::GetKeyRotationStatus => return self.keys.rotates(by).await.map(drop),
+        };
+        self.keys.dry_run(by, trial, &context).await
     }
 }

@@ -69,6 +69,8 @@ impl RequestInstance<'_> {
             status,
             epoch: policy.fence.epoch,
             acknowledged: None,
+            deletion: None,
+            former_site: None,
             audit: AuditHead::default(),
             version: 0,
         };
@@ -121,7 +123,17 @@ impl RequestInstance<'_> {
                 | InstanceStatus::Provisioning { .. }
                 | InstanceStatus::Active { .. }
                 | InstanceStatus::Suspended { .. }
-                | InstanceStatus::Rejected { .. } => RequestError::Taken(taken("app")),
+                | InstanceStatus::Rejected { .. }
+                | InstanceStatus::Erasing { .. }
+                | InstanceStatus::Deleted { .. } => RequestError::Taken(taken("app")),
+            });
+        }
+        // What is new would go with the rest.
+        let on_site = self.instances.instances_of_site(site).await?;
+        if on_site.iter().any(|one| one.deletion.is_some()) {
+            return Err(RequestError::NotEligible {
+                reason: "the vendor's records say that the site was deleted".to_owned(),
+                help: "choose another site, or have the vendor take the deletion back".to_owned(),
             });
         }
         if self.has_encrypted_app(organisation, site).await? {
@@ -147,7 +159,10 @@ impl RequestInstance<'_> {
                         | InstanceStatus::Provisioning { .. }
                         | InstanceStatus::Active { .. }
                         | InstanceStatus::Suspended { .. } => true,
-                        InstanceStatus::NotEncrypted { .. } | InstanceStatus::Rejected { .. } => false,
+                        InstanceStatus::NotEncrypted { .. }
+                        | InstanceStatus::Rejected { .. }
+                        | InstanceStatus::Erasing { .. }
+                        | InstanceStatus::Deleted { .. } => false,
                     }
             });
             if encrypted {

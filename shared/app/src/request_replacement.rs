@@ -1,6 +1,7 @@
 //! An org admin names a new key for a region whose key is gone for good (spec S2).
 
 use claviger_domain::catalogue::Mode;
+use claviger_domain::decide::Refusal;
 use claviger_domain::enrolment::Enrolment;
 use claviger_domain::event::{Origin, PolicyEvent};
 use claviger_domain::invalid::Invalid;
@@ -36,7 +37,7 @@ impl RequestReplacement<'_> {
         &self,
         organisation: &Organisation,
         region: &Region,
-        key: KeyArn,
+        key: Option<KeyArn>,
         origin: &Origin,
     ) -> Result<EncryptionPolicy, RequestError> {
         let settle = Settle { policies: self.policies, clock: self.clock, settings: self.settings };
@@ -44,18 +45,26 @@ impl RequestReplacement<'_> {
         if !policy.keys.contains_key(region) {
             return Err(RequestError::NotFound { what: "a key in this region" });
         }
-        if policy.mode() == Mode::Byok {
-            return Err(RequestError::NotNow {
-                reason: "in this mode the service makes the keys".to_owned(),
-                help: "ask support".to_owned(),
-            });
-        }
+        let key = match (policy.mode(), key) {
+            (Mode::Byok, None) => return self.made(&settle, &policy, region, origin).await,
+            (Mode::Byok, Some(_)) => {
+                let reason = "in this mode the service makes the key";
+                return Err(RequestError::Invalid(vec![
+                    Invalid::new(reason, "leave `keyArn` out").at("keyArn"),
+                ]));
+            }
+            (Mode::Cmk, None) => {
+                let fault = Invalid::new("the field is missing", "send `keyArn` with the ARN of the new key");
+                return Err(RequestError::Invalid(vec![fault.at("keyArn")]));
+            }
+            (Mode::Cmk, Some(key)) => key,
+        };
         belongs(&policy, region, &key)?;
         let event = PolicyEvent::KeyReplacementAsked { region: region.clone(), key: key.clone() };
         // What is refused whatever the new key is like costs no KMS call.
         match settle.tried(&policy, &event, origin) {
             Ok(()) => {}
-            Err(claviger_domain::decide::Refusal::Redundant) => return Ok(policy),
+            Err(Refusal::Redundant) => return Ok(policy),
             Err(refusal) => return Err(refusal.into()),
         }
         let enrolment = Enrolment::of_one_key(&policy, region.clone(), key);
@@ -73,6 +82,36 @@ impl RequestReplacement<'_> {
             return Err(RequestError::NotVerified(checks));
         }
         settle.run(&organisation.name, &event, origin).await
+    }
+}
+
+impl RequestReplacement<'_> {
+    /// The service makes the key (BYOK). Asked again, the same key is found.
+    async fn made(
+        &self,
+        settle: &Settle<'_>,
+        policy: &EncryptionPolicy,
+        region: &Region,
+        origin: &Origin,
+    ) -> Result<EncryptionPolicy, RequestError> {
+        // Nothing is made in the customer's account for a key that is not lost, or that nobody may replace.
+        let stands_in = policy.keys.get(region).map(|key| key.arn.clone());
+        if let Some(key) = stands_in {
+            let event = PolicyEvent::KeyReplacementAsked { region: region.clone(), key };
+            settle.tried(policy, &event, origin)?;
+        }
+        let organisation = policy.organisation_name.clone();
+        let request = ProbeRequest::MakeReplacement { organisation, region: region.clone() };
+        let key = match self.prober.probe(&request).await? {
+            ProbeAnswer::Made { key } => key,
+            ProbeAnswer::Checked { checks } => return Err(RequestError::NotVerified(checks)),
+            ProbeAnswer::Probed { .. } | ProbeAnswer::Unwrapped { .. } => {
+                let reason = "it answered something else than asked for".to_owned();
+                return Err(CallError { what: "the prober", reason }.into());
+            }
+        };
+        let event = PolicyEvent::KeyReplacementAsked { region: region.clone(), key };
+        settle.run(&policy.organisation_name, &event, origin).await
     }
 }
 

@@ -92,7 +92,7 @@ impl RequestRestoration<'_> {
         let request = ProbeRequest::ProbeNow { organisation: organisation.clone(), rounds: 1 };
         let round = match self.prober.probe(&request).await? {
             ProbeAnswer::Probed { rounds } => rounds.into_iter().next_back(),
-            ProbeAnswer::Checked { .. } | ProbeAnswer::Unwrapped { .. } => None,
+            ProbeAnswer::Checked { .. } | ProbeAnswer::Unwrapped { .. } | ProbeAnswer::Made { .. } => None,
         };
         round
             .ok_or_else(|| CallError { what: "the prober", reason: "it answered without a round".to_owned() })

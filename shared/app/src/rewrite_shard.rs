@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::error::WorkError;
-use crate::ports::{Checkpoints, Clock, Ids, Policies, Records, ReencryptionQueues, StoreError};
+use crate::ports::{Checkpoints, Clock, Ids, Instances, Policies, Records, ReencryptionQueues, StoreError};
 use crate::reencryption::{RecordsError, ShardCheckpoint, ShardWork};
 
 /// How long a batch may take before others think that its worker died.
@@ -21,6 +21,8 @@ const MUCH_LATER: SignedDuration = SignedDuration::from_secs(60);
 pub struct RewriteShard<'a> {
     /// Where policies are.
     pub policies: &'a dyn Policies,
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
     /// Where checkpoints are.
     pub checkpoints: &'a dyn Checkpoints,
     /// The vendor's records.
@@ -53,6 +55,10 @@ impl RewriteShard<'_> {
         let ours = shard.token == work.token || shard.token_until <= began;
         if shard.pass != work.pass || shard.done || !ours {
             return Ok(());
+        }
+        // Where its records are may have been renamed since the shard was planned.
+        if let Some(instance) = self.instances.instance(work.place.instance).await? {
+            shard.site = instance.site;
         }
         shard.token = self.ids.random();
         loop {

@@ -6,8 +6,8 @@ use claviger_domain::catalogue::{Mode, WindowPhase};
 use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::ids::{PolicyId, TicketId};
 use claviger_domain::key_access::RoleArn;
-use claviger_domain::outlook::{Countdown, Outlook, RunsOut};
-use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use claviger_domain::outlook::{Countdown, Loophole, Outlook, RunsOut};
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle, RegionalKey};
 use claviger_domain::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region};
 use claviger_domain::vendor::{Ground, VendorSuspension};
 use jiff::{SignedDuration, Timestamp};
@@ -88,6 +88,8 @@ pub struct KeyView {
     pub rotation: Option<RotationView>,
     /// What will take effect, soonest first (spec K4).
     pub countdowns: Vec<CountdownView>,
+    /// Ways in for others than the organisation that were found open (spec E12).
+    pub loopholes: Vec<LoopholeView>,
     /// Whether an org admin restored access without it.
     pub given_up: bool,
     /// The key that is to take its place.
@@ -117,6 +119,16 @@ pub struct CountdownView {
     pub remaining_seconds: i64,
 }
 
+/// A way in for others than the organisation, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoopholeView {
+    /// Which check of an enrolment it would fail.
+    pub what: Loophole,
+    /// What was seen, and what closes it.
+    pub help: String,
+}
+
 fn rotation(outlook: &Outlook) -> RotationView {
     RotationView { enabled: outlook.described.rotates, last_seen_at: outlook.rotated_at }
 }
@@ -128,6 +140,11 @@ fn countdowns(outlook: &Outlook, now: Timestamp) -> Vec<CountdownView> {
         remaining_seconds: countdown.at.duration_since(now).as_secs().max(0),
     };
     outlook.described.countdowns().into_iter().map(view).collect()
+}
+
+fn loopholes(policy: &EncryptionPolicy, key: &RegionalKey) -> Vec<LoopholeView> {
+    let open = key.outlook.iter().flat_map(|known| known.described.open());
+    open.map(|what| LoopholeView { what, help: what.told(&key.arn, &policy.access) }).collect()
 }
 
 /// The fence as it is shown.
@@ -275,6 +292,7 @@ impl ShowPolicy<'_> {
             help: key.help(),
             rotation: key.outlook.as_ref().map(rotation),
             countdowns: key.outlook.as_ref().map(|known| countdowns(known, now)).unwrap_or_default(),
+            loopholes: loopholes(policy, key),
             given_up: key.given_up,
             replacement: key.replacement.as_ref().map(|wanted| wanted.arn.clone()),
         });

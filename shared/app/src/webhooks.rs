@@ -58,6 +58,7 @@ fn told(effect: &Effect) -> Option<(&'static str, Value)> {
         | Effect::ProveRestoration
         | Effect::ReplaceKey { .. }
         | Effect::EraseDataKeys
+        | Effect::EraseInstance { .. }
         | Effect::Reencrypt { .. } => return None,
     };
     Some(told)

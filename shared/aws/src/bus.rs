@@ -58,7 +58,8 @@ pub const fn detail_type(effect: &Effect) -> Option<&'static str> {
         Effect::VerifyPolicy
         | Effect::ProvisionInstance { .. }
         | Effect::ReplaceKey { .. }
-        | Effect::EraseDataKeys => Some("ProvisioningOrdered"),
+        | Effect::EraseDataKeys
+        | Effect::EraseInstance { .. } => Some("ProvisioningOrdered"),
         Effect::SuspendInstances { .. } => Some("SuspensionOrdered"),
         Effect::ProveRestoration | Effect::RestoreInstances { .. } => Some("RestorationOrdered"),
         Effect::Reencrypt { .. } => Some("ReencryptionOrdered"),

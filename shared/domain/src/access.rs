@@ -13,7 +13,10 @@ use crate::ids::TicketId;
 use crate::invalid::{Invalid, shown};
 use crate::values::Subject;
 
-/// A permission on a customer's key that a probe can prove.
+/// A permission on a customer's key that a template may carry: each that a probe can prove without leaving anything behind.
+///
+/// Grants are not among them: a grant outlives the key policy, so a customer that takes the key policy back would not
+/// have revoked (spec R1). Nor is what AWS offers to callers of the key's own account alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeyPermission {
     /// Decrypt.
@@ -22,20 +25,44 @@ pub enum KeyPermission {
     /// Encrypt.
     #[serde(rename = "kms:Encrypt")]
     Encrypt,
+    /// Move a ciphertext from the key, inside KMS.
+    #[serde(rename = "kms:ReEncryptFrom")]
+    ReEncryptFrom,
+    /// Move a ciphertext to the key, inside KMS.
+    #[serde(rename = "kms:ReEncryptTo")]
+    ReEncryptTo,
     /// Make a data key.
     #[serde(rename = "kms:GenerateDataKey")]
     GenerateDataKey,
+    /// Make a data key that comes wrapped only.
+    #[serde(rename = "kms:GenerateDataKeyWithoutPlaintext")]
+    GenerateDataKeyWithoutPlaintext,
+    /// Make a pair of data keys.
+    #[serde(rename = "kms:GenerateDataKeyPair")]
+    GenerateDataKeyPair,
+    /// Make a pair of data keys whose private one comes wrapped only.
+    #[serde(rename = "kms:GenerateDataKeyPairWithoutPlaintext")]
+    GenerateDataKeyPairWithoutPlaintext,
     /// Look at the key.
     #[serde(rename = "kms:DescribeKey")]
     DescribeKey,
+    /// Ask whether AWS renews its material.
+    #[serde(rename = "kms:GetKeyRotationStatus")]
+    GetKeyRotationStatus,
 }
 
 /// Every permission, for tests and documents.
-pub const KEY_PERMISSIONS: [KeyPermission; 4] = [
+pub const KEY_PERMISSIONS: [KeyPermission; 10] = [
     KeyPermission::Decrypt,
     KeyPermission::Encrypt,
+    KeyPermission::ReEncryptFrom,
+    KeyPermission::ReEncryptTo,
     KeyPermission::GenerateDataKey,
+    KeyPermission::GenerateDataKeyWithoutPlaintext,
+    KeyPermission::GenerateDataKeyPair,
+    KeyPermission::GenerateDataKeyPairWithoutPlaintext,
     KeyPermission::DescribeKey,
+    KeyPermission::GetKeyRotationStatus,
 ];
 
 impl KeyPermission {
@@ -44,18 +71,46 @@ impl KeyPermission {
         match self {
             Self::Decrypt => "kms:Decrypt",
             Self::Encrypt => "kms:Encrypt",
+            Self::ReEncryptFrom => "kms:ReEncryptFrom",
+            Self::ReEncryptTo => "kms:ReEncryptTo",
             Self::GenerateDataKey => "kms:GenerateDataKey",
+            Self::GenerateDataKeyWithoutPlaintext => "kms:GenerateDataKeyWithoutPlaintext",
+            Self::GenerateDataKeyPair => "kms:GenerateDataKeyPair",
+            Self::GenerateDataKeyPairWithoutPlaintext => "kms:GenerateDataKeyPairWithoutPlaintext",
             Self::DescribeKey => "kms:DescribeKey",
+            Self::GetKeyRotationStatus => "kms:GetKeyRotationStatus",
         }
     }
-}
 
-impl KeyPermission {
     /// Whether the action bears an encryption context, on which a policy can make it depend.
     pub const fn has_context(self) -> bool {
         match self {
-            Self::Decrypt | Self::Encrypt | Self::GenerateDataKey => true,
-            Self::DescribeKey => false,
+            Self::Decrypt
+            | Self::Encrypt
+            | Self::ReEncryptFrom
+            | Self::ReEncryptTo
+            | Self::GenerateDataKey
+            | Self::GenerateDataKeyWithoutPlaintext
+            | Self::GenerateDataKeyPair
+            | Self::GenerateDataKeyPairWithoutPlaintext => true,
+            Self::DescribeKey | Self::GetKeyRotationStatus => false,
+        }
+    }
+
+    /// The permission without which this one can be neither used nor proven: KMS moves a ciphertext from and to in one
+    /// call.
+    pub const fn counterpart(self) -> Option<Self> {
+        match self {
+            Self::ReEncryptFrom => Some(Self::ReEncryptTo),
+            Self::ReEncryptTo => Some(Self::ReEncryptFrom),
+            Self::Decrypt
+            | Self::Encrypt
+            | Self::GenerateDataKey
+            | Self::GenerateDataKeyWithoutPlaintext
+            | Self::GenerateDataKeyPair
+            | Self::GenerateDataKeyPairWithoutPlaintext
+            | Self::DescribeKey
+            | Self::GetKeyRotationStatus => None,
         }
     }
 }

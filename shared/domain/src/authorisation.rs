@@ -52,10 +52,12 @@ pub enum Call {
     SteerReencryption,
     RegisterBackup,
     ListBackups,
+    RenameSite,
+    DeleteSite,
 }
 
 /// Every call, for tests and documents.
-pub const CALLS: [Call; 32] = [
+pub const CALLS: [Call; 34] = [
     Call::PutOrganisation,
     Call::Enrol,
     Call::GetPolicy,
@@ -88,6 +90,8 @@ pub const CALLS: [Call; 32] = [
     Call::SteerReencryption,
     Call::RegisterBackup,
     Call::ListBackups,
+    Call::RenameSite,
+    Call::DeleteSite,
 ];
 
 /// What comes of a call by a role.
@@ -104,9 +108,12 @@ pub enum Verdict {
 /// The table.
 pub const fn verdict(call: Call, role: Role) -> Verdict {
     let allowed = match call {
-        Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder | Call::RegisterBackup => {
-            matches!(role, Role::System)
-        }
+        Call::PutOrganisation
+        | Call::AddInstanceDirectly
+        | Call::AcknowledgeOrder
+        | Call::RegisterBackup
+        | Call::RenameSite
+        | Call::DeleteSite => matches!(role, Role::System),
         Call::ListBackups => matches!(role, Role::System | Role::OrgAdmin | Role::Auditor),
         Call::Enrol
         | Call::ValidatePolicy

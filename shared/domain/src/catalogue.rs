@@ -77,6 +77,8 @@ pub struct ModeRules {
     pub closing_title: String,
     /// Title of the ticket of a re-encryption.
     pub reencryption_title: String,
+    /// Title of the ticket of a site that was deleted.
+    pub site_title: String,
     /// Phases in order.
     pub windows: Vec<Window>,
 }
@@ -181,6 +183,14 @@ pub struct ClosingRules {
     pub remind_days_before: Vec<u16>,
 }
 
+/// What becomes of the data keys of a site that was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteRules {
+    /// After how many days they are deleted.
+    pub erase_after_days: u16,
+}
+
 /// The whole catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,6 +213,8 @@ pub struct Catalogue {
     pub key_changes: KeyChangeRules,
     /// How an organisation leaves.
     pub closing: ClosingRules,
+    /// What becomes of a site that was deleted.
+    pub sites: SiteRules,
     /// What differs between the modes.
     pub modes: BTreeMap<Mode, ModeRules>,
     /// Where data may live.
@@ -281,6 +293,7 @@ impl Catalogue {
                 &rules.suspension_title,
                 &rules.warning_title,
                 &rules.closing_title,
+                &rules.site_title,
                 &rules.records_title,
                 &rules.reencryption_title,
             ];
@@ -328,6 +341,14 @@ impl Catalogue {
         if *export_days == 0 || !within || !days.windows(2).all(|pair| pair.first() > pair.last()) {
             let reason = "the export takes a day or more; reminders fall, a day or more before its end";
             return wrong("closing".to_owned(), reason);
+        }
+        // DynamoDB takes a hundred changes at once; an app of a site that is renamed needs five of them.
+        if self.apps.len() > 18 {
+            return wrong("apps".to_owned(), "18 apps at most: a site is renamed with all of them at once");
+        }
+        if !(1..=3650).contains(&self.sites.erase_after_days) {
+            let reason = "data keys of a deleted site are kept for 1 to 3650 days";
+            return wrong("sites.erase_after_days".to_owned(), reason);
         }
         if self.key_changes.confirm_within_hours == 0 {
             return wrong("key_changes.confirm_within_hours".to_owned(), "a time has to be more than none");

@@ -63,6 +63,11 @@ pub enum Effect {
     },
     /// Delete every wrapped data key of an organisation that leaves.
     EraseDataKeys,
+    /// Delete every wrapped data key of one instance, whose site was deleted.
+    EraseInstance {
+        /// Which.
+        instance: InstanceId,
+    },
     /// Take up a job that moves the policy to new keys, wherever it stands.
     Reencrypt {
         /// Which.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::access::KeyPolicyTemplate;
@@ -13,7 +14,7 @@ use crate::ids::{CorrelationId, PolicyId, ReencryptionId, TicketId};
 use crate::observation::ProbeRound;
 use crate::outlook::Described;
 use crate::reencryption::{Depth, KeyFault};
-use crate::values::{App, KeyArn, Region, Subject};
+use crate::values::{App, KeyArn, Region, SiteName, Subject};
 use crate::vendor::Ground;
 
 /// Who caused something.
@@ -387,6 +388,31 @@ pub enum InstanceEvent {
         /// How many cached items it dropped.
         evicted: u64,
     },
+    /// The vendor's records name its site otherwise.
+    SiteRenamed {
+        /// The name before.
+        from: SiteName,
+        /// The name from now on.
+        to: SiteName,
+    },
+    /// The vendor's records say that its site was deleted.
+    SiteDeleted {
+        /// When its data keys go, unless that is taken back before.
+        erase_at: Timestamp,
+        /// What the ticket is called that tells of it.
+        title: String,
+    },
+    /// The vendor's records took that back.
+    SiteDeletionCancelled,
+    /// The time after the deletion of its site is over.
+    SiteDeletionDue,
+    /// It was counted how many data keys there are to erase.
+    DataKeysCounted {
+        /// How many.
+        data_keys: u64,
+    },
+    /// No wrapped data key is left.
+    DataKeysErased,
 }
 
 impl InstanceEvent {
@@ -401,6 +427,12 @@ impl InstanceEvent {
             Self::FamilySuspensionOrdered { .. } => "family-suspension-ordered",
             Self::FamilyRestorationOrdered { .. } => "family-restoration-ordered",
             Self::OrderAcknowledged { .. } => "order-acknowledged",
+            Self::SiteRenamed { .. } => "site-renamed",
+            Self::SiteDeleted { .. } => "site-deleted",
+            Self::SiteDeletionCancelled => "site-deletion-cancelled",
+            Self::SiteDeletionDue => "site-deletion-due",
+            Self::DataKeysCounted { .. } => "data-keys-counted",
+            Self::DataKeysErased => "data-keys-erased",
         }
     }
 }

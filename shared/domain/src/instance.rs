@@ -1,5 +1,7 @@
 //! App instances: one app on one site (spec A2), and the function that decides what happens to one.
 
+mod site;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +10,7 @@ use crate::effect::{Effect, Order, OutboxRow};
 use crate::event::{Actor, InstanceEvent, Origin};
 use crate::fact::{AuditHead, Fact, FactBody};
 use crate::fence::Epoch;
-use crate::ids::{InstanceId, OrganisationId, PolicyId};
+use crate::ids::{InstanceId, OrganisationId, PolicyId, TicketId};
 use crate::values::{App, OrganisationName, Realm, SiteName, Subject};
 
 /// Where an instance stands.
@@ -59,6 +61,23 @@ pub enum InstanceStatus {
         /// Why.
         reason: String,
     },
+    /// Its site was deleted, the time after that is over: its wrapped data keys are being deleted, and nobody is given
+    /// one any more.
+    Erasing {
+        /// Since when.
+        since: Timestamp,
+        /// How many there are, once they were counted: before the first goes, so that no repetition counts too few.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        counted: Option<u64>,
+    },
+    /// Its site was deleted, and nothing is left that a key could unwrap.
+    Deleted {
+        /// When.
+        at: Timestamp,
+        /// How many data keys were deleted.
+        #[serde(rename = "dataKeys")]
+        data_keys: u64,
+    },
 }
 
 impl InstanceStatus {
@@ -69,7 +88,22 @@ impl InstanceStatus {
             Self::Requested { .. }
             | Self::Provisioning { .. }
             | Self::NotEncrypted { .. }
-            | Self::Rejected { .. } => false,
+            | Self::Rejected { .. }
+            | Self::Erasing { .. }
+            | Self::Deleted { .. } => false,
+        }
+    }
+
+    /// Whether it holds its place on its site.
+    pub const fn holds_place(&self) -> bool {
+        match self {
+            Self::Requested { .. }
+            | Self::Provisioning { .. }
+            | Self::Active { .. }
+            | Self::Suspended { .. }
+            | Self::NotEncrypted { .. }
+            | Self::Erasing { .. } => true,
+            Self::Rejected { .. } | Self::Deleted { .. } => false,
         }
     }
 
@@ -83,6 +117,8 @@ impl InstanceStatus {
             Self::NotEncrypted { suspended_since: None, .. } => "not-encrypted",
             Self::NotEncrypted { suspended_since: Some(_), .. } => "suspended",
             Self::Rejected { .. } => "rejected",
+            Self::Erasing { .. } => "erasing",
+            Self::Deleted { .. } => "deleted",
         }
     }
 }
@@ -97,6 +133,19 @@ pub struct Acknowledgement {
     pub at: Timestamp,
     /// How many cached items the app dropped.
     pub evicted: u64,
+}
+
+/// The vendor's records say that an instance's site was deleted. Everything goes on as before until the time is over, so
+/// that nothing is lost by a record that was wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteDeletion {
+    /// When they said so.
+    pub at: Timestamp,
+    /// When the data keys go.
+    pub erase_at: Timestamp,
+    /// The ticket that tells of it.
+    pub ticket: TicketId,
 }
 
 /// One app on one site.
@@ -123,6 +172,12 @@ pub struct AppInstance {
     pub epoch: Epoch,
     /// The app's last answer.
     pub acknowledged: Option<Acknowledgement>,
+    /// Its site was deleted, and its data keys are to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<SiteDeletion>,
+    /// What its site was called before it was last renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_site: Option<SiteName>,
     /// The end of its chain of facts.
     pub audit: AuditHead,
     /// Raised by every commit; the store compares it.
@@ -184,7 +239,9 @@ pub fn create(instance: AppInstance, origin: &Origin, now: Timestamp) -> Instanc
         | InstanceStatus::Active { .. }
         | InstanceStatus::Suspended { .. }
         | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. } => Vec::new(),
+        | InstanceStatus::Rejected { .. }
+        | InstanceStatus::Erasing { .. }
+        | InstanceStatus::Deleted { .. } => Vec::new(),
     };
     let event = serde_json::json!({
         "event": "instance-requested", "site": instance.site, "app": instance.app,
@@ -222,7 +279,9 @@ pub fn decide_instance(
                 InstanceStatus::Requested { .. }
                 | InstanceStatus::Suspended { .. }
                 | InstanceStatus::NotEncrypted { .. }
-                | InstanceStatus::Rejected { .. } => return illegal(instance),
+                | InstanceStatus::Rejected { .. }
+                | InstanceStatus::Erasing { .. }
+                | InstanceStatus::Deleted { .. } => return illegal(instance),
             }
             next.status = InstanceStatus::Active { since: now };
             next.epoch = (*epoch).max(instance.epoch);
@@ -255,6 +314,14 @@ pub fn decide_instance(
             next.acknowledged = Some(Acknowledgement { epoch: *epoch, at: now, evicted: *evicted });
             Vec::new()
         }
+        InstanceEvent::SiteRenamed { from, to } => site::renamed(&mut next, from, to, origin)?,
+        InstanceEvent::SiteDeleted { erase_at, title } => {
+            site::deleted(&mut next, *erase_at, title, origin, now)?
+        }
+        InstanceEvent::SiteDeletionCancelled => site::deletion_cancelled(&mut next, origin)?,
+        InstanceEvent::SiteDeletionDue => site::deletion_due(&mut next, now)?,
+        InstanceEvent::DataKeysCounted { data_keys } => site::data_keys_counted(&mut next, *data_keys)?,
+        InstanceEvent::DataKeysErased => site::data_keys_erased(&mut next, now)?,
     };
     let json = serde_json::to_value(event).unwrap_or_default();
     Ok(committed(next, policy, effects, event.slug(), json, origin, now))
@@ -277,7 +344,9 @@ fn approved(next: &mut AppInstance, origin: &Origin, now: Timestamp) -> Result<V
         InstanceStatus::Active { .. }
         | InstanceStatus::Suspended { .. }
         | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. } => illegal(next),
+        | InstanceStatus::Rejected { .. }
+        | InstanceStatus::Erasing { .. }
+        | InstanceStatus::Deleted { .. } => illegal(next),
     }
 }
 
@@ -326,7 +395,9 @@ fn ordered(
         InstanceStatus::Requested { .. }
         | InstanceStatus::Provisioning { .. }
         | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. } => return illegal(next),
+        | InstanceStatus::Rejected { .. }
+        | InstanceStatus::Erasing { .. }
+        | InstanceStatus::Deleted { .. } => return illegal(next),
     }
     next.status = status;
     next.epoch = epoch;

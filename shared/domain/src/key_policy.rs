@@ -97,9 +97,35 @@ pub const TAG_ORGANISATION: &str = "claviger:organisation";
 /// The tag that tells an organisation's generations of keys apart.
 pub const TAG_GENERATION: &str = "claviger:generation";
 
-/// The alias of an organisation's key of a generation, the same in every region.
-pub fn key_alias(organisation: OrganisationId, generation: u64) -> String {
-    format!("alias/{KEY_PREFIX}-{organisation}-{generation}")
+/// Tells an organisation's keys of one region apart: the generation, and how many keys of it were lost there before.
+/// Written `2`, and `2-1` for the key in the place of a lost one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyLabel {
+    /// The generation.
+    pub generation: u64,
+    /// How many keys of it were lost before.
+    pub lost_before: u64,
+}
+
+impl KeyLabel {
+    /// The first key of a generation.
+    pub const fn first_of(generation: u64) -> Self {
+        Self { generation, lost_before: 0 }
+    }
+}
+
+impl std::fmt::Display for KeyLabel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.lost_before {
+            0 => write!(f, "{}", self.generation),
+            lost => write!(f, "{}-{lost}", self.generation),
+        }
+    }
+}
+
+/// The alias of an organisation's key, the same in every region where it is the key of the same label.
+pub fn key_alias(organisation: OrganisationId, label: KeyLabel) -> String {
+    format!("alias/{KEY_PREFIX}-{organisation}-{label}")
 }
 
 /// Who may assume a BYOK customer's key-management role: our key-access role, with this external id.
@@ -216,10 +242,14 @@ mod tests {
     fn k1_what_templates_ask_for_is_in_the_documents_once_with_and_without_an_encryption_context() {
         let all: BTreeSet<KeyPermission> = KEY_PERMISSIONS.into();
         // Of a template that the service was not made with, so that each comes from what is asked for alone.
-        assert_eq!(with_asked(&[], &all, false), ["kms:DescribeKey"]);
-        assert_eq!(with_asked(&[], &all, true), ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"]);
+        assert_eq!(with_asked(&[], &all, false), KEY_QUESTIONS);
+        let asked = with_asked(&[], &all, true);
+        assert!(KEY_ACTIONS.iter().all(|action| asked.contains(action)), "{asked:?}");
+        assert_eq!(asked.len() + KEY_QUESTIONS.len(), KEY_PERMISSIONS.len());
         assert_eq!(with_asked(&["kms:Decrypt", "kms:Sign"], &all, true)[..2], ["kms:Decrypt", "kms:Sign"]);
-        assert_eq!(with_asked(&KEY_ACTIONS, &all, true), KEY_ACTIONS, "none twice");
+        let besides = ["kms:GenerateDataKeyPair", "kms:GenerateDataKeyPairWithoutPlaintext"];
+        let whole = with_asked(&KEY_ACTIONS, &all, true);
+        assert_eq!(whole, [KEY_ACTIONS.as_slice(), &besides].concat(), "none twice");
         let vendor = VendorPrincipal {
             account: "111111111111".parse().unwrap(),
             key_access_role: "arn:aws:iam::111111111111:role/a".to_owned(),

@@ -2,8 +2,64 @@
 //! and when its imported material expires (spec K4). Shown, recorded and warned of; only a probe says whether a key
 //! works.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::key_access::KeyAccess;
+use crate::values::KeyArn;
+
+/// A way in for who does not come for the organisation. Such a key, or role, is refused when it is enrolled (spec E12);
+/// one that opens later is warned of, and cuts nobody off: whose key it is stays claimed, so nobody else gets in by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loophole {
+    /// The key also works with another organisation's encryption context.
+    ContextCondition,
+    /// The key-management role also lets us in without its external id, or with a wrong one (BYOK).
+    ExternalIdEnforced,
+}
+
+impl Loophole {
+    /// The slug of the check of an enrolment that it would fail.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::ContextCondition => "context-condition",
+            Self::ExternalIdEnforced => "external-id-enforced",
+        }
+    }
+
+    /// What was seen, and what closes it, ready to paste.
+    pub fn told(self, key: &KeyArn, access: &KeyAccess) -> String {
+        let region = key.region();
+        let put = format!(
+            "`aws kms put-key-policy --key-id {key} --region {region} --policy-name default --policy file://policy.json`"
+        );
+        match (self, access) {
+            (Self::ContextCondition, KeyAccess::KeyPolicy) => format!(
+                "{key} also works with another organisation's encryption context. Put the key policy that `GET \
+                 .../key-policy` prints on it, with its condition on the context: {put}."
+            ),
+            (Self::ContextCondition, KeyAccess::Role(role)) => format!(
+                "{key} also works with another organisation's encryption context. Put the key policy that `GET \
+                 .../key-policy` prints on it: {put}; and the permission policy on the role: `aws iam put-role-policy \
+                 --role-name {} --policy-name claviger --policy-document file://permissions.json`.",
+                role.arn.name()
+            ),
+            (Self::ExternalIdEnforced, KeyAccess::KeyPolicy) => {
+                format!("the role in front of {key} lets us in without its external id.")
+            }
+            (Self::ExternalIdEnforced, KeyAccess::Role(role)) => format!(
+                "the role {arn} in front of {key} also lets us in without its external id, or with a wrong one. Put the \
+                 trust policy that `GET .../key-policy` prints on it, and no other statement that allows us: `aws iam \
+                 update-assume-role-policy --role-name {name} --policy-document file://trust.json`.",
+                arn = role.arn,
+                name = role.arn.name()
+            ),
+        }
+    }
+}
 
 /// What a description of a key said.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,9 +77,17 @@ pub struct Described {
     /// When its imported material expires; until then it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub material_expires_at: Option<Timestamp>,
+    /// Ways in that were found; none when it was not tried, or could not be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loopholes: Option<BTreeSet<Loophole>>,
 }
 
 impl Described {
+    /// The ways in that are known.
+    pub fn open(&self) -> impl Iterator<Item = Loophole> + '_ {
+        self.loopholes.iter().flatten().copied()
+    }
+
     /// What runs out, soonest first.
     pub fn countdowns(&self) -> Vec<Countdown> {
         let deletion = self.deleted_at.map(|at| Countdown { what: RunsOut::Deletion, at });

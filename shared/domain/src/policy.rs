@@ -95,9 +95,17 @@ pub struct RegionalKey {
     /// What is known of it from descriptions; none before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlook: Option<Outlook>,
+    /// How many keys of this generation were lost in its place before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_before: u64,
     /// An org admin restored access without it: it is gone for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given_up: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What is amiss in the vendor's customer records, and has been told.

@@ -282,6 +282,7 @@ impl EncryptionPolicy {
                         since: now,
                         replacement: None,
                         outlook: None,
+                        lost_before: 0,
                         given_up: false,
                     };
                     (region.clone(), key)

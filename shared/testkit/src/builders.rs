@@ -80,6 +80,11 @@ pub fn by_support() -> Origin {
     Origin { actor: Actor::Support(parsed("agent")), correlation: correlation() }
 }
 
+/// The vendor's records.
+pub fn by_system() -> Origin {
+    Origin { actor: Actor::System(parsed("records")), correlation: correlation() }
+}
+
 /// A function of ours.
 pub fn by_claviger() -> Origin {
     Origin { actor: Actor::Claviger("key-prober".to_owned()), correlation: correlation() }
@@ -266,6 +271,8 @@ pub fn an_instance_decision(
         status: InstanceStatus::Requested { at: now, by: parsed("admin"), due_at: now },
         epoch: Epoch::default(),
         acknowledged: None,
+        deletion: None,
+        former_site: None,
         audit: claviger_domain::fact::AuditHead::default(),
         version: 0,
     };

@@ -12,6 +12,7 @@ use claviger_app::ports::{
 use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
+use claviger_domain::key_policy::KeyLabel;
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::policy::{CONTEXT_ORGANISATION, CONTEXT_PURPOSE};
 use claviger_domain::values::{KeyArn, Region};
@@ -64,7 +65,7 @@ pub struct Assumed {
 struct State {
     keys: BTreeMap<KeyArn, FakeKey>,
     roles: BTreeMap<RoleArn, FakeRole>,
-    made_keys: BTreeMap<(RoleArn, Region, u64), KeyArn>,
+    made_keys: BTreeMap<(RoleArn, Region, KeyLabel), KeyArn>,
     assumed: Vec<Assumed>,
     refuse_making: BTreeMap<Region, Observation>,
     not_granted: BTreeSet<&'static str>,
@@ -178,6 +179,11 @@ impl FakeKeys {
     /// Whether the key is there.
     pub fn has(&self, key: &KeyArn) -> bool {
         self.state().keys.contains_key(key)
+    }
+
+    /// From now on the key policy lets every context through.
+    pub fn bind_to_nobody(&self, key: &KeyArn) {
+        self.change(key, |key| key.organisation = None);
     }
 
     /// From now on the key policy lets only this organisation's context through (spec E12).
@@ -393,7 +399,10 @@ impl CustomerKeys for FakeKeys {
         context: &EncryptionContext,
     ) -> Result<(), KeyError> {
         let operation = match trial {
+            Trial::Encrypt => "Encrypt",
             Trial::GenerateDataKey => "GenerateDataKey",
+            Trial::GenerateDataKeyPair => "GenerateDataKeyPair",
+            Trial::GenerateDataKeyPairWithoutPlaintext => "GenerateDataKeyPairWithoutPlaintext",
             Trial::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
             Trial::ReEncrypt(_) => "ReEncrypt",
             Trial::Decrypt(_) => "Decrypt",
@@ -408,6 +417,9 @@ impl CustomerKeys for FakeKeys {
     async fn rotates(&self, key: KeyRef<'_>) -> Result<bool, KeyError> {
         let mut state = self.state();
         state.reached(key)?;
+        if state.not_granted.contains("GetKeyRotationStatus") {
+            return Err(refusal(Observation::Refused(RefusalKind::AccessDenied), 0));
+        }
         Ok(!state.not_rotating.contains(key.arn))
     }
 
@@ -460,11 +472,11 @@ impl CustomerRoles for FakeKeys {
         role: &CustomerRole,
         region: &Region,
         _organisation: OrganisationId,
-        generation: u64,
+        label: KeyLabel,
     ) -> Result<Option<KeyArn>, KeyError> {
         let mut state = self.state();
         state.assume(&role.arn, Some(&role.external_id))?;
-        Ok(state.made_keys.get(&(role.arn.clone(), region.clone(), generation)).cloned())
+        Ok(state.made_keys.get(&(role.arn.clone(), region.clone(), label)).cloned())
     }
 
     async fn make_key(
@@ -473,7 +485,7 @@ impl CustomerRoles for FakeKeys {
         region: &Region,
         wanted: &NewKey,
     ) -> Result<KeyArn, KeyError> {
-        if let Some(known) = self.find_key(role, region, wanted.organisation, wanted.generation).await? {
+        if let Some(known) = self.find_key(role, region, wanted.organisation, wanted.label).await? {
             return Ok(known);
         }
         let answer = self.state().refuse_making.get(region).copied().unwrap_or(Observation::Usable);
@@ -481,13 +493,13 @@ impl CustomerRoles for FakeKeys {
             return Err(refusal(answer, 0));
         }
         let account = role.arn.account();
-        let number = 0xb0_0000 + wanted.generation;
+        let number = 0xb0_0000 + wanted.label.generation + 0x100 * wanted.label.lost_before;
         let text = format!("arn:aws:kms:{region}:{account}:key/0000000a-0000-4000-8000-{number:012x}");
         let arn: KeyArn = text.parse().expect("a key ARN");
         self.create(&arn);
         self.bind(&arn, wanted.organisation);
         self.put_policy(&arn, wanted.policy.clone());
-        let place = (role.arn.clone(), region.clone(), wanted.generation);
+        let place = (role.arn.clone(), region.clone(), wanted.label);
         self.state().made_keys.insert(place, arn.clone());
         Ok(arn)
     }

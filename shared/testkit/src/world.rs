@@ -11,9 +11,9 @@ use claviger_app::messages::{
 use claviger_app::ports::{
     Audit, Backups, Beat, Bus, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, FanOutQueue,
     HintRecords, Idempotency, Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders,
-    Page, Policies, ProbeQueue, Prober, Proofs, PublishedTemplate, ReencryptionQueues, Reservation, Reserve,
-    StoreError, SupportRequest, SupportRequestKind, SupportRequests, Templates, Tickets, UsageRecords,
-    WatchList, WatchRow, WebhookQueue, WrappedDataKey,
+    Page, PendingErasure, PendingErasures, Policies, ProbeQueue, Prober, Proofs, PublishedTemplate,
+    ReencryptionQueues, Reservation, Reserve, StoreError, SupportRequest, SupportRequestKind,
+    SupportRequests, Templates, Tickets, UsageRecords, WatchList, WatchRow, WebhookQueue, WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardPlace, ShardWork};
 use claviger_app::usage::{DayOfUse, Tally, UsageDelta, Uses};
@@ -357,7 +357,7 @@ impl Store {
     }
 
     fn place(&mut self, previous: Option<&AppInstance>, next: &AppInstance) -> Result<(), StoreError> {
-        let holds = |instance: &AppInstance| !matches!(instance.status, InstanceStatus::Rejected { .. });
+        let holds = |instance: &AppInstance| instance.status.holds_place();
         let place = (next.site.clone(), next.app.clone());
         match (previous.is_some_and(holds), holds(next)) {
             (false, true) => {
@@ -521,6 +521,12 @@ impl Instances for MemoryWorld {
         Ok(owner.map(|(owner, _)| owner.clone()))
     }
 
+    async fn instances_of_site(&self, site: &SiteName) -> Result<Vec<AppInstance>, StoreError> {
+        let state = self.state();
+        let places = state.store.places.iter().filter(|((of, _), _)| of == site);
+        Ok(places.filter_map(|(_, id)| state.store.instances.get(id)).cloned().collect())
+    }
+
     async fn instances(
         &self,
         organisation: &OrganisationName,
@@ -553,6 +559,51 @@ impl Instances for MemoryWorld {
             store.instances.insert(next.id, next.clone());
             Ok(())
         })
+    }
+
+    async fn commit_site(
+        &self,
+        from: &SiteName,
+        to: &SiteName,
+        renamed: &[(AppInstance, InstanceDecision)],
+    ) -> Result<(), StoreError> {
+        let Some((first, _)) = renamed.first() else {
+            return Ok(());
+        };
+        self.changed(|store| {
+            let whole = |(owner, apps): &(OrganisationName, u32)| {
+                *owner == first.organisation_name && usize::try_from(*apps) == Ok(renamed.len())
+            };
+            require(store.sites.get(from).is_some_and(whole), StoreError::Conflict)?;
+            require(store.sites.get(to).is_none_or(|(_, apps)| *apps == 0), taken("site"))?;
+            store.sites.insert(from.clone(), (first.organisation_name.clone(), 0));
+            let many = u32::try_from(renamed.len()).unwrap_or(u32::MAX);
+            store.sites.insert(to.clone(), (first.organisation_name.clone(), many));
+            for (previous, decision) in renamed {
+                let next = &decision.next;
+                let stored = store.instances.get(&next.id).map(|stored| stored.version);
+                require(stored == Some(previous.version), StoreError::Conflict)?;
+                let place = store.places.remove(&(from.clone(), next.app.clone()));
+                require(place == Some(next.id), StoreError::Conflict)?;
+                store.places.insert((to.clone(), next.app.clone()), next.id);
+                store.record(&decision.fact, &decision.outbox)?;
+                store.instances.insert(next.id, next.clone());
+            }
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl PendingErasures for MemoryWorld {
+    async fn pending_erasures(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<PendingErasure>, StoreError> {
+        let state = self.state();
+        let waiting = state.store.instances.values().filter_map(PendingErasure::of);
+        Ok(page(waiting.map(|one| (one.instance.to_string(), one)), cursor, limit, false))
     }
 }
 
@@ -1013,6 +1064,7 @@ impl Bus for MemoryWorld {
             | Effect::ProveRestoration
             | Effect::ReplaceKey { .. }
             | Effect::EraseDataKeys
+            | Effect::EraseInstance { .. }
             | Effect::Reencrypt { .. }
             | Effect::RestoreInstances { .. } => self.called(|state| state.effects.push(row.clone())),
             Effect::OpenTicket { .. }

@@ -96,7 +96,8 @@ fn failed(checks: &[Check]) -> Vec<&str> {
 
 async fn make(keys: &KmsKeys, region: &str) -> KeyArn {
     let policy = made_key_policy(&role().arn, globex());
-    let wanted = NewKey { organisation: globex(), generation: 1, policy };
+    let wanted =
+        NewKey { organisation: globex(), label: claviger_domain::key_policy::KeyLabel::first_of(1), policy };
     keys.make_key(&role(), &parsed(region), &wanted).await.unwrap()
 }
 

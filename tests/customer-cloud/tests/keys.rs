@@ -173,7 +173,7 @@ async fn encrypted(server: &Server, key: &str, context: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_ciphertext_from_before_a_rotation_still_decrypts() {
+async fn k2_a_ciphertext_from_before_a_rotation_still_decrypts() {
     let server = start().await;
     let key = server.key(ACME).await;
     let blob = encrypted(&server, &key, json!({})).await;
@@ -206,6 +206,11 @@ async fn a_dry_run_succeeds_only_where_the_call_would() {
         ("GenerateDataKey", json!({"KeyId": key, "KeySpec": "AES_256", "DryRun": true})),
         ("GenerateDataKeyWithoutPlaintext", json!({"KeyId": key, "KeySpec": "AES_256", "DryRun": true})),
         ("ReEncrypt", json!({"CiphertextBlob": blob, "DestinationKeyId": key, "DryRun": true})),
+        ("GenerateDataKeyPair", json!({"KeyId": key, "KeyPairSpec": "ECC_NIST_P256", "DryRun": true})),
+        (
+            "GenerateDataKeyPairWithoutPlaintext",
+            json!({"KeyId": key, "KeyPairSpec": "ECC_NIST_P256", "DryRun": true}),
+        ),
     ];
     for (operation, input) in &calls {
         let result = server.kms(ACME, operation, input.clone()).await;

@@ -141,6 +141,8 @@ fn first(rules: &Rules<'_>, fact: &Fact, origin: &Origin) -> Result<(Replayed, F
         status,
         epoch: Epoch::default(),
         acknowledged: None,
+        deletion: None,
+        former_site: None,
         audit: AuditHead::default(),
         version: 0,
     };

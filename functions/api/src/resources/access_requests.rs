@@ -142,6 +142,14 @@ fn permissions(sent: &Value, faults: &mut Vec<InvalidField>) -> BTreeSet<KeyPerm
             Err(invalid) => faults.push(invalid.at(format!("permissions[{index}]"))),
         }
     }
+    let missing = found.iter().find_map(|permission| {
+        let counterpart = permission.counterpart().filter(|other| !found.contains(other))?;
+        Some((*permission, counterpart))
+    });
+    if let Some((permission, counterpart)) = missing {
+        let reason = format!("`{permission}` is of no use, and cannot be proven, without `{counterpart}`");
+        faults.push(Invalid::new(reason, "ask for both, or for neither").at("permissions"));
+    }
     found
 }
 

@@ -14,6 +14,7 @@ pub mod organizations;
 pub mod reencryptions;
 pub mod regional_keys;
 pub mod restorations;
+pub mod sites;
 pub mod support;
 pub mod support_organizations;
 pub mod tickets;

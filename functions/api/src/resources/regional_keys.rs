@@ -48,9 +48,13 @@ pub async fn replace(
     let access = api.enter(&visit, &org, Call::ReplaceKey).await?;
     let origin = visit.origin(access.role)?;
     let region: Region = region.parse().map_err(|_| Problem::not_found())?;
-    let mut faults = Vec::new();
-    let key: Option<KeyArn> = parsed(&body::object(sent).await?, "keyArn", &mut faults);
-    let key = key.ok_or_else(|| Problem::invalid(faults))?;
+    let (mut faults, sent) = (Vec::new(), body::object(sent).await?);
+    // Whether the mode wants a key named, or makes it, the use case knows.
+    let named = sent.get("keyArn").is_some_and(|key| !key.is_null());
+    let key: Option<KeyArn> = if named { parsed(&sent, "keyArn", &mut faults) } else { None };
+    if !faults.is_empty() {
+        return Err(Problem::invalid(faults));
+    }
     let IfMatch(seen) = seen?;
     let policies = AsOf { stores: &*api.stores, seen: &seen };
     let (clock, settings) = (&*api.clock, &api.settings);

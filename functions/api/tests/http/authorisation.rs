@@ -43,6 +43,8 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
         Call::SteerReencryption => ("POST", of(&format!("/reencryptions/{ID}/pause")), None),
         Call::RegisterBackup => ("POST", of("/backups"), Some(json!({}))),
         Call::ListBackups => ("GET", of("/backups"), None),
+        Call::RenameSite => ("POST", of("/sites/eng/rename"), Some(json!({}))),
+        Call::DeleteSite => ("POST", of("/sites/eng/delete"), None),
         Call::ListOverdueOrders => ("GET", "support/overdue-orders".to_owned(), None),
         Call::SuspendOrganisation => ("POST", format!("support/{}", of("/suspend")), Some(json!({}))),
         Call::LiftSuspension => ("POST", format!("support/{}", of("/lift")), Some(json!({}))),
@@ -55,9 +57,12 @@ fn request(call: Call, org: &str) -> (&'static str, String, Option<Value>) {
 /// Who may, word for word as the table of the interface has it.
 fn allowed(call: Call) -> &'static [&'static str] {
     match call {
-        Call::PutOrganisation | Call::AddInstanceDirectly | Call::AcknowledgeOrder | Call::RegisterBackup => {
-            &["system"]
-        }
+        Call::PutOrganisation
+        | Call::AddInstanceDirectly
+        | Call::AcknowledgeOrder
+        | Call::RegisterBackup
+        | Call::RenameSite
+        | Call::DeleteSite => &["system"],
         Call::ListBackups => &["system", "acme-admin", "acme-auditor"],
         Call::Enrol
         | Call::ValidatePolicy
@@ -184,4 +189,30 @@ async fn e3_an_admin_that_the_feed_names_no_longer_is_a_stranger_at_the_next_cal
     assert_eq!(came.status, StatusCode::OK);
     assert_eq!(stage.get("acme-admin", path).await.status, StatusCode::NOT_FOUND);
     assert_eq!(stage.get("eve", path).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn e3_support_cannot_make_itself_an_admin_not_even_by_a_feed_that_names_it() {
+    let stage = stage().await;
+    let naming = |who: &str| json!({ "plans": {}, "government": false, "admins": [who], "auditors": [] });
+    for who in ["support", "acme-admin", "acme-auditor", "nobody"] {
+        let came = stage.call(who, "PUT", "organizations/acme", Some(naming(who))).await;
+        assert!(
+            [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&came.status),
+            "{who}: {}",
+            came.text
+        );
+    }
+    // The records are not to be trusted with this either: the vendor's people stay the vendor's.
+    let came = stage.call("system", "PUT", "organizations/acme", Some(naming("support"))).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    for (method, path, body) in [
+        ("POST", "organizations/acme/encryption-policy", Some(json!({}))),
+        ("POST", "organizations/acme/app-instances", Some(json!({}))),
+        ("POST", "organizations/acme/restorations", Some(json!({ "ticketId": ID }))),
+        ("GET", "organizations/acme/audit", None),
+    ] {
+        let came = stage.call("support", method, path, body).await;
+        assert_eq!(came.status, StatusCode::FORBIDDEN, "{method} {path}: {}", came.text);
+    }
 }

@@ -46,6 +46,7 @@ fn calls() -> Vec<(&'static str, &'static str, String, Value)> {
         ("acme-admin", "POST", of("/app-instances"), place()),
         ("globex-admin", "POST", "organizations/globex/app-instances".to_owned(), place()),
         ("system", "POST", of("/app-instances/direct"), place()),
+        ("system", "POST", of("/sites/eng/rename"), json!({ "site": "eng-2" })),
         (
             "system",
             "POST",

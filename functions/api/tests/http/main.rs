@@ -19,6 +19,7 @@ mod idempotency;
 mod openapi;
 mod pages;
 mod reencryptions;
+mod sites;
 mod stage;
 mod usage;
 mod versions;

@@ -300,6 +300,7 @@ async fn lapsed() -> (Stage, String) {
         requests: &*stage.world,
         instances: &*stage.world,
         overdue: &*stage.world,
+        erasures: &*stage.world,
         ids: &claviger_testkit::SequentialIds::default(),
         clock: &*stage.clock,
         settings: claviger_testkit::builders::settings(),

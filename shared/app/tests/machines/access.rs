@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use claviger_app::access_requests::{AnswerAccess, PublishTemplate};
+use claviger_app::messages::CheckResult;
 use claviger_app::ports::Templates;
+use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::request_error::RequestError;
 use claviger_app::request_instance::RequestInstance;
-use claviger_domain::access::{AccessStanding, KeyPermission};
+use claviger_domain::access::{AccessStanding, KEY_PERMISSIONS, KeyPermission};
 use claviger_domain::event::Origin;
 use claviger_domain::ids::CorrelationId;
 use claviger_domain::policy::Lifecycle;
@@ -129,6 +131,42 @@ async fn k1_acceptance_is_the_permission_proven_by_probing_and_a_refusal_names_r
     let accepted = world.store.all_facts(&world.name());
     assert_eq!(accepted.iter().filter(|fact| fact.slug == "access-granted").count(), 1);
     requests_an_app(&world, "acme-new").await.unwrap();
+}
+
+#[tokio::test]
+async fn k1_every_permission_that_a_template_may_carry_is_proven_by_itself_and_leaves_nothing_behind() {
+    for (permission, operation) in [
+        (KeyPermission::Encrypt, "Encrypt"),
+        (KeyPermission::Decrypt, "Decrypt"),
+        (KeyPermission::ReEncryptFrom, "ReEncrypt"),
+        (KeyPermission::ReEncryptTo, "ReEncrypt"),
+        (KeyPermission::GenerateDataKey, "GenerateDataKey"),
+        (KeyPermission::GenerateDataKeyWithoutPlaintext, "GenerateDataKeyWithoutPlaintext"),
+        (KeyPermission::GenerateDataKeyPair, "GenerateDataKeyPair"),
+        (KeyPermission::GenerateDataKeyPairWithoutPlaintext, "GenerateDataKeyPairWithoutPlaintext"),
+        (KeyPermission::DescribeKey, "DescribeKey"),
+        (KeyPermission::GetKeyRotationStatus, "GetKeyRotationStatus"),
+    ] {
+        let world = World::with_acme().await;
+        let prove = ProvePermissions { policies: &world.store, keys: &world.keys };
+        world.keys.forget_calls();
+        let granted = prove.run(&world.name(), &[permission].into()).await.unwrap();
+        assert_eq!(granted.len(), 2, "one a region");
+        assert!(granted.iter().all(|check| check.result == CheckResult::Pass), "{granted:?}");
+        let calls = world.keys.calls();
+        assert!(calls.iter().all(|call| call.dry_run || call.operation == "DescribeKey"), "{calls:?}");
+        // Whatever else is granted, without this one it is refused.
+        world.keys.grant_not(operation);
+        if permission == KeyPermission::DescribeKey {
+            for region in ["eu-central-1", "eu-west-1"] {
+                world.keys.describe_as(&world.key(region), Err(DENIED));
+            }
+        }
+        let refused = prove.run(&world.name(), &[permission].into()).await.unwrap();
+        assert!(refused.iter().all(|check| check.result == CheckResult::Fail), "{permission}: {refused:?}");
+        assert!(refused.iter().all(|check| check.help.contains(permission.action())), "{refused:?}");
+    }
+    assert_eq!(KEY_PERMISSIONS.len(), 10, "each of them stands above");
 }
 
 #[tokio::test]

@@ -4,13 +4,19 @@
 use claviger_app::check_enrolment::{CheckEnrolment, Checked};
 use claviger_app::hand_out_data_key::HandOutError;
 use claviger_app::messages::{Check, CheckResult};
+use claviger_app::ports::DataKeyRegistry;
 use claviger_app::prove_policies::{Proof, ProvePolicies};
+use claviger_app::request_error::RequestError;
+use claviger_app::request_replacement::RequestReplacement;
+use claviger_domain::decide::Refusal;
 use claviger_domain::effect::Effect;
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::values::KeyArn;
 use claviger_testkit::{FakeKeys, SequentialIds, builders};
 use rstest::rstest;
 
-use crate::world::{DENIED, DISABLED, USABLE, World};
+use crate::world::{DENIED, DISABLED, Direct, USABLE, World};
 
 const ROLE_DENIED: Observation = Observation::Refused(RefusalKind::RoleDenied);
 const ACCOUNT: &str = "222222222222";
@@ -221,4 +227,77 @@ async fn r3_a_disabled_key_of_byok_cuts_off_at_once() {
     }
     world.sweep().await.unwrap();
     assert_eq!(world.policy().await.lifecycle.slug(), "suspended");
+}
+
+const DUBLIN: &str = "eu-west-1";
+
+/// Dublin's key waits for its deletion; data is served from Frankfurt.
+async fn degraded() -> World {
+    let world = World::with_byok_acme().await;
+    let lost = world.policy().await.keys[&builders::parsed(DUBLIN)].arn.clone();
+    world.keys.answer(&lost, Observation::Refused(RefusalKind::KeyPendingDeletion));
+    world.sweep().await.unwrap();
+    world.drain().await;
+    world.later(60);
+    assert!(world.policy().await.is_degraded());
+    world
+}
+
+async fn asks_for_replacement(world: &World, key: Option<KeyArn>) -> Result<EncryptionPolicy, RequestError> {
+    let prober = Direct(world);
+    let replacement = RequestReplacement {
+        policies: &world.store,
+        prober: &prober,
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    let organisation = builders::an_organisation("acme");
+    replacement.run(&organisation, &builders::parsed(DUBLIN), key, &builders::by_admin()).await
+}
+
+#[tokio::test]
+async fn s2_byok_a_lost_key_is_replaced_by_one_that_the_service_makes_and_twice_asked_makes_one() {
+    let world = degraded().await;
+    let lost = world.policy().await.keys[&builders::parsed(DUBLIN)].arn.clone();
+    let named = asks_for_replacement(&world, Some(lost.clone())).await.unwrap_err();
+    assert!(matches!(named, RequestError::Invalid(_)), "{named}");
+    for _ in 0..2 {
+        asks_for_replacement(&world, None).await.unwrap();
+    }
+    assert_eq!(world.keys.made_count(), 3, "two of the enrolment, one in the place of the lost one");
+    world.drain().await;
+    let policy = world.policy().await;
+    let key = &policy.keys[&builders::parsed(DUBLIN)];
+    assert!(key.arn != lost && key.lost_before == 1 && !policy.is_degraded());
+    for wrapped in world.store.data_keys(world.instances().await[0].id).await.unwrap() {
+        assert_eq!(wrapped.wraps[&builders::parsed(DUBLIN)].key, key.arn);
+    }
+    world.later(60);
+    world.sweep().await.unwrap();
+    assert!(world.asks_for_key().await.is_ok());
+    // The next one that is lost has another name again.
+    let second = key.arn.clone();
+    world.keys.answer(&second, Observation::Refused(RefusalKind::KeyPendingDeletion));
+    world.sweep().await.unwrap();
+    world.drain().await;
+    asks_for_replacement(&world, None).await.unwrap();
+    assert_eq!(world.keys.made_count(), 4);
+}
+
+#[tokio::test]
+async fn s2_byok_nothing_is_made_for_a_key_that_is_not_lost_or_through_a_role_that_lets_anybody_in() {
+    let world = World::with_byok_acme().await;
+    let refused = asks_for_replacement(&world, None).await.unwrap_err();
+    assert!(matches!(refused, RequestError::Refused(Refusal::KeyNotLost { .. })), "{refused}");
+    let world = degraded().await;
+    world.keys.create_role(&world.role(), None);
+    let refused = asks_for_replacement(&world, None).await.unwrap_err();
+    let RequestError::NotVerified(checks) = refused else { panic!("{refused}") };
+    assert!(checks.iter().any(|check| check.id == "external-id-enforced"), "{checks:?}");
+    let world = degraded().await;
+    world.keys.making_answers(&builders::parsed(DUBLIN), DENIED);
+    let refused = asks_for_replacement(&world, None).await.unwrap_err();
+    let RequestError::NotVerified(checks) = refused else { panic!("{refused}") };
+    assert!(checks[0].help.contains("put-role-policy"), "{checks:?}");
+    assert_eq!(world.keys.made_count(), 2);
 }

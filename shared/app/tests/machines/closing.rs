@@ -17,13 +17,14 @@ fn close(world: &World) -> CloseOrganisation<'_> {
     CloseOrganisation { policies: &world.store, clock: &world.clock, settings: world.settings() }
 }
 
-async fn deadlines(world: &World) {
+pub async fn deadlines(world: &World) {
     let pass = PassDeadlines {
         policies: &world.store,
         watch: &world.store,
         requests: &world.store,
         instances: &world.store,
         overdue: &world.store,
+        erasures: &world.store,
         ids: &world.ids,
         clock: &world.clock,
         settings: world.settings(),

@@ -365,6 +365,41 @@ async fn s2_a_restoration_waits_while_a_region_gives_no_answer() {
 }
 
 #[tokio::test]
+async fn a7_an_instance_is_pinned_to_the_realm_and_its_data_key_is_wrapped_under_every_regional_key() {
+    let world = World::with_acme().await;
+    let policy = world.policy().await;
+    let instance = &world.instances().await[0];
+    assert_eq!(instance.realm.as_ref(), Some(&policy.realm));
+    let made = claviger_app::ports::DataKeyRegistry::data_keys(&world.store, instance.id).await.unwrap();
+    assert_eq!(made.len(), 1);
+    for (region, key) in &policy.keys {
+        assert_eq!(made[0].wraps[region].key, key.arn);
+    }
+    assert_eq!(made[0].wraps.len(), policy.keys.len());
+}
+
+#[tokio::test]
+async fn k3_and_e9_every_use_of_a_key_bears_opaque_ids_the_purpose_and_the_label() {
+    let world = World::with_acme().await;
+    world.asks_for_key().await.unwrap();
+    world.sweep().await.unwrap();
+    let (policy, instance) = (world.policy().await, world.instances().await[0].id.to_string());
+    let uses: Vec<_> = world.keys.calls().into_iter().filter(|call| !call.context.is_empty()).collect();
+    let purposes: std::collections::BTreeSet<&str> =
+        uses.iter().map(|call| call.context["claviger:purpose"].as_str()).collect();
+    assert_eq!(purposes.len(), 2, "canaries and data keys: {purposes:?}");
+    for call in &uses {
+        assert_eq!(call.context.len(), 4, "{call:?}");
+        assert_eq!(call.context["claviger:organisation"], policy.organisation.to_string());
+        assert_eq!(call.context["claviger:tag"], policy.context_tag.as_str());
+        let subject = &call.context["claviger:instance"];
+        assert!([&instance, &policy.id.to_string()].contains(&subject), "{call:?}");
+        // Names of people and places are nobody's business in another account's log.
+        assert!(call.context.values().all(|value| !value.contains("acme-eng")), "{call:?}");
+    }
+}
+
+#[tokio::test]
 async fn a7_no_data_key_is_made_while_a_realm_is_degraded() {
     let world = World::with_acme().await;
     world.keys.answer(&world.key("eu-west-1"), DISABLED);

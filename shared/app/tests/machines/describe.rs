@@ -1,10 +1,11 @@
 //! Descriptions of keys, beside their probes (spec K2, K4).
 
+use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::messages::ProbeMessage;
 use claviger_app::show_policy::ShowPolicy;
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
-use claviger_domain::outlook::RunsOut;
+use claviger_domain::outlook::{Loophole, RunsOut};
 use claviger_testkit::a_description;
 
 use crate::world::{World, correlation};
@@ -15,7 +16,7 @@ fn describe(world: &World) -> DescribeKeys<'_> {
         watch: &world.store,
         keys: &world.keys,
         queue: &world.store,
-        ids: &world.ids,
+        check: CheckEnrolment { keys: &world.keys, roles: &world.keys, ids: &world.ids },
         clock: &world.clock,
         settings: world.settings(),
     }
@@ -96,4 +97,95 @@ async fn k4_a_key_that_is_seen_to_wait_for_its_deletion_is_described_at_once() {
     world.later(60);
     world.sweep().await.unwrap();
     assert!(!world.store.take_queued_probes().iter().any(asked));
+}
+
+/// A whole day of the hourly schedule.
+async fn a_day(world: &World) -> u64 {
+    let mut news = 0;
+    for _ in 0..24 {
+        news += described(world).await;
+        world.later(3600);
+    }
+    news
+}
+
+fn tried(world: &World) -> usize {
+    world.keys.calls().iter().filter(|call| call.operation == "Encrypt").count()
+}
+
+#[tokio::test]
+async fn e12_the_context_condition_is_tried_again_once_a_day_and_a_key_without_it_is_warned_of_and_cuts_nobody_off()
+ {
+    let world = World::with_acme().await;
+    world.keys.forget_calls();
+    a_day(&world).await;
+    assert_eq!(tried(&world), 4, "per region one with the organisation's context, one with a random one");
+    assert!(world.keys.calls().iter().all(|call| call.operation != "Encrypt" || call.dry_run));
+    assert_eq!(a_day(&world).await, 0, "what stays as it is is not stored again");
+    // The owner took the condition out of one key's policy.
+    let key = world.key("eu-west-1");
+    world.keys.bind_to_nobody(&key);
+    assert_eq!(a_day(&world).await, 1);
+    world.drain().await;
+    let policy = world.policy().await;
+    assert!(policy.fence.is_open() && !policy.is_degraded(), "it is no revocation");
+    let ticket = world.tickets().await.into_iter().find(|ticket| Some(ticket.id) == policy.warning).unwrap();
+    let body = &ticket.comments[0].body;
+    assert!(body.contains("another organisation's encryption context"), "{body}");
+    assert!(body.contains(&format!("put-key-policy --key-id {key}")), "{body}");
+    let show = ShowPolicy {
+        policies: &world.store,
+        watch_list: &world.store,
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    let shown = show.view(&policy, None);
+    assert_eq!(shown.keys[1].loopholes[0].what, Loophole::ContextCondition);
+    assert!(shown.keys[0].loopholes.is_empty());
+    // Of a key that refuses everybody, a refusal says nothing: what is known stays.
+    world.keys.answer_next(&key, [Observation::NoAnswer(NoAnswerKind::Throttled)]);
+    assert_eq!(a_day(&world).await, 0);
+    world.keys.bind(&key, policy.organisation);
+    assert_eq!(a_day(&world).await, 1);
+    world.drain().await;
+    assert!(world.tickets().await.iter().all(|ticket| ticket.resolved_at.is_some()));
+    assert_eq!(world.policy().await.warning, None);
+}
+
+#[tokio::test]
+async fn e12_behind_a_closed_fence_no_key_is_tried_again() {
+    let world = World::with_acme().await;
+    for region in ["eu-central-1", "eu-west-1"] {
+        world.keys.answer(&world.key(region), Observation::Refused(RefusalKind::KeyDisabled));
+    }
+    world.sweep().await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+    world.keys.forget_calls();
+    a_day(&world).await;
+    assert_eq!(tried(&world), 0);
+}
+
+#[tokio::test]
+async fn e12_byok_a_role_that_lets_in_without_the_external_id_is_found_within_a_day_and_warned_of() {
+    let world = World::with_byok_acme().await;
+    a_day(&world).await;
+    assert_eq!(a_day(&world).await, 0);
+    let asked = world.keys.assumed();
+    assert!(asked.iter().any(|one| !one.with_external_id && !one.let_in), "{asked:?}");
+    // The owner lets the role be assumed without it.
+    world.keys.create_role(&world.role(), None);
+    assert_eq!(a_day(&world).await, 1);
+    world.drain().await;
+    let policy = world.policy().await;
+    assert!(policy.fence.is_open());
+    let ticket = world.tickets().await.into_iter().find(|ticket| Some(ticket.id) == policy.warning).unwrap();
+    assert!(ticket.comments[0].body.contains("update-assume-role-policy"), "{ticket:?}");
+    // A role that nobody can assume any more says nothing about its external id.
+    world.keys.role_answers(&world.role(), Observation::Refused(RefusalKind::RoleDenied));
+    assert_eq!(a_day(&world).await, 0);
+    assert!(world.policy().await.warning.is_some());
+    let organisation = claviger_testkit::builders::an_organisation("acme");
+    world.keys.create_role(&world.role(), Some(&organisation.external_id));
+    assert_eq!(a_day(&world).await, 1);
+    assert_eq!(world.policy().await.warning, None);
 }

@@ -12,6 +12,7 @@ mod hints;
 mod lost_key;
 mod records;
 mod reencryption;
+mod sites;
 mod steps;
 mod webhooks;
 mod world;

@@ -200,8 +200,9 @@ impl Stage {
             Mail::Step(step) => self.carry().step(step).await,
             Mail::Shard(work) => {
                 let records = Rewriting { world: &self.world, notes: &self.notes };
-                let (policies, checkpoints, queue) = (store, store, store);
-                let worker = RewriteShard { policies, checkpoints, records: &records, queue, ids, clock };
+                let (policies, instances, checkpoints, queue) = (store, store, store, store);
+                let worker =
+                    RewriteShard { policies, instances, checkpoints, records: &records, queue, ids, clock };
                 worker.run(work, SignedDuration::from_secs(12)).await
             }
         }

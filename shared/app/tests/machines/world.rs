@@ -4,10 +4,12 @@ use async_trait::async_trait;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::deliver_effect::DeliverEffect;
 use claviger_app::erase_data_keys::EraseDataKeys;
+use claviger_app::erase_instance::EraseInstance;
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::hand_out_data_key::{HandOutDataKey, HandOutError, HandedOut, KeyRequest, UnwrappedKeys};
+use claviger_app::make_replacement::MakeReplacement;
 use claviger_app::messages::{FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{CallError, DataKeyChoice, Instances, Policies, Prober, Tickets};
 use claviger_app::probe_keys::ProbeKeys;
@@ -76,6 +78,10 @@ impl Prober for Direct<'_> {
             ProbeRequest::ProvePermissions { organisation, permissions } => {
                 let prove = ProvePermissions { policies: store, keys: &self.0.keys };
                 prove.run(organisation, permissions).await.map(|checks| ProbeAnswer::Checked { checks })
+            }
+            ProbeRequest::MakeReplacement { organisation, region } => {
+                let check = CheckEnrolment { keys: &self.0.keys, roles: &self.0.keys, ids: &self.0.ids };
+                MakeReplacement { policies: store, check }.run(organisation, region).await
             }
             ProbeRequest::Check { .. } => panic!("nobody enrols here"),
         };
@@ -318,6 +324,7 @@ impl World {
                 prove.run(row).await
             }
             Effect::EraseDataKeys => self.erase().run(row).await,
+            Effect::EraseInstance { .. } => self.erase_instance().run(row).await,
             Effect::ReplaceKey { .. } => {
                 let replace = ReplaceKey {
                     policies: &self.store,
@@ -333,6 +340,15 @@ impl World {
                 replace.run(row).await
             }
             other => panic!("{other:?} is not worked off by a function"),
+        }
+    }
+
+    pub fn erase_instance(&self) -> EraseInstance<'_> {
+        EraseInstance {
+            instances: &self.store,
+            registry: &self.store,
+            queue: &self.store,
+            clock: &self.clock,
         }
     }
 

@@ -47,6 +47,7 @@ impl Stage {
             requests: &self.world,
             instances: &self.world,
             overdue: &self.world,
+            erasures: &self.world,
             ids: &self.ids,
             clock: &self.clock,
             settings: builders::settings(),

@@ -1,7 +1,7 @@
 //! Sessions of customers' key-management roles (BYOK): assumed by the key-access role, with the organisation's external
 //! id, for 900 seconds, and narrowed by a session policy to what they are for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -10,6 +10,7 @@ use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{IdentityCache, Region as SdkRegion, SharedCredentialsProvider};
 use claviger_app::ports::{Asking, KeyError, KeyRef, RoleSession};
+use claviger_domain::access::KEY_PERMISSIONS;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, RoleArn};
 use claviger_domain::key_policy::{KEY_ACTIONS, LOOK_ACTIONS};
@@ -70,7 +71,9 @@ fn session_name(purpose: Purpose, organisation: OrganisationId) -> String {
 
 /// The session may use this one key.
 fn one_key(key: &KeyArn) -> Value {
-    let actions: Vec<&str> = KEY_ACTIONS.into_iter().chain(LOOK_ACTIONS).collect();
+    // What templates may ask for as well (spec K1): what the role itself does not allow, no session may.
+    let asked = KEY_PERMISSIONS.iter().map(|permission| permission.action());
+    let actions: BTreeSet<&str> = KEY_ACTIONS.into_iter().chain(LOOK_ACTIONS).chain(asked).collect();
     json!({
         "Version": "2012-10-17",
         "Statement": [{ "Effect": "Allow", "Action": actions, "Resource": key.as_str() }],

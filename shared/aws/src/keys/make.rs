@@ -9,7 +9,7 @@ use aws_sdk_kms::types::Tag;
 use claviger_app::ports::{Asking, CustomerRoles, KeyError, NewKey};
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, RoleArn};
-use claviger_domain::key_policy::{KEY_PREFIX, TAG_GENERATION, TAG_ORGANISATION, key_alias};
+use claviger_domain::key_policy::{KEY_PREFIX, KeyLabel, TAG_GENERATION, TAG_ORGANISATION, key_alias};
 use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_domain::values::{KeyArn, Region};
 use serde_json::{Value, json};
@@ -46,11 +46,11 @@ fn parsed(arn: Option<&str>, request_id: Option<&str>) -> Result<KeyArn, KeyErro
     arn.and_then(|arn| arn.parse().ok()).ok_or_else(|| incomplete(request_id))
 }
 
-/// The organisation's key of a generation, told by its tags.
-fn bears(tags: &[Tag], organisation: OrganisationId, generation: u64) -> bool {
+/// The organisation's key of a label, told by its tags.
+fn bears(tags: &[Tag], organisation: OrganisationId, label: KeyLabel) -> bool {
     let has =
         |key: &str, value: &str| tags.iter().any(|tag| tag.tag_key() == key && tag.tag_value() == value);
-    has(TAG_ORGANISATION, &organisation.to_string()) && has(TAG_GENERATION, &generation.to_string())
+    has(TAG_ORGANISATION, &organisation.to_string()) && has(TAG_GENERATION, &label.to_string())
 }
 
 impl KmsKeys {
@@ -70,9 +70,9 @@ impl KmsKeys {
 async fn found(
     client: &Client,
     organisation: OrganisationId,
-    generation: u64,
+    label: KeyLabel,
 ) -> Result<Option<(KeyArn, bool)>, KeyError> {
-    let alias = key_alias(organisation, generation);
+    let alias = key_alias(organisation, label);
     match client.describe_key().key_id(&alias).send().await {
         Ok(output) => {
             let arn = output.key_metadata().and_then(|key| key.arn());
@@ -93,7 +93,7 @@ async fn found(
                 Err(error) if error.code() == Some("AccessDeniedException") => continue,
                 Err(error) => return Err(key_error(Call::CustomerKey, &error)),
             };
-            if bears(tags.tags(), organisation, generation) {
+            if bears(tags.tags(), organisation, label) {
                 return parsed(Some(arn), page.request_id()).map(|arn| Some((arn, false)));
             }
         }
@@ -131,10 +131,10 @@ impl CustomerRoles for KmsKeys {
         role: &CustomerRole,
         region: &Region,
         organisation: OrganisationId,
-        generation: u64,
+        label: KeyLabel,
     ) -> Result<Option<KeyArn>, KeyError> {
         let client = self.maker(role, organisation, region).await?;
-        Ok(found(&client, organisation, generation).await?.map(|(arn, _)| arn))
+        Ok(found(&client, organisation, label).await?.map(|(arn, _)| arn))
     }
 
     async fn make_key(
@@ -143,9 +143,9 @@ impl CustomerRoles for KmsKeys {
         region: &Region,
         wanted: &NewKey,
     ) -> Result<KeyArn, KeyError> {
-        let NewKey { organisation, generation, policy } = wanted;
+        let NewKey { organisation, label, policy } = wanted;
         let client = self.maker(role, *organisation, region).await?;
-        let (mut arn, named) = match found(&client, *organisation, *generation).await? {
+        let (mut arn, named) = match found(&client, *organisation, *label).await? {
             Some(known) => known,
             None => {
                 // The tags come with the key, in one call: from its first moment on it can be found.
@@ -154,7 +154,7 @@ impl CustomerRoles for KmsKeys {
                     .description(format!("{KEY_PREFIX}: root key of organisation {organisation}"))
                     .policy(policy.to_string())
                     .tags(tag(TAG_ORGANISATION, organisation.to_string())?)
-                    .tags(tag(TAG_GENERATION, generation.to_string())?)
+                    .tags(tag(TAG_GENERATION, label.to_string())?)
                     .send()
                     .await
                     .map_err(|error| key_error(Call::CustomerKey, &error))?;
@@ -164,12 +164,12 @@ impl CustomerRoles for KmsKeys {
             }
         };
         if !named {
-            let alias = key_alias(*organisation, *generation);
+            let alias = key_alias(*organisation, *label);
             match client.create_alias().alias_name(&alias).target_key_id(arn.as_str()).send().await {
                 Ok(_) => info!(key.arn = arn.as_str(), "a key was made and named"),
                 // Another delivery of the same work was faster: the key that has the name is the one that is used.
                 Err(error) if error.code() == Some("AlreadyExistsException") => {
-                    if let Some((winner, _)) = found(&client, *organisation, *generation).await?
+                    if let Some((winner, _)) = found(&client, *organisation, *label).await?
                         && winner != arn
                     {
                         warn!(

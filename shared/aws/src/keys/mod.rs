@@ -22,7 +22,7 @@ use aws_sdk_kms::config::{IdentityCache, Region as SdkRegion, SharedCredentialsP
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::DataKeySpec;
+use aws_sdk_kms::types::{DataKeyPairSpec, DataKeySpec};
 use claviger_app::messages::EncryptionContext;
 use claviger_app::ports::{CustomerKeys, KeyDescription, KeyError, KeyRef, Trial};
 use claviger_app::usage::UsageMeter;
@@ -40,6 +40,9 @@ use self::metered::CountCalls;
 pub use self::metered::MeteredKeys;
 use self::session::Session;
 use crate::errors::{Call, INVALID_STATE, after_describe, key_error};
+
+/// Of which kind a pair of data keys is that is only tried.
+const PAIR: DataKeyPairSpec = DataKeyPairSpec::EccNistP256;
 
 /// KMS, with sessions of the key-access role, and of customers' roles.
 ///
@@ -307,6 +310,22 @@ impl CustomerKeys for KmsKeys {
         let client = self.client(key).await?;
         let (id, context) = (key.arn.as_str(), context_of(context));
         match trial {
+            Trial::Encrypt => {
+                let request = client.encrypt().key_id(id).plaintext(Blob::new(b"claviger".as_slice()));
+                let answer = request.set_encryption_context(context).dry_run(true).send().await;
+                tried("Encrypt", key, answer)
+            }
+            Trial::GenerateDataKeyPair => {
+                let request = client.generate_data_key_pair().key_id(id).key_pair_spec(PAIR);
+                let answer = request.set_encryption_context(context).dry_run(true).send().await;
+                tried("GenerateDataKeyPair", key, answer)
+            }
+            Trial::GenerateDataKeyPairWithoutPlaintext => {
+                let request =
+                    client.generate_data_key_pair_without_plaintext().key_id(id).key_pair_spec(PAIR);
+                let answer = request.set_encryption_context(context).dry_run(true).send().await;
+                tried("GenerateDataKeyPairWithoutPlaintext", key, answer)
+            }
             Trial::GenerateDataKey => {
                 let request = client.generate_data_key().key_id(id).key_spec(DataKeySpec::Aes256);
                 let answer = request.set_encryption_context(context).dry_run(true).send().await;

@@ -1,7 +1,9 @@
 //! App instances.
 
 use async_trait::async_trait;
-use claviger_app::ports::{Instances, Page, StoreError, SupportRequest, SupportRequestKind};
+use claviger_app::ports::{
+    Instances, Page, PendingErasure, PendingErasures, StoreError, SupportRequest, SupportRequestKind,
+};
 use claviger_domain::ids::InstanceId;
 use claviger_domain::instance::{AppInstance, InstanceDecision, InstanceStatus};
 use claviger_domain::values::{App, OrganisationName, SiteName};
@@ -42,6 +44,22 @@ impl Instances for DynamoStore {
         Ok(None)
     }
 
+    async fn instances_of_site(&self, site: &SiteName) -> Result<Vec<AppInstance>, StoreError> {
+        let range = Range {
+            table: &self.tables.control,
+            pk: names::site(site).pk,
+            prefix: names::APP_PREFIX,
+            direction: Direction::Forward,
+        };
+        let mut found = Vec::new();
+        for claim in self.items(&range, None, None).await? {
+            let organisation: OrganisationName = parsed_of(&claim, "organisation")?;
+            let id: InstanceId = parsed_of(&claim, "instance")?;
+            found.extend(self.load(&names::instance(&organisation, id)).await?);
+        }
+        Ok(found)
+    }
+
     async fn instances(
         &self,
         organisation: &OrganisationName,
@@ -62,39 +80,70 @@ impl Instances for DynamoStore {
         previous: Option<&AppInstance>,
         decision: &InstanceDecision,
     ) -> Result<(), StoreError> {
-        let control = &self.tables.control;
         let next = &decision.next;
         let mut transaction = Transaction::default();
-        let key = names::instance(&next.organisation_name, next.id);
-        let instance = document(&key, next, [(VERSION, number(next.version))])?;
-        let condition = previous.map_or_else(Condition::absent, |known| {
-            Condition::that("#version = :version")
-                .naming("#version", VERSION)
-                .with(":version", number(known.version))
-        });
-        transaction.put(control, instance, condition, Otherwise::Conflict)?;
+        self.put_instance(&mut transaction, previous, next)?;
         if previous.is_none() {
             let pointer =
                 item(&names::instance_pointer(next.id), [("organisation", text(&next.organisation_name))]);
+            let control = &self.tables.control;
             transaction.put(control, pointer, Condition::absent(), Otherwise::Conflict)?;
         }
         self.site_claims(&mut transaction, previous, next)?;
         self.activation(&mut transaction, previous, next)?;
         self.record(&mut transaction, &decision.fact, &decision.outbox)?;
         self.request_of(&mut transaction, previous.and_then(request), request(next))?;
+        self.erasure_of(&mut transaction, previous, next)?;
         self.commit(transaction).await
     }
-}
 
-/// Whether an instance holds its place on its site.
-const fn holds_place(status: &InstanceStatus) -> bool {
-    match status {
-        InstanceStatus::Requested { .. }
-        | InstanceStatus::Provisioning { .. }
-        | InstanceStatus::Active { .. }
-        | InstanceStatus::Suspended { .. }
-        | InstanceStatus::NotEncrypted { .. } => true,
-        InstanceStatus::Rejected { .. } => false,
+    async fn commit_site(
+        &self,
+        from: &SiteName,
+        to: &SiteName,
+        renamed: &[(AppInstance, InstanceDecision)],
+    ) -> Result<(), StoreError> {
+        let control = &self.tables.control;
+        let Some((first, _)) = renamed.first() else {
+            return Ok(());
+        };
+        let (organisation, many) =
+            (text(&first.organisation_name), i64::try_from(renamed.len()).unwrap_or(i64::MAX));
+        let mut transaction = Transaction::default();
+        // Nothing that came to the site since it was read is left behind.
+        transaction.update(
+            control,
+            &names::site(from),
+            "SET apps = :none",
+            Condition::that("organisation = :organisation AND apps = :many")
+                .with(":organisation", organisation.clone())
+                .with(":many", number(many))
+                .with(":none", number(0)),
+            Otherwise::Conflict,
+        )?;
+        transaction.update(
+            control,
+            &names::site(to),
+            "SET organisation = :organisation, apps = :many",
+            Condition::that("attribute_not_exists(pk) OR apps = :none")
+                .with(":organisation", organisation.clone())
+                .with(":many", number(many))
+                .with(":none", number(0)),
+            Otherwise::Taken("site"),
+        )?;
+        for (previous, decision) in renamed {
+            let next = &decision.next;
+            self.put_instance(&mut transaction, Some(previous), next)?;
+            let ours = Condition::that("#instance = :instance")
+                .naming("#instance", "instance")
+                .with(":instance", text(next.id));
+            transaction.delete(control, &names::site_app(from, &next.app), ours, Otherwise::Conflict)?;
+            let place = names::site_app(to, &next.app);
+            let claim = item(&place, [("organisation", organisation.clone()), ("instance", text(next.id))]);
+            transaction.put(control, claim, Condition::absent(), Otherwise::Taken("site"))?;
+            self.record(&mut transaction, &decision.fact, &decision.outbox)?;
+        }
+        self.commit(transaction).await
     }
 }
 
@@ -111,11 +160,65 @@ fn request(instance: &AppInstance) -> Option<SupportRequest> {
         | InstanceStatus::Active { .. }
         | InstanceStatus::Suspended { .. }
         | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. } => None,
+        | InstanceStatus::Rejected { .. }
+        | InstanceStatus::Erasing { .. }
+        | InstanceStatus::Deleted { .. } => None,
+    }
+}
+
+#[async_trait]
+impl PendingErasures for DynamoStore {
+    async fn pending_erasures(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<PendingErasure>, StoreError> {
+        let range = Range {
+            table: &self.tables.control,
+            pk: names::ERASURES.to_owned(),
+            prefix: "",
+            direction: Direction::Forward,
+        };
+        self.page(&range, cursor, limit).await
     }
 }
 
 impl DynamoStore {
+    fn put_instance(
+        &self,
+        transaction: &mut Transaction,
+        previous: Option<&AppInstance>,
+        next: &AppInstance,
+    ) -> Result<(), StoreError> {
+        let key = names::instance(&next.organisation_name, next.id);
+        let instance = document(&key, next, [(VERSION, number(next.version))])?;
+        let condition = previous.map_or_else(Condition::absent, |known| {
+            Condition::that("#version = :version")
+                .naming("#version", VERSION)
+                .with(":version", number(known.version))
+        });
+        transaction.put(&self.tables.control, instance, condition, Otherwise::Conflict)
+    }
+
+    /// It is listed exactly while its data keys wait for their erasure.
+    fn erasure_of(
+        &self,
+        transaction: &mut Transaction,
+        previous: Option<&AppInstance>,
+        next: &AppInstance,
+    ) -> Result<(), StoreError> {
+        let control = &self.tables.control;
+        let key = names::erasure(next.id);
+        match (previous.and_then(PendingErasure::of), PendingErasure::of(next)) {
+            (known, Some(waits)) if known.as_ref() != Some(&waits) => {
+                let item = document(&key, &waits, [])?;
+                transaction.put(control, item, Condition::none(), Otherwise::Conflict)
+            }
+            (Some(_), None) => transaction.delete(control, &key, Condition::none(), Otherwise::Conflict),
+            (_, Some(_)) | (None, None) => Ok(()),
+        }
+    }
+
     /// The claims on the site (spec A4: its own organisation may have it) and on site and app. A rejected request
     /// gives them back, so that it can be made again, and a site name that nobody uses does not stay taken.
     fn site_claims(
@@ -125,8 +228,8 @@ impl DynamoStore {
         next: &AppInstance,
     ) -> Result<(), StoreError> {
         let control = &self.tables.control;
-        let held = previous.is_some_and(|instance| holds_place(&instance.status));
-        let holds = holds_place(&next.status);
+        let held = previous.is_some_and(|instance| instance.status.holds_place());
+        let holds = next.status.holds_place();
         let organisation = text(&next.organisation_name);
         let site = names::site(&next.site);
         let place = names::site_app(&next.site, &next.app);

@@ -13,6 +13,7 @@
 //! | control | `ACCOUNT#<id>` | `ORG#<name>` | an organisation with keys there | `organisation` |
 //! | control | `ACCOUNT#<id>` | `OWNER` | BYOK's claim on the account | `exclusive` (organisation) or `users` (how many) |
 //! | control | `REQUEST` | `<uuid>` | waits for support | `doc` |
+//! | control | `ERASURE` | `<instance id>` | instance of a deleted site whose data keys wait for their erasure | `doc` |
 //! | control | `OVERDUE` | `<policy id>` | orders that apps have not answered | `doc` |
 //! | control | `ORG#<name>` | `TICKET#<uuidv7>` | ticket | `doc`, `version` |
 //! | control | `ORG#<name>` | `FACT#<stream>#<seq, 12 digits>` | fact, put once | `doc` |
@@ -87,6 +88,11 @@ pub const REQUESTS: &str = "REQUEST";
 /// Partition of the orders that apps have not answered.
 pub const OVERDUE: &str = "OVERDUE";
 
+/// Partition of the instances whose data keys wait for their erasure.
+pub const ERASURES: &str = "ERASURE";
+/// Prefix of the sort key of the claims on a site's apps.
+pub const APP_PREFIX: &str = "APP#";
+
 /// Partition of key-policy templates.
 pub const TEMPLATES: &str = "TEMPLATE";
 
@@ -132,7 +138,7 @@ pub(super) fn site(site: &SiteName) -> Key {
 }
 
 pub(super) fn site_app(site: &SiteName, app: &App) -> Key {
-    key(format!("SITE#{site}"), format!("APP#{app}"))
+    key(format!("SITE#{site}"), format!("{APP_PREFIX}{app}"))
 }
 
 pub(super) fn key_arn(arn: &KeyArn) -> Key {
@@ -157,6 +163,10 @@ pub(super) fn request(id: Uuid) -> Key {
 
 pub(super) fn overdue(id: PolicyId) -> Key {
     key(OVERDUE, id.to_string())
+}
+
+pub(super) fn erasure(id: InstanceId) -> Key {
+    key(ERASURES, id.to_string())
 }
 
 pub(super) fn ticket(name: &OrganisationName, id: TicketId) -> Key {

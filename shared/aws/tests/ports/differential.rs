@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use claviger_app::ports::{
     Audit, Backups, Checkpoints, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox, Page,
-    Policies, Proofs, StoreError, SupportRequests, Tickets, UsageRecords, WatchList, WrappedDataKey,
+    PendingErasures, Policies, Proofs, StoreError, SupportRequests, Tickets, UsageRecords, WatchList,
+    WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, Counts, JobProgress, ShardCheckpoint, ShardPlace};
 use claviger_app::usage::{KeyUse, Payer, Tally, UsageDelta};
@@ -17,10 +18,10 @@ use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::reencryption::Phase;
 use claviger_domain::ticket::{Ticket, TicketStatus};
-use claviger_domain::values::ShardId;
+use claviger_domain::values::{ShardId, SiteName};
 use claviger_testkit::builders::{
     a_byok_enrolment, a_key, a_round, an_enrolment_decision_as, an_enrolment_with, an_instance_decision,
-    an_organisation, by_admin, by_claviger, by_support, instant, parsed, rules,
+    an_organisation, by_admin, by_claviger, by_support, by_system, instant, parsed, rules,
 };
 use claviger_testkit::{MemoryWorld, SequentialIds};
 use jiff::{SignedDuration, Timestamp};
@@ -31,7 +32,7 @@ use crate::support::tables::World;
 
 const ORGANISATIONS: [&str; 3] = ["acme", "globex", "initech"];
 const ACCOUNTS: [&str; 2] = ["222222222222", "333333333333"];
-const SITES: [&str; 2] = ["eng", "ops"];
+const SITES: [&str; 3] = ["eng", "ops", "lab"];
 const APPS: [&str; 2] = ["jira", "confluence"];
 
 #[derive(Debug, Clone)]
@@ -84,6 +85,15 @@ enum Operation {
         nth: usize,
         restore: bool,
         epoch: u64,
+    },
+    RenameSite {
+        organisation: usize,
+        from: usize,
+        to: usize,
+    },
+    OfItsSite {
+        nth: usize,
+        step: u8,
     },
     /// A decision of earlier, again.
     Replay {
@@ -156,6 +166,9 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         2 => nth().prop_map(|nth| RejectInstance { nth }),
         4 => (nth(), 0..3_u64).prop_map(|(nth, epoch)| Provision { nth, epoch }),
         2 => (nth(), any::<bool>(), 0..4_u64).prop_map(|(nth, restore, epoch)| Order { nth, restore, epoch }),
+        4 => (organisation(), 0..3_usize, 0..3_usize)
+            .prop_map(|(organisation, from, to)| RenameSite { organisation, from, to }),
+        5 => (nth(), 0..5_u8).prop_map(|(nth, step)| OfItsSite { nth, step }),
         4 => (0..40_usize).prop_map(|nth| Replay { nth }),
         2 => (organisation(), 1..4_u64, 0..4_u64)
             .prop_map(|(organisation, millis, version)| SaveTicket { organisation, millis, version }),
@@ -180,6 +193,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 enum Past {
     Policy(Option<EncryptionPolicy>, Decision),
     Instance(Option<AppInstance>, InstanceDecision),
+    Site(SiteName, SiteName, Vec<(AppInstance, InstanceDecision)>),
 }
 
 struct Pair {
@@ -215,6 +229,10 @@ impl Pair {
             Past::Instance(previous, decision) => (
                 self.memory.commit_instance(previous.as_ref(), decision).await,
                 self.dynamo.store.commit_instance(previous.as_ref(), decision).await,
+            ),
+            Past::Site(from, to, renamed) => (
+                self.memory.commit_site(from, to, renamed).await,
+                self.dynamo.store.commit_site(from, to, renamed).await,
             ),
         };
         prop_assert!(sound(&dynamo), "{dynamo:?}");
@@ -367,6 +385,37 @@ impl Pair {
                 };
                 self.instance_event(nth, by_claviger(), event).await
             }
+            Operation::RenameSite { organisation, from, to } => {
+                let (from, to): (SiteName, SiteName) = (parsed(SITES[from]), parsed(SITES[to]));
+                let event = InstanceEvent::SiteRenamed { from: from.clone(), to: to.clone() };
+                let here = self.memory.instances_of_site(&from).await.unwrap();
+                let ours = here
+                    .into_iter()
+                    .filter(|one| one.organisation_name == parsed(ORGANISATIONS[organisation]));
+                let decided: Result<Vec<_>, _> = ours
+                    .map(|one| Ok((one.clone(), decide_instance(&one, &event, &by_system(), self.now)?)))
+                    .collect();
+                match decided {
+                    Ok(renamed) => self.commit(Past::Site(from, to, renamed)).await,
+                    Err(refusal) => {
+                        let _: claviger_domain::decide::Refusal = refusal;
+                        Ok(())
+                    }
+                }
+            }
+            Operation::OfItsSite { nth, step } => {
+                let (origin, event) = match step {
+                    0 => {
+                        let (erase_at, title) = (self.now, "a site was deleted".to_owned());
+                        (by_system(), InstanceEvent::SiteDeleted { erase_at, title })
+                    }
+                    1 => (by_system(), InstanceEvent::SiteDeletionCancelled),
+                    2 => (by_claviger(), InstanceEvent::SiteDeletionDue),
+                    3 => (by_claviger(), InstanceEvent::DataKeysCounted { data_keys: 2 }),
+                    _ => (by_claviger(), InstanceEvent::DataKeysErased),
+                };
+                self.instance_event(nth, origin, event).await
+            }
             Operation::Replay { nth } => match self.past.get(nth).cloned() {
                 Some(past) => self.commit(past).await,
                 None => Ok(()),
@@ -511,6 +560,8 @@ impl Pair {
         }
         for site in SITES.map(parsed) {
             same("site", memory.site_owner(&site).await, dynamo.site_owner(&site).await)?;
+            let on_site = memory.instances_of_site(&site).await;
+            same("on site", on_site, dynamo.instances_of_site(&site).await)?;
             for app in APPS.map(parsed) {
                 same("place", memory.instance_at(&site, &app).await, dynamo.instance_at(&site, &app).await)?;
             }
@@ -522,6 +573,10 @@ impl Pair {
             same("instance", memory.instance(instance).await, dynamo.instance(instance).await)?;
             same("request", memory.support_request(uuid).await, dynamo.support_request(uuid).await)?;
             same("proof", memory.proven_at(policy).await, dynamo.proven_at(policy).await)?;
+        }
+        for limit in [1, 200] {
+            let waiting = memory.pending_erasures(None, limit).await;
+            same("erasures", waiting, dynamo.pending_erasures(None, limit).await)?;
         }
         same("requests", memory.support_requests(None, 2).await, dynamo.support_requests(None, 2).await)?;
         for shard in (0..8).map(ShardId) {

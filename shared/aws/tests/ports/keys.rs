@@ -384,7 +384,11 @@ async fn e12_the_proof_of_the_external_id_asks_without_one_and_may_do_nothing() 
 const FOUND: &str = "arn:aws:kms:us-east-1:333333333333:key/0000000a-0000-4000-8000-000000000001";
 
 fn wanted() -> NewKey {
-    NewKey { organisation: organisation(), generation: 1, policy: serde_json::json!({ "Statement": [] }) }
+    NewKey {
+        organisation: organisation(),
+        label: claviger_domain::key_policy::KeyLabel::first_of(1),
+        policy: serde_json::json!({ "Statement": [] }),
+    }
 }
 
 fn metadata() -> Answer {

@@ -13,13 +13,14 @@ use claviger_domain::effect::Effect;
 use claviger_domain::event::InstanceEvent;
 use claviger_domain::fact::AuditHead;
 use claviger_domain::ids::{DataKeyId, InstanceId, PolicyId, TicketId};
+use claviger_domain::instance::{AppInstance, InstanceDecision};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::ticket::{Ticket, TicketStatus};
-use claviger_domain::values::ShardId;
+use claviger_domain::values::{ShardId, SiteName};
 use claviger_testkit::SequentialIds;
 use claviger_testkit::builders::{
     a_byok_enrolment, an_active_policy, an_enrolment, an_enrolment_decision, an_enrolment_decision_as,
-    an_enrolment_with, an_instance_decision, an_organisation, approval, by_claviger, by_support,
+    an_enrolment_with, an_instance_decision, an_organisation, approval, by_claviger, by_support, by_system,
     commit_active_instance, commit_active_policy, cut_off, instance_decided, instant, parsed, rejection,
     verification,
 };
@@ -253,6 +254,41 @@ async fn a4_of_two_organisations_that_want_a_site_at_once_one_has_it() {
         let outcomes: Vec<_> = join_all(attempts).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
     }
+}
+
+#[tokio::test]
+async fn a4_a_site_is_renamed_with_all_its_apps_or_not_at_all_and_the_old_name_is_free() {
+    let world = World::new().await;
+    let policy = acme(&world).await;
+    let store = &world.store;
+    for app in ["jira", "confluence"] {
+        commit_active_instance(store, &policy, "eng", app, noon()).await;
+    }
+    let (from, to): (SiteName, SiteName) = (parsed("eng"), parsed("eng-2"));
+    let event = InstanceEvent::SiteRenamed { from: from.clone(), to: to.clone() };
+    let decided = |here: Vec<AppInstance>| -> Vec<(AppInstance, InstanceDecision)> {
+        let decide = |one: AppInstance| (one.clone(), instance_decided(&one, &event, &by_system(), noon()));
+        here.into_iter().map(decide).collect()
+    };
+    let renamed = decided(store.instances_of_site(&from).await.unwrap());
+    assert_eq!(renamed.len(), 2);
+    // What came to the site meanwhile is not left behind.
+    assert_eq!(store.commit_site(&from, &to, &renamed[..1]).await, Err(StoreError::Conflict));
+    // A name that something holds is nobody's to take.
+    commit_active_instance(store, &policy, "eng-2", "jira", noon()).await;
+    assert_eq!(store.commit_site(&from, &to, &renamed).await, Err(taken("site")));
+    assert_eq!(store.instances_of_site(&from).await.unwrap().len(), 2, "nothing was half done");
+    let to: SiteName = parsed("eng-3");
+    let event = InstanceEvent::SiteRenamed { from: from.clone(), to: to.clone() };
+    let decide = |one: AppInstance| (one.clone(), instance_decided(&one, &event, &by_system(), noon()));
+    let renamed: Vec<_> = store.instances_of_site(&from).await.unwrap().into_iter().map(decide).collect();
+    store.commit_site(&from, &to, &renamed).await.unwrap();
+    assert_eq!(store.site_owner(&from).await, Ok(None));
+    assert_eq!(store.site_owner(&to).await, Ok(Some(parsed("acme"))));
+    let there = store.instance_at(&to, &parsed("jira")).await.unwrap().unwrap();
+    assert_eq!((there.id, there.former_site), (renamed[1].0.id, Some(from.clone())));
+    assert_eq!(store.instance_at(&from, &parsed("jira")).await, Ok(None));
+    assert_eq!(store.commit_site(&from, &to, &renamed).await, Err(StoreError::Conflict), "a replay");
 }
 
 #[tokio::test]

@@ -94,6 +94,7 @@ fn unproven(arn: &KeyArn, now: Timestamp) -> RegionalKey {
         since: now,
         replacement: None,
         outlook: None,
+        lost_before: 0,
         given_up: false,
     }
 }

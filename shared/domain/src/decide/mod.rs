@@ -146,6 +146,9 @@ pub enum Refusal {
     /// The organisation left: its data keys are being deleted.
     #[error("the data keys are being deleted")]
     ErasureBegan,
+    /// The site is not being deleted.
+    #[error("the site is not being deleted")]
+    SiteNotDeleted,
     /// A re-encryption is under way (spec X2).
     #[error("a re-encryption is under way")]
     ReencryptionUnderWay,

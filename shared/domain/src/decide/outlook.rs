@@ -1,4 +1,5 @@
-//! What is foretold of keys is recorded, shown, and warned of before it takes effect (spec K2, K4).
+//! What is foretold of keys is recorded, shown, and warned of before it takes effect (spec K2, K4); and so is a key that
+//! does not refuse any more what comes for somebody else (spec E12).
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,8 @@ use jiff::Timestamp;
 
 use crate::effect::Effect;
 use crate::fact::derived_ticket_id;
-use crate::outlook::{Countdown, Described, Outlook, RunsOut};
+use crate::key_access::KeyAccess;
+use crate::outlook::{Countdown, Described, Loophole, Outlook, RunsOut};
 use crate::policy::{EncryptionPolicy, RegionalKey};
 use crate::values::Region;
 
@@ -37,6 +39,7 @@ pub(super) fn keys_described(
         return illegal(policy);
     }
     let mut next = policy.clone();
+    let access = &policy.access;
     let (mut changed, mut lines) = (false, Vec::new());
     for (region, key) in &mut next.keys {
         // A region that nobody could describe keeps what is known of it.
@@ -49,6 +52,11 @@ pub(super) fn keys_described(
         if was != is || reminder_due(rules, &outlook, now) {
             outlook.warned_at = Some(now);
             lines.push(told(region, key, &is));
+        }
+        let was: Vec<Loophole> = key.outlook.iter().flat_map(|known| known.described.open()).collect();
+        let is: Vec<Loophole> = outlook.described.open().collect();
+        if was != is {
+            lines.push(told_loopholes(region, key, &is, access));
         }
         changed |= key.outlook.as_ref() != Some(&outlook);
         key.outlook = Some(outlook);
@@ -71,6 +79,7 @@ fn seen(known: Option<&Outlook>, said: &Described, now: Timestamp) -> Outlook {
         material: said.material.clone().or_else(|| before.material.clone()),
         deleted_at: said.deleted_at,
         material_expires_at: said.material_expires_at,
+        loopholes: said.loopholes.clone().or_else(|| before.loopholes.clone()),
     };
     let rotated = before.material.is_some() && described.material != before.material;
     Outlook {
@@ -93,11 +102,9 @@ fn reminder_due(rules: &Rules<'_>, outlook: &Outlook, now: Timestamp) -> bool {
 /// On a ticket of its own, which is resolved when nothing is foretold any more.
 fn warning(rules: &Rules<'_>, next: &mut EncryptionPolicy, lines: &[String], now: Timestamp) -> Effect {
     let body = lines.join("\n");
-    let foretold = next
-        .keys
-        .values()
-        .filter_map(|key| key.outlook.as_ref())
-        .any(|outlook| !outlook.described.countdowns().is_empty());
+    let foretold = next.keys.values().filter_map(|key| key.outlook.as_ref()).any(|outlook| {
+        !outlook.described.countdowns().is_empty() || outlook.described.open().next().is_some()
+    });
     match next.warning {
         Some(ticket) if foretold => Effect::CommentTicket { ticket, body },
         Some(ticket) => {
@@ -112,6 +119,16 @@ fn warning(rules: &Rules<'_>, next: &mut EncryptionPolicy, lines: &[String], now
             Effect::OpenTicket { ticket, title, body }
         }
     }
+}
+
+/// A key that lets others in than its organisation is no revocation: nothing is cut off.
+fn told_loopholes(region: &Region, key: &RegionalKey, open: &[Loophole], access: &KeyAccess) -> String {
+    if open.is_empty() {
+        return format!("- {region}: {} refuses again what does not come for your organisation.", key.arn);
+    }
+    let lines: Vec<String> =
+        open.iter().map(|hole| format!("- {region}: {}", hole.told(&key.arn, access))).collect();
+    lines.join("\n")
 }
 
 fn told(region: &Region, key: &RegionalKey, countdowns: &[Countdown]) -> String {

@@ -131,6 +131,7 @@ pub(super) fn key_replaced(
         since: now,
         replacement: None,
         outlook: None,
+        lost_before: known.lost_before.saturating_add(1),
         given_up: false,
     };
     next.keys.insert(region.clone(), fresh);

@@ -26,6 +26,7 @@ use claviger_domain::effect::{Order, OutboxRow};
 use claviger_domain::ids::{EffectId, InstanceId, OrganisationId, PolicyId, TicketId};
 use claviger_domain::instance::{AppInstance, InstanceDecision};
 use claviger_domain::key_access::{CustomerRole, RoleArn};
+use claviger_domain::key_policy::KeyLabel;
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::policy::{CONTEXT_PURPOSE, EncryptionPolicy, PURPOSE_CANARY};
 use claviger_domain::ticket::Ticket;
@@ -329,7 +330,7 @@ impl CustomerRoles for Ports {
         _role: &CustomerRole,
         _region: &Region,
         _organisation: OrganisationId,
-        _generation: u64,
+        _label: KeyLabel,
     ) -> Result<Option<KeyArn>, KeyError> {
         Err(failed(Observation::Refused(RefusalKind::RoleDenied)))
     }
@@ -402,6 +403,10 @@ impl Instances for Ports {
         self.stored("site_owner", self.world.store.site_owner(site)).await
     }
 
+    async fn instances_of_site(&self, site: &SiteName) -> Result<Vec<AppInstance>, StoreError> {
+        self.stored("instances_of_site", self.world.store.instances_of_site(site)).await
+    }
+
     async fn instances(
         &self,
         organisation: &OrganisationName,
@@ -424,6 +429,22 @@ impl Instances for Ports {
             Ok(())
         };
         self.stored("commit_instance", commit).await
+    }
+
+    async fn commit_site(
+        &self,
+        from: &SiteName,
+        to: &SiteName,
+        renamed: &[(AppInstance, InstanceDecision)],
+    ) -> Result<(), StoreError> {
+        let commit = async {
+            self.world.store.commit_site(from, to, renamed).await?;
+            for (previous, decision) in renamed {
+                self.world.instance_committed(Some(previous), decision);
+            }
+            Ok(())
+        };
+        self.stored("commit_site", commit).await
     }
 }
 
@@ -641,6 +662,7 @@ impl Prober for Ports {
                 let unwrapped = unwrap.run(organisation, region, cursor.as_deref()).await;
                 unwrapped.map_err(|error| failed(error.to_string()))
             }
+            ProbeRequest::MakeReplacement { .. } => Err(failed("nobody has a role here".to_owned())),
             ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
                 let check = CheckEnrolment { keys: self, roles: self, ids: self };
                 let whose = Checked { organisation: *organisation, external_id, regions };

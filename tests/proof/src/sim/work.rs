@@ -34,7 +34,8 @@ fn report(ports: &Ports) -> ReportProbes<'_> {
 
 fn describe(ports: &Ports) -> DescribeKeys<'_> {
     let (keys, settings) = (ports, settings());
-    DescribeKeys { policies: ports, watch: ports, keys, queue: ports, ids: ports, clock: ports, settings }
+    let check = CheckEnrolment { keys, roles: ports, ids: ports };
+    DescribeKeys { policies: ports, watch: ports, keys, queue: ports, check, clock: ports, settings }
 }
 
 fn erase(ports: &Ports) -> EraseDataKeys<'_> {
@@ -148,8 +149,9 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
         Effect::ReplaceKey { .. } => replace(ports).run(row).await,
         Effect::EraseDataKeys => erase(ports).run(row).await,
         // The outbox applies the others itself; replayed by somebody, they reach no function. Nobody here asks for a
-        // re-encryption.
+        // re-encryption, and no site is deleted.
         Effect::Reencrypt { .. }
+        | Effect::EraseInstance { .. }
         | Effect::OpenTicket { .. }
         | Effect::CommentTicket { .. }
         | Effect::ResolveTicket { .. }

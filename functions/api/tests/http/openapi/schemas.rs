@@ -422,11 +422,32 @@ pub struct RegionalKeyHealth {
     rotation: Option<Rotation>,
     /// What will take effect, soonest first.
     countdowns: Vec<Countdown>,
+    /// Ways in for others than the organisation that were found open. They are tried again once a day.
+    loopholes: Vec<OpenLoophole>,
     /// Access was restored without it.
     given_up: bool,
     /// The key that is to take its place.
     #[schema(required)]
     replacement: Option<KeyArn>,
+}
+
+/// A way in for others than the organisation.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct OpenLoophole {
+    what: Loophole,
+    /// What was seen, and what closes it.
+    help: String,
+}
+
+/// The check of an enrolment that a way in would fail.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum Loophole {
+    /// The key also works with another organisation's encryption context.
+    ContextCondition,
+    /// The key-management role also lets us in without its external id, or with a wrong one.
+    ExternalIdEnforced,
 }
 
 /// How a key's material is renewed. Nobody has to tell us of it.
@@ -720,6 +741,12 @@ pub struct AppInstance {
     /// The app's last answer to an order.
     #[schema(required)]
     acknowledged: Option<Acknowledged>,
+    /// Its site was deleted, and its data keys are to go.
+    #[schema(required)]
+    deletion: Option<SiteDeletion>,
+    /// What its site was called before.
+    #[schema(required)]
+    former_site: Option<SiteName>,
     etag: EntityTag,
 }
 
@@ -733,6 +760,35 @@ pub enum InstanceStatus {
     Suspended,
     NotEncrypted,
     Rejected,
+    /// Its site was deleted, and its data keys are being deleted.
+    Erasing,
+    /// Its site was deleted, and its data keys are gone.
+    Deleted,
+}
+
+/// The deletion of an app's site.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct SiteDeletion {
+    /// Since when it is known.
+    at: Moment,
+    /// When the data keys go; until then everything is as before.
+    erase_at: Moment,
+    ticket_id: Id,
+}
+
+/// Another name for a site.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct SiteRenaming {
+    site: SiteName,
+}
+
+/// The apps on a site.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct SiteApps {
+    items: Vec<AppInstance>,
 }
 
 /// How much of an app's data on a site is encrypted.
@@ -879,7 +935,8 @@ pub struct Restoration {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct KeyReplacement {
-    key_arn: KeyArn,
+    /// Needed for `cmk`, refused for `byok`: there the key is made through the key-management role.
+    key_arn: Option<KeyArn>,
 }
 
 /// What would happen if a key were disabled now.
@@ -1465,6 +1522,8 @@ pub fn components() -> Components {
         Place,
         AppInstance,
         AppInstancePage,
+        SiteRenaming,
+        SiteApps,
         Acknowledgement,
         Ticket,
         TicketPage,
