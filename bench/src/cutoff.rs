@@ -109,10 +109,17 @@ impl KeySource for OnePolicy {
     }
 }
 
-/// A million keys of one policy in one process. From the fence's answer in the process's hands to the first refusal
-/// that a busy thread meets, and until the memory of every key is wiped.
+/// A million keys of one policy in one process.
+///
+/// `us` spans from the answer of the fence, as the reader hands it to the library, to the first refusal that a thread
+/// on another core has in its hands, which uses one of the keys without a pause: what the library does with the answer
+/// until the one write that ends all keys, the way of that write to the other core, the operation in which it is seen
+/// and the refusal, counters and all. From the end of that thread's last success (`last_use_us` of the detail) nothing was
+/// given out any more. Not in it: the read of the fence itself and how long it takes until it is read, which the
+/// lease bounds. `s` of `cutoff.erase` spans from the same answer until the poll is done: every key's memory is wiped in
+/// the vault and in every thread.
 pub fn in_process(runtime: &tokio::runtime::Runtime) -> Result<()> {
-    let (mut micros, mut erased) = ([0.0; 5], [0.0; 5]);
+    let (mut micros, mut last_use, mut erased) = ([0.0; 5], [0.0; 5], [0.0; 5]);
     for run in 0..5 {
         let fence = Arc::new(Switch::default());
         let client = Envelope::builder().fence(Shared(fence.clone())).keys(OnePolicy).manual().start()?;
@@ -135,8 +142,11 @@ pub fn in_process(runtime: &tokio::runtime::Runtime) -> Result<()> {
                 let mut out = Vec::new();
                 let _ = handle.try_encrypt_into(&NOTE, b"x", &mut out);
                 ready.wait();
-                while handle.try_encrypt_into(&NOTE, b"x", &mut out).is_ok() {}
-                Instant::now()
+                let mut last = Instant::now();
+                while handle.try_encrypt_into(&NOTE, b"x", &mut out).is_ok() {
+                    last = Instant::now();
+                }
+                (last, Instant::now())
             });
             ready.wait();
             // The busy thread is at work before the fence is read.
@@ -146,12 +156,18 @@ pub fn in_process(runtime: &tokio::runtime::Runtime) -> Result<()> {
             let refused = busy.join();
             polled.map(|()| (refused, done))
         })?;
-        let (refused, done) = (refused.0.map_err(|_| "the busy thread died")?, refused.1);
+        let ((last, refused), done) = (refused.0.map_err(|_| "the busy thread died")?, refused.1);
         let answered = fence.answered.lock().map_err(|_| "poisoned")?.ok_or("the fence was not read")?;
-        micros[run] = refused.saturating_duration_since(answered).as_nanos() as f64 / 1e3;
+        let since = |at: Instant| at.saturating_duration_since(answered).as_nanos() as f64 / 1e3;
+        (micros[run], last_use[run]) = (since(refused), since(last));
         erased[run] = done.saturating_duration_since(answered).as_secs_f64();
     }
     println!("bench cutoff.inprocess keys={KEYS} us={:.1}", median(micros.to_vec()));
+    println!(
+        "bench cutoff.inprocess-detail last_use_us={:.1} longest_us={:.1}",
+        median(last_use.to_vec()),
+        micros.iter().copied().fold(0.0, f64::max)
+    );
     println!("bench cutoff.erase keys={KEYS} s={:.2}", median(erased.to_vec()));
     Ok(())
 }

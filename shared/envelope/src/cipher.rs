@@ -9,7 +9,6 @@ use crate::gcm::{Gcm, NONCE_LEN as GCM_NONCE_LEN, NotAuthentic};
 use crate::secret::{KEY_LEN, MessageKey};
 use aes::Aes256Enc;
 use aes::cipher::{BlockEncrypt, KeyInit};
-use std::ops::Deref;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// A data key ready to derive message keys. No `Debug`, no `Clone`; the schedule wipes itself when dropped.
@@ -96,21 +95,9 @@ impl MessageCipher {
 
     pub(crate) fn new(key: &MessageKey, nonce: &Nonce) -> Result<Self, EnvelopeError> {
         let mut cipher = Self::empty();
-        cipher.set(key, nonce)?;
+        cipher.set_nonce(nonce);
+        cipher.set_key(key)?;
         Ok(cipher)
-    }
-
-    /// With the key of one message, which is wiped when the guard goes.
-    #[inline]
-    pub(crate) fn keyed(&mut self, key: &MessageKey, nonce: &Nonce) -> Result<Keyed<'_>, EnvelopeError> {
-        self.set(key, nonce)?;
-        Ok(Keyed(self))
-    }
-
-    #[inline]
-    fn set(&mut self, key: &MessageKey, nonce: &Nonce) -> Result<(), EnvelopeError> {
-        self.set_nonce(nonce);
-        self.set_key(key)
     }
 
     #[inline]
@@ -183,23 +170,6 @@ impl MessageCipher {
             }
         }
         nonce
-    }
-}
-
-/// A cipher while it has a key.
-pub(crate) struct Keyed<'a>(&'a mut MessageCipher);
-
-impl Deref for Keyed<'_> {
-    type Target = MessageCipher;
-    fn deref(&self) -> &MessageCipher {
-        self.0
-    }
-}
-
-impl Drop for Keyed<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.gcm.wipe();
     }
 }
 

@@ -5,6 +5,7 @@ use crate::error::{EnvelopeError, Unavailable};
 use crate::fence::{FenceReader, Policies, PolicyState};
 use crate::instance::Instance;
 use crate::lease::Lease;
+use crate::lock::Lock;
 use crate::metrics::{Counters, Metrics};
 use crate::secret::Vault;
 use crate::source::{DataKey, InstanceName, KeySource, ProofResult, SourceError, Wanted};
@@ -12,8 +13,8 @@ use crate::store::{InstanceIds, InstanceState, KeyEntry, Store, Unusable};
 use crate::times::{Lifetime, REFRESH};
 use crate::{random, thread};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
@@ -168,13 +169,13 @@ impl Builder {
             counters: Arc::default(),
             fence: self.fence.ok_or(BuildError { what: "fence" })?,
             source: self.keys.ok_or(BuildError { what: "keys" })?,
-            flights: Mutex::default(),
-            negatives: Mutex::default(),
+            flights: Lock::default(),
+            negatives: Lock::default(),
             polling: tokio::sync::Mutex::new(()),
             poll_failed_at: AtomicI64::new(i64::MIN),
             offset: AtomicI64::new(i64::MIN),
-            proofs: Mutex::default(),
-            no_proofs: Mutex::default(),
+            proofs: Lock::default(),
+            no_proofs: Lock::default(),
             on_close: self.on_close,
             runtime: tokio::runtime::Handle::try_current().ok(),
         });
@@ -283,23 +284,23 @@ pub(crate) struct Inner {
     pub(crate) counters: Arc<Counters>,
     fence: Arc<dyn FenceReader>,
     source: Arc<dyn KeySource>,
-    flights: Mutex<HashMap<FlightKey, Flight>>,
+    flights: Lock<HashMap<FlightKey, Flight>>,
     /// Short-lived: (error, boot time until which it is repeated).
-    negatives: Mutex<HashMap<FlightKey, (EnvelopeError, i64)>>,
+    negatives: Lock<HashMap<FlightKey, (EnvelopeError, i64)>>,
     polling: tokio::sync::Mutex<()>,
     poll_failed_at: AtomicI64,
     /// `wall - boot` at the last poll; a jump means a thaw, a snapshot or a clock step.
     offset: AtomicI64,
-    proofs: Mutex<Option<Arc<ProofBatch>>>,
+    proofs: Lock<Option<Arc<ProofBatch>>>,
     /// Policies for which no proof could be had, and the boot time until which that is repeated.
-    no_proofs: Mutex<HashMap<String, (EnvelopeError, i64)>>,
+    no_proofs: Lock<HashMap<String, (EnvelopeError, i64)>>,
     on_close: Vec<OnClose>,
     runtime: Option<tokio::runtime::Handle>,
 }
 
 #[derive(Default)]
 struct ProofBatch {
-    policies: Mutex<BTreeSet<String>>,
+    policies: Lock<BTreeSet<String>>,
     done: OnceCell<HashMap<String, ProofResult>>,
 }
 
@@ -323,9 +324,9 @@ impl Inner {
         if self.lease.age(sent).is_some_and(|age| age > millis(self.config.horizon)) {
             self.wipe_everything();
         }
-        let read = tokio::time::timeout(self.config.lease, self.fence.read()).await;
-        Counters::add(&self.counters.polls, 1);
-        let snapshot = match read {
+        // Pinned here and not within the expression: putting the timer away can wait until after the close.
+        let mut reading = std::pin::pin!(tokio::time::timeout(self.config.lease, self.fence.read()));
+        let snapshot = match reading.as_mut().await {
             Ok(Ok(snapshot)) => snapshot,
             Ok(Err(error)) => {
                 tracing::warn!(error = %error.0, "the fence could not be read");
@@ -336,7 +337,9 @@ impl Inner {
                 return Err(self.poll_failed(sent));
             }
         };
-        for policy in self.policies.apply(snapshot) {
+        let to_wipe = self.policies.apply(snapshot);
+        Counters::add(&self.counters.polls, 1);
+        for policy in to_wipe {
             self.close(&policy);
         }
         self.drop_expired();
@@ -346,6 +349,7 @@ impl Inner {
     }
 
     fn poll_failed(&self, sent: Now) -> EnvelopeError {
+        Counters::add(&self.counters.polls, 1);
         Counters::add(&self.counters.poll_failures, 1);
         self.poll_failed_at.store(sent.boot, Ordering::Release);
         EnvelopeError::unavailable(Unavailable::Lease)
@@ -386,8 +390,11 @@ impl Inner {
             return;
         }
         Counters::add(&self.counters.closes, 1);
-        let (organisation_id, instances) = self.store.of_policy(policy);
         tracing::info!(policy.id = &*policy.id, keys = wiped, "policy closed, its keys are wiped");
+        if self.on_close.is_empty() {
+            return;
+        }
+        let (organisation_id, instances) = self.store.of_policy(policy);
         self.tell(&Closed {
             cause: CloseCause::Fence,
             policy_id: Some(policy.id.to_string()),
@@ -421,22 +428,13 @@ impl Inner {
         let now = self.clock.now();
         let epoch = self.lease.epoch();
         self.wipe(|entry| entry.times.expired(now) || entry.lease_epoch != epoch);
-        self.negatives
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, (_, until)| now.boot < *until);
-        self.no_proofs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, (_, until)| now.boot < *until);
+        self.negatives.lock().retain(|_, (_, until)| now.boot < *until);
+        self.no_proofs.lock().retain(|_, (_, until)| now.boot < *until);
     }
 
     /// Wipes raw keys and every thread's prepared copies, and returns how many keys went.
     fn wipe(&self, gone: impl Fn(&KeyEntry) -> bool) -> usize {
-        let taken = self.store.take(&gone);
-        for entry in &taken {
-            entry.wipe();
-        }
+        let taken = self.store.wipe(&gone);
         if !taken.is_empty() {
             thread::purge_all(|entry| entry.client == self.number && (entry.gone() || gone(entry)));
             Counters::add(&self.counters.keys_wiped, taken.len() as u64);
@@ -525,17 +523,17 @@ impl Inner {
     ) -> Result<Arc<KeyEntry>, EnvelopeError> {
         let key = (instance.number, wanted);
         let now = self.clock.now();
-        if let Some((error, until)) = self.negatives.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+        if let Some((error, until)) = self.negatives.lock().get(&key)
             && now.boot < *until
         {
             return Err(error.clone());
         }
         let flight: Flight = {
-            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut flights = self.flights.lock();
             flights.entry(key).or_default().clone()
         };
         let result = flight.get_or_init(|| self.fetch(instance, wanted)).await.clone();
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.flights.lock();
         if flights.get(&key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
             flights.remove(&key);
         }
@@ -575,7 +573,7 @@ impl Inner {
             };
             if stays > 0 {
                 let until = self.clock.now().boot.saturating_add(stays);
-                let mut negatives = self.negatives.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut negatives = self.negatives.lock();
                 negatives.insert((instance.number, wanted), (error.clone(), until));
             }
         }
@@ -695,15 +693,15 @@ impl Inner {
     async fn prove(&self, policy: &Arc<PolicyState>) -> Result<(), EnvelopeError> {
         let id = policy.id.to_string();
         let now = self.clock.now();
-        if let Some((error, until)) = self.no_proofs.lock().unwrap_or_else(PoisonError::into_inner).get(&id)
+        if let Some((error, until)) = self.no_proofs.lock().get(&id)
             && now.boot < *until
         {
             return Err(error.clone());
         }
         let batch = {
-            let mut open = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = self.proofs.lock();
             let batch = open.get_or_insert_default();
-            batch.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+            batch.policies.lock().insert(id.clone());
             batch.clone()
         };
         let results = batch.done.get_or_init(|| self.prove_batch(&batch)).await;
@@ -714,18 +712,18 @@ impl Inner {
         };
         // An outage must not make every request ask anew (I3).
         let until = self.clock.now().boot.saturating_add(millis(self.config.negative));
-        self.no_proofs.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (error.clone(), until));
+        self.no_proofs.lock().insert(id, (error.clone(), until));
         Err(error)
     }
 
     async fn prove_batch(&self, batch: &Arc<ProofBatch>) -> HashMap<String, ProofResult> {
         tokio::time::sleep(self.config.proof_window.mul_f64(jitter(0.0, 1.0))).await;
         let policies: Vec<String> = {
-            let mut open = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = self.proofs.lock();
             if open.as_ref().is_some_and(|current| Arc::ptr_eq(current, batch)) {
                 *open = None;
             }
-            let policies = batch.policies.lock().unwrap_or_else(PoisonError::into_inner);
+            let policies = batch.policies.lock();
             policies.iter().cloned().collect()
         };
         let mut results = HashMap::new();

@@ -43,6 +43,23 @@ pub enum EnvelopeError {
     Internal { what: &'static str },
 }
 
+/// The stable names of the situations, so that they can be counted without a lock.
+pub(crate) const SLUGS: [&str; 13] = [
+    "suspended",
+    "temporarily-unavailable",
+    "not-found",
+    "unknown-data-key",
+    "tampered-or-wrong-context",
+    "broken-stream",
+    "generation-too-old",
+    "too-large",
+    "context-too-long",
+    "malformed-record",
+    "unknown-version",
+    "not-cached",
+    "internal",
+];
+
 /// What was missing. Slugs, so that they can be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Unavailable {
@@ -102,20 +119,26 @@ impl EnvelopeError {
     /// The stable name of the situation: problem type, metric and runbook share it.
     #[must_use]
     pub const fn slug(&self) -> &'static str {
+        #[expect(clippy::indexing_slicing, reason = "a test names every error's slug")]
+        SLUGS[self.number()]
+    }
+
+    /// Which of [`SLUGS`] it is.
+    pub(crate) const fn number(&self) -> usize {
         match self {
-            Self::Suspended => "suspended",
-            Self::TemporarilyUnavailable { .. } => "temporarily-unavailable",
-            Self::NotEntitled => "not-found",
-            Self::UnknownDataKey => "unknown-data-key",
-            Self::TamperedOrWrongContext => "tampered-or-wrong-context",
-            Self::BrokenStream { .. } => "broken-stream",
-            Self::GenerationTooOld { .. } => "generation-too-old",
-            Self::TooLarge { .. } => "too-large",
-            Self::ContextTooLong { .. } => "context-too-long",
-            Self::MalformedRecord { .. } => "malformed-record",
-            Self::UnknownVersion { .. } => "unknown-version",
-            Self::NotCached => "not-cached",
-            Self::Internal { .. } => "internal",
+            Self::Suspended => 0,
+            Self::TemporarilyUnavailable { .. } => 1,
+            Self::NotEntitled => 2,
+            Self::UnknownDataKey => 3,
+            Self::TamperedOrWrongContext => 4,
+            Self::BrokenStream { .. } => 5,
+            Self::GenerationTooOld { .. } => 6,
+            Self::TooLarge { .. } => 7,
+            Self::ContextTooLong { .. } => 8,
+            Self::MalformedRecord { .. } => 9,
+            Self::UnknownVersion { .. } => 10,
+            Self::NotCached => 11,
+            Self::Internal { .. } => 12,
         }
     }
 
@@ -123,5 +146,35 @@ impl EnvelopeError {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         matches!(self, Self::TemporarilyUnavailable { .. } | Self::NotCached)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_own_slug_and_a_remedy() {
+        let why = "";
+        let all = [
+            (EnvelopeError::Suspended, "suspended"),
+            (EnvelopeError::unavailable(Unavailable::Lease), "temporarily-unavailable"),
+            (EnvelopeError::NotEntitled, "not-found"),
+            (EnvelopeError::UnknownDataKey, "unknown-data-key"),
+            (EnvelopeError::TamperedOrWrongContext, "tampered-or-wrong-context"),
+            (EnvelopeError::BrokenStream { chunk: 1 }, "broken-stream"),
+            (EnvelopeError::GenerationTooOld { generation: 1, least: 2 }, "generation-too-old"),
+            (EnvelopeError::TooLarge { bytes: 2, most: 1 }, "too-large"),
+            (EnvelopeError::ContextTooLong { part: "record id" }, "context-too-long"),
+            (EnvelopeError::MalformedRecord { why }, "malformed-record"),
+            (EnvelopeError::UnknownVersion { version: 9 }, "unknown-version"),
+            (EnvelopeError::NotCached, "not-cached"),
+            (EnvelopeError::Internal { what: why }, "internal"),
+        ];
+        assert_eq!(all.len(), SLUGS.len());
+        for (number, (error, slug)) in all.iter().enumerate() {
+            assert_eq!((error.number(), error.slug()), (number, *slug));
+            assert!(!error.help().is_empty());
+        }
     }
 }

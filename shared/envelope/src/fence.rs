@@ -2,10 +2,11 @@
 
 use crate::clock::Now;
 use crate::error::{EnvelopeError, Unavailable};
+use crate::lock::Lock;
 use async_trait::async_trait;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// One read of one copy of the fence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl PolicyState {
 /// All policies of the process and the last snapshot, for those that come later.
 #[derive(Default)]
 pub(crate) struct Policies {
-    inner: Mutex<PoliciesInner>,
+    inner: Lock<PoliciesInner>,
     closes: AtomicU64,
 }
 
@@ -142,11 +143,11 @@ impl Policies {
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<PolicyState>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).policies.get(id).cloned()
+        self.inner.lock().policies.get(id).cloned()
     }
 
     pub(crate) fn get_or_insert(&self, id: &str, shard: u16) -> Arc<PolicyState> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         if let Some(policy) = inner.policies.get(id) {
             return policy.clone();
         }
@@ -170,27 +171,33 @@ impl Policies {
 
     /// Applies a snapshot and returns the policies of which keys may have to be wiped: closed, or of a higher
     /// epoch than before (closed and reopened since). Must be called before the lease is extended.
+    ///
+    /// INVARIANT (I1): a policy's flag and epoch are what ends the use of its keys, however many there are. They are
+    /// written before anything else is put in order.
     pub(crate) fn apply(&self, snapshot: FenceSnapshot) -> Vec<Arc<PolicyState>> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
+        let mut to_wipe = Vec::new();
+        for item in &snapshot.policies {
+            let Some(policy) = inner.policies.get(item.policy_id.as_str()) else { continue };
+            let just_closed = item.closed && !policy.closed.swap(true, Ordering::AcqRel);
+            let epoch_before = policy.epoch.fetch_max(item.epoch, Ordering::AcqRel);
+            policy.min_write_generation.fetch_max(item.min_write_generation, Ordering::AcqRel);
+            if just_closed || epoch_before < item.epoch {
+                let number = self.closes.fetch_add(1, Ordering::AcqRel) + 1;
+                policy.closed_at.store(number, Ordering::Release);
+                policy.unprove();
+                to_wipe.push(policy.clone());
+            }
+        }
         for shard in &snapshot.shards {
             inner.shard(shard.shard).watched_until.store(shard.watched_until, Ordering::Release);
         }
         inner.unproven = snapshot.shards.into_iter().flat_map(|shard| shard.unproven).collect();
         inner.fenced = snapshot.policies.into_iter().map(|item| (item.policy_id.clone(), item)).collect();
-        let mut to_wipe = Vec::new();
         for (id, policy) in &inner.policies {
             policy.unproven.store(inner.unproven.contains(&**id), Ordering::Release);
-            let fenced = inner.fenced.get(&**id);
-            let closed = fenced.is_some_and(|item| item.closed);
-            let was_closed = policy.closed.swap(closed, Ordering::AcqRel);
-            let Some(item) = fenced else { continue };
-            policy.min_write_generation.fetch_max(item.min_write_generation, Ordering::AcqRel);
-            let epoch_before = policy.epoch.fetch_max(item.epoch, Ordering::AcqRel);
-            if (closed && !was_closed) || epoch_before < item.epoch {
-                let number = self.closes.fetch_add(1, Ordering::AcqRel) + 1;
-                policy.closed_at.store(number, Ordering::Release);
-                policy.unprove();
-                to_wipe.push(policy.clone());
+            if !inner.fenced.get(&**id).is_some_and(|item| item.closed) {
+                policy.closed.store(false, Ordering::Release);
             }
         }
         to_wipe

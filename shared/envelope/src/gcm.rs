@@ -4,6 +4,21 @@
 //! a key that lives long; with a key a message it costs a quarter of a small record, and it puts message keys
 //! where core dumps find them. Here the context is a page that is used again and kept out of core dumps, and
 //! output goes into buffers that nobody zeroed before.
+//!
+//! What the `unsafe` here rests on, beside the argument at each place:
+//!
+//! - *The C side.* `EVP_AEAD_CTX` of AES-GCM is plain data: round keys, the powers of H, and pointers to static tables
+//!   and functions. It holds no pointer into itself or the heap, so cleaning up frees nothing, forgetting to clean up
+//!   leaks nothing, and a forked child's copy is as good as the parent's. Sealing and opening take it as `const`; what
+//!   they compute lies on their stack. (The variants of GCM that do count or draw nonces are other algorithms.)
+//! - *The place.* The context begins its page (`repr(C)`), which is aligned to more than it asks for. It is built and
+//!   wiped where it lies and never moved: moving a `Gcm` moves the box.
+//! - *Aliasing.* The only mutable way to the context is `&mut self`, in `set_key` and `wipe`. Input is a shared borrow and
+//!   output a mutable one of the same call, so the two never overlap, except on purpose in `seal_in_place`, which has
+//!   one borrow for both and passes one pointer.
+//! - *Wiping.* Every byte of the context, padding too, is zeroed by address and not by assignment, which may leave out
+//!   padding; the barrier behind it keeps the compiler from finding that nobody reads it. What aws-lc itself leaves of
+//!   a message key on the stack is beyond this file ("What remains" in the README).
 
 use crate::error::EnvelopeError;
 use crate::format::TAG_LEN;
@@ -14,7 +29,7 @@ use aws_lc_sys::{
     EVP_AEAD_CTX_seal_scatter, EVP_aead_aes_256_gcm,
 };
 use std::mem::MaybeUninit;
-use std::ptr::null_mut;
+use std::ptr::{null_mut, write_bytes};
 use zeroize::{Zeroize, optimization_barrier};
 
 pub(crate) const NONCE_LEN: usize = 12;
@@ -33,7 +48,7 @@ pub(crate) struct Gcm {
     keyed: bool,
 }
 
-// SAFETY: the context of AES-GCM holds no pointer but one to a static table of functions, and no thread's state.
+// SAFETY: the context of AES-GCM holds no pointer but to static tables and functions, and no thread's state.
 #[expect(unsafe_code, reason = "a raw pointer in the C type hides that it may move between threads")]
 unsafe impl Send for Gcm {}
 // SAFETY: as above; sealing and opening take the context as const and keep their state on the stack.
@@ -46,7 +61,9 @@ impl Gcm {
         // SAFETY: a getter of a static without preconditions; the library sets it up once.
         #[expect(unsafe_code, reason = "every C function is")]
         let algorithm = unsafe { EVP_aead_aes_256_gcm() };
-        Self { page, algorithm, keyed: false }
+        let mut gcm = Self { page, algorithm, keyed: false };
+        gcm.blank();
+        gcm
     }
 
     #[inline]
@@ -124,6 +141,9 @@ impl Gcm {
 
     /// Turns what follows `from` into its ciphertext where it lies, and appends the tag. If it fails, what
     /// follows `from` is neither, and the caller wipes it.
+    ///
+    /// INVARIANT: `out` has room for the tag. It holds a plaintext, and growing it would leave that behind in the
+    /// memory that it gives up.
     #[inline]
     pub(crate) fn seal_in_place(
         &self,
@@ -133,12 +153,13 @@ impl Gcm {
         from: usize,
     ) -> Result<(), EnvelopeError> {
         let end = out.len();
-        if !self.keyed || from > end {
+        if !self.keyed || from > end || out.capacity() - end < TAG_LEN {
             return Err(refused());
         }
         out.resize(end + TAG_LEN, 0);
         let (before, tag) = out.split_at_mut(end);
         let (_, text) = before.split_at_mut(from);
+        let length = text.len();
         let place = text.as_mut_ptr();
         let mut tag_len = 0;
         // SAFETY: the context is initialised. Input and output are the same bytes, which the call allows where
@@ -154,7 +175,7 @@ impl Gcm {
                 nonce.as_ptr(),
                 NONCE_LEN,
                 place,
-                text.len(),
+                length,
                 std::ptr::null(),
                 0,
                 aad.as_ptr(),
@@ -200,6 +221,7 @@ impl Gcm {
             )
         };
         if done != 1 {
+            // The library has done so too; that it does is not ours to rely on.
             plaintext.zeroize();
             return Err(NotAuthentic);
         }
@@ -216,7 +238,8 @@ impl Gcm {
     #[cfg(test)]
     pub(crate) fn is_blank(&self) -> bool {
         let context = self.page.context.as_ptr().cast::<u8>();
-        // SAFETY: the context was zeroed when the page was made, so each of its bytes is initialised.
+        // SAFETY: `blank` wrote each byte of the context when the page was made, its padding too, and nobody has
+        // moved it since.
         #[expect(unsafe_code, reason = "the C type has no other way to be looked at")]
         let bytes = unsafe { std::slice::from_raw_parts(context, size_of::<EVP_AEAD_CTX>()) };
         bytes.iter().all(|byte| *byte == 0)
@@ -231,8 +254,18 @@ impl Gcm {
         unsafe {
             EVP_AEAD_CTX_cleanup(self.page.context.as_mut_ptr());
         }
-        // Whole and at once: byte by byte and volatile it would cost more than setting up the key.
-        self.page.context = MaybeUninit::zeroed();
+        self.blank();
+    }
+
+    /// Makes every byte of the context zero. Whole and at once: byte by byte and volatile it would cost more than
+    /// setting up the key.
+    #[inline]
+    fn blank(&mut self) {
+        // SAFETY: the context is ours, borrowed mutably, and zeros are what `EVP_AEAD_CTX_zero` makes of it.
+        #[expect(unsafe_code, reason = "an assignment need not touch the padding of a type")]
+        unsafe {
+            write_bytes(self.page.context.as_mut_ptr(), 0, 1);
+        }
         optimization_barrier(&*self.page);
     }
 }

@@ -3,17 +3,18 @@
 //! A hit takes the thread's own lock, reads two clocks (mostly one cheap tick), derives a message key, encrypts
 //! and looks at lease and policy again before anything leaves.
 
-use crate::cipher::{Chunk, MessageCipher, same};
+use crate::cipher::{Chunk, MessageCipher};
 use crate::client::Inner;
 use crate::clock::Now;
 use crate::error::{EnvelopeError, Unavailable};
 use crate::format::{
-    COMMITMENT_LEN, Context, HEADER_LEN, Header, MAX_RECORD, OVERHEAD, TAG_LEN, VERSION_RECORD,
-    VERSION_STREAM, stream_aad, write_aad,
+    Context, HEADER_LEN, Header, MAX_RECORD, OVERHEAD, TAG_LEN, VERSION_RECORD, VERSION_STREAM, stream_aad,
+    write_aad,
 };
 use crate::gcm::NotAuthentic;
 use crate::metrics::Counters;
 use crate::random::{Moment, Pool};
+use crate::run::committed;
 use crate::secret::MessageKey;
 use crate::source::{InstanceName, Wanted};
 use crate::store::{InstanceState, KeyEntry, Unusable};
@@ -225,17 +226,19 @@ impl Instance {
         if length > MAX_RECORD {
             return Err(EnvelopeError::TooLarge { bytes: length, most: MAX_RECORD });
         }
-        self.operate(Purpose::Read(&header), length <= BRIEF, |Parts { entry, aad, cipher, .. }| {
-            write_aad(aad, &entry.entry.aad, context)?;
-            let mut key = MessageKey::empty();
-            committed(entry, &header, &mut key)?;
-            let cipher = cipher.keyed(&key, &header.nonce)?;
-            out.clear();
-            cipher
-                .open(Chunk::Whole, aad, sealed, out)
-                .map_err(|NotAuthentic| EnvelopeError::TamperedOrWrongContext)?;
-            Ok((1, ()))
-        })
+        self.operate(
+            Purpose::Read(&header),
+            length <= BRIEF,
+            |Parts { index, entry, aad, last_read, .. }| {
+                write_aad(aad, &entry.entry.aad, context)?;
+                let cipher = last_read.of(index, entry, &header)?;
+                out.clear();
+                cipher
+                    .open(Chunk::Whole, aad, sealed, out)
+                    .map_err(|NotAuthentic| EnvelopeError::TamperedOrWrongContext)?;
+                Ok((1, ()))
+            },
+        )
     }
 
     /// Begins a stream. Memory is constant: one chunk is buffered.
@@ -270,7 +273,8 @@ impl Instance {
         self.with_key(Wanted::DataKey(parsed.data_key_id), || {
             self.operate(Purpose::Read(&parsed), false, |Parts { entry, .. }| {
                 let mut key = MessageKey::empty();
-                committed(entry, &parsed, &mut key)?;
+                entry.key.derive(&parsed.nonce, &mut key);
+                committed(entry, key.seed(), &parsed)?;
                 let aad = stream_aad(&entry.entry.aad, size, context)?;
                 let cipher = MessageCipher::new(&key, &parsed.nonce)?;
                 Ok((1, StreamDecryptor::new(self.clone(), entry.entry.clone(), size, aad, cipher)))
@@ -284,7 +288,7 @@ impl Instance {
     pub(crate) fn counted<R>(&self, result: Result<R, EnvelopeError>) -> Result<R, EnvelopeError> {
         result.inspect_err(|error| {
             if *error != EnvelopeError::NotCached {
-                self.client.counters.refused(error.slug());
+                self.client.counters.refused(error);
             }
         })
     }
@@ -322,7 +326,7 @@ impl Instance {
             EnvelopeError::NotCached => EnvelopeError::unavailable(Unavailable::Overtaken),
             other => other,
         };
-        self.client.counters.refused(error.slug());
+        self.client.counters.refused(&error);
         Err(error)
     }
 
@@ -345,10 +349,16 @@ impl Instance {
                 let tried = self.attempt(cache, purpose, now, &mut f);
                 if let Ok((epoch, index, used, result)) = tried
                     && client.clock.tick() == tick
-                    && self.recheck(cache, index, epoch, now).is_ok()
                 {
-                    refresh = cache.count(index, used, now);
-                    return Ok(result);
+                    match self.recheck(cache, index, epoch, now) {
+                        Ok(()) => {
+                            refresh = cache.count(index, used, now);
+                            return Ok(result);
+                        }
+                        // No clock changes that.
+                        Err(EnvelopeError::Suspended) => return Err(EnvelopeError::Suspended),
+                        Err(_) => {}
+                    }
                 }
             }
             let (now, tick) = cache.now(client.number, &client.clock);
@@ -518,22 +528,6 @@ pub(crate) fn fresh(
     pool.nonce(moment, &mut header.nonce)?;
     entry.key.derive(&header.nonce, key);
     entry.key.commit(key.seed(), &header.nonce, &mut header.commitment);
-    Ok(())
-}
-
-/// Makes the message key to which a header commits.
-#[inline]
-pub(crate) fn committed(
-    entry: &ThreadEntry,
-    header: &Header,
-    key: &mut MessageKey,
-) -> Result<(), EnvelopeError> {
-    let mut commitment = [0; COMMITMENT_LEN];
-    entry.key.derive(&header.nonce, key);
-    entry.key.commit(key.seed(), &header.nonce, &mut commitment);
-    if header.generation != entry.entry.generation || !same(&commitment, &header.commitment) {
-        return Err(EnvelopeError::TamperedOrWrongContext);
-    }
     Ok(())
 }
 

@@ -4,8 +4,8 @@
 //! ahead, and no later grant can reach back over an end that was forced.
 
 use crate::clock::Now;
+use crate::lock::Lock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// How far the wall clock may fall behind the boot clock before it counts as a backward step. Slewing moves it
 /// by half a millisecond a second at most.
@@ -22,7 +22,7 @@ pub(crate) struct Lease {
     read_at_wall: AtomicI64,
     /// Keys tagged with an older epoch are unusable: one store ends them all.
     epoch: AtomicU64,
-    deadlines: Mutex<Deadlines>,
+    deadlines: Lock<Deadlines>,
 }
 
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Lease {
             read_at: AtomicI64::new(NEVER),
             read_at_wall: AtomicI64::new(NEVER),
             epoch: AtomicU64::new(1),
-            deadlines: Mutex::default(),
+            deadlines: Lock::default(),
         }
     }
 
@@ -91,7 +91,7 @@ impl Lease {
     /// lies between their deadlines. Where the timeout is known, the first one counts too. The lease
     /// is shortened by what was missed.
     pub(crate) fn observe_deadline(&self, deadline: i64, timeout: Option<i64>, now: Now) -> Observed {
-        let mut deadlines = self.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deadlines = self.deadlines.lock();
         let mut missed = 0;
         if let Some(timeout) = timeout {
             missed = deadline.saturating_sub(timeout).saturating_sub(now.wall);

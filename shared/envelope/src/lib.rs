@@ -15,6 +15,7 @@ pub mod format;
 mod gcm;
 mod instance;
 mod lease;
+mod lock;
 mod memory;
 mod metrics;
 mod owned;

@@ -1,8 +1,9 @@
 //! Counters. The hot path counts in its own thread's cache; everything else here is touched on misses only.
 
+use crate::error::{EnvelopeError, SLUGS};
+use crate::lock::Lock;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -14,12 +15,13 @@ pub(crate) struct Counters {
     pub(crate) poll_failures: AtomicU64,
     pub(crate) closes: AtomicU64,
     pub(crate) keys_wiped: AtomicU64,
-    slow: Mutex<Slow>,
+    /// By the number of the error.
+    refusals: [AtomicU64; SLUGS.len()],
+    slow: Lock<Slow>,
 }
 
 #[derive(Default)]
 struct Slow {
-    refusals: BTreeMap<&'static str, u64>,
     usage: BTreeMap<String, Usage>,
 }
 
@@ -68,13 +70,15 @@ impl Counters {
         counter.fetch_add(n, Ordering::Relaxed);
     }
 
-    pub(crate) fn refused(&self, slug: &'static str) {
-        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
-        *slow.refusals.entry(slug).or_default() += 1;
+    /// Without a lock: an organisation that is cut off is refused on every thread at once.
+    pub(crate) fn refused(&self, error: &EnvelopeError) {
+        if let Some(counter) = self.refusals.get(error.number()) {
+            Self::add(counter, 1);
+        }
     }
 
     pub(crate) fn used(&self, organisation: &str, kms_calls: u32) {
-        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slow = self.slow.lock();
         let usage = match slow.usage.get_mut(organisation) {
             Some(usage) => usage,
             None => slow.usage.entry(organisation.to_owned()).or_default(),
@@ -85,7 +89,7 @@ impl Counters {
 
     pub(crate) fn snapshot(&self) -> Metrics {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        let slow = self.slow.lock();
         Metrics {
             hits: get(&self.hits),
             misses: get(&self.misses),
@@ -96,7 +100,12 @@ impl Counters {
             closes: get(&self.closes),
             keys_wiped: get(&self.keys_wiped),
             kms_calls: slow.usage.values().map(|usage| usage.kms_calls).sum(),
-            refusals: slow.refusals.clone(),
+            refusals: SLUGS
+                .iter()
+                .zip(&self.refusals)
+                .map(|(slug, counter)| (*slug, get(counter)))
+                .filter(|(_, refused)| *refused > 0)
+                .collect(),
             usage: slow.usage.clone(),
             lease_age_millis: None,
             lease_fresh: false,

@@ -4,11 +4,31 @@
 //! contends. Here the visitor pays: it has the kernel run a barrier on every core on which the process runs
 //! (`membarrier`), and the owner gets by with plain loads and stores. Where the kernel offers none, the owner pays
 //! one fence.
+//!
+//! Why the two never meet. It is Dekker's: each side first says that it is there and then looks for the other, and
+//! between the two a barrier.
+//!
+//! - *Owner*: `busy = true`; barrier; reads `wanted`. In `with` the barrier is the compiler's alone; the visitor's
+//!   `membarrier` supplies the processor's. A core that runs this process passes it in between two instructions of the
+//!   owner: if before `busy = true` is done, the owner reads `wanted` after it and sees it; if after, the visitor
+//!   sees `busy`. A core that does not run this process passes a full barrier whenever it switches to it.
+//! - *Visitor*: `wanted = true`; barrier (its own and everybody's); reads `busy` until it is false.
+//! - *Data* travels with the flags: each is lowered with release after the last access, and read with acquire before the
+//!   first. Visitors among themselves have the mutex.
+//! - *Nobody comes in twice.* The owner's borrow is mutable, and what it runs never visits: that would wait for itself.
+//!   `thread` keeps to that: wiping, telling counters and dropping keys happen outside of `with`.
+//! - *A panic* lowers the flag on its way. The value may then be in the middle of something, never torn: it is changed
+//!   under a plain mutable borrow.
+//! - *A forked child* has the flags as they were, and the one thread that forked. Its own cache works on, on the lease
+//!   that it inherited and no longer. A visit waits for threads that were busy at that moment for ever, and so does the
+//!   poll that wanted it: no lease is granted, and nothing is given out. A child that is to go on must make a client of
+//!   its own in a process that begins anew (`exec`).
 
+use crate::lock::Lock;
 use rustix::thread::{MembarrierCommand, membarrier};
 use std::cell::UnsafeCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What both sides share.
@@ -17,7 +37,7 @@ pub(crate) struct Owned<T> {
     busy: AtomicBool,
     /// A visitor is in, or waits for the owner to leave.
     wanted: AtomicBool,
-    visitors: Mutex<()>,
+    visitors: Lock<()>,
     asymmetric: bool,
     value: UnsafeCell<T>,
 }
@@ -41,7 +61,7 @@ impl<T> Owner<T> {
             shared: Arc::new(Owned {
                 busy: AtomicBool::new(false),
                 wanted: AtomicBool::new(false),
-                visitors: Mutex::default(),
+                visitors: Lock::default(),
                 asymmetric,
                 value: UnsafeCell::new(value),
             }),
@@ -87,7 +107,7 @@ impl<T> Owned<T> {
     fn give_way(&self) {
         while self.wanted.load(Ordering::Acquire) {
             self.busy.store(false, Ordering::Release);
-            drop(self.visitors.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(self.visitors.lock());
             self.busy.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
         }
@@ -95,7 +115,7 @@ impl<T> Owned<T> {
 
     /// For others than the owner: waits until it is out and keeps it out.
     pub(crate) fn visit<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        let _alone = self.visitors.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.visitors.lock();
         self.wanted.store(true, Ordering::Relaxed);
         let _leave = Leave(&self.wanted);
         fence(Ordering::SeqCst);

@@ -2,36 +2,48 @@
 //!
 //! The same pool must never serve twice: a forked child finds it empty (`MADV_WIPEONFORK`; where the kernel does
 //! not offer that, nothing is pooled), and after a thaw or a clock jump `RESEED` is raised, which empties every
-//! pool. A clone that no clock can notice still differs by the wall clock that is mixed into each nonce.
+//! pool. Emptying is not enough: two clones of a machine have the generator's state in common, too, and where
+//! nothing tells it (no device of the kernel's, no random instruction) it would go on alike in both. So a pool that
+//! begins anew also draws a *salt* from the kernel, which a hypervisor tells of clones, and mixes it into everything
+//! that it draws until the next time. A clone that no clock can notice still differs by the wall clock that is mixed
+//! into each nonce.
 
 use crate::error::EnvelopeError;
 use crate::format::Nonce;
 use crate::memory::{SLOTS, WipedOnFork};
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-static RESEED: AtomicU64 = AtomicU64::new(1);
+/// On a cache line of its own: every use reads it, and nobody's writing beside it shall cost them that.
+#[repr(align(128))]
+struct Alone(AtomicU64);
+
+static RESEED: Alone = Alone(AtomicU64::new(1));
 
 /// Empties the pools of all threads.
 pub(crate) fn reseed_all() {
-    RESEED.fetch_add(1, Ordering::Release);
+    RESEED.0.fetch_add(1, Ordering::Release);
 }
 
 pub(crate) struct Pool {
     page: WipedOnFork,
     /// How many nonces may be drawn at once: one if a forked child would find them too.
     most: usize,
+    /// The kernel's own, drawn with each reseeding: *U* and *V*.
+    salt: [[u8; 16]; 2],
 }
 
 impl Pool {
     pub(crate) fn new() -> Self {
         let page = WipedOnFork::new();
         let most = if page.wiped() { SLOTS } else { 1 };
-        Self { page, most }
+        Self { page, most, salt: [[0; 16]; 2] }
     }
 
     #[inline]
     pub(crate) fn nonce(&mut self, moment: &Moment, nonce: &mut Nonce) -> Result<(), EnvelopeError> {
-        let epoch = RESEED.load(Ordering::Acquire);
+        let epoch = RESEED.0.load(Ordering::Acquire);
         if self.page.left == 0 || self.page.epoch != epoch {
             self.fill(epoch)?;
         }
@@ -52,10 +64,19 @@ impl Pool {
     fn fill(&mut self, epoch: u64) -> Result<(), EnvelopeError> {
         let page = &mut *self.page;
         page.left = 0;
+        if page.epoch != epoch {
+            from_the_kernel(self.salt.as_flattened_mut())?;
+        }
         let slots = page.slots.get_mut(..self.most).unwrap_or_default();
         aws_lc_rs::rand::fill(slots.as_flattened_mut().as_flattened_mut())
             .map_err(|_| EnvelopeError::Internal { what: "no randomness" })?;
-        for [u, v] in slots.iter_mut() {
+        for slot in slots.iter_mut() {
+            for (half, salt) in slot.iter_mut().zip(&self.salt) {
+                for (byte, salt) in half.iter_mut().zip(salt) {
+                    *byte ^= salt;
+                }
+            }
+            let [u, v] = slot;
             u.split_at_mut(4).0.fill(0);
             v.split_at_mut(12).1.fill(0);
         }
@@ -63,6 +84,21 @@ impl Pool {
         page.epoch = epoch;
         Ok(())
     }
+}
+
+/// Straight from the kernel's generator, without a state of this process.
+fn from_the_kernel(bytes: &mut [u8]) -> Result<(), EnvelopeError> {
+    let no_randomness = EnvelopeError::Internal { what: "no randomness" };
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match getrandom(rest, GetRandomFlags::empty()) {
+            Ok(0) => return Err(no_randomness),
+            Ok(drawn) => filled += drawn,
+            Err(Errno::INTR) => {}
+            Err(_) => return Err(no_randomness),
+        }
+    }
+    Ok(())
 }
 
 /// Moves a nonce out of its place. A call of its own, so that both halves are moved as a whole.
@@ -119,6 +155,25 @@ mod tests {
                 assert_eq!(pool.page.left, pool.most - 1, "it was drawn anew");
             }
         }
+    }
+
+    /// Not in step with other tests, which reseed as well.
+    #[test]
+    fn a_pool_that_begins_anew_asks_the_kernel_and_one_that_goes_on_does_not() {
+        let mut pool = Pool::new();
+        let epoch = RESEED.0.load(Ordering::Acquire);
+        assert!(pool.fill(epoch).is_ok());
+        let salt = pool.salt;
+        assert_ne!(salt, [[0; 16]; 2]);
+        assert!(pool.fill(epoch).is_ok());
+        assert_eq!(pool.salt, salt);
+        assert!(pool.fill(epoch + 1).is_ok());
+        assert_ne!(pool.salt, salt, "after a thaw");
+        let salt = pool.salt;
+        // As a forked child finds it.
+        (pool.page.left, pool.page.epoch) = (0, 0);
+        assert!(pool.fill(epoch + 1).is_ok());
+        assert_ne!(pool.salt, salt, "after a fork");
     }
 
     #[test]

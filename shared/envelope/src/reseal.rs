@@ -10,8 +10,9 @@ use crate::format::{
     Context, HEADER_LEN, Header, MAX_RECORD, STREAM_HEADER_LEN, TAG_LEN, VERSION_STREAM, stream_aad,
     write_aad,
 };
-use crate::instance::{BRIEF, GONE, Instance, Purpose, committed, fresh, give_up, stream_header};
+use crate::instance::{BRIEF, GONE, Instance, Purpose, fresh, give_up, stream_header};
 use crate::metrics::Counters;
+use crate::run::committed;
 use crate::secret::MessageKey;
 use crate::source::Wanted;
 use crate::store::KeyEntry;
@@ -94,7 +95,7 @@ impl Instance {
             EnvelopeError::NotCached => EnvelopeError::unavailable(Unavailable::Overtaken),
             other => other,
         };
-        self.client.counters.refused(error.slug());
+        self.client.counters.refused(&error);
         Err(error)
     }
 
@@ -229,13 +230,12 @@ fn reseal_record(
     out.clear();
     out.reserve_exact(sealed.bytes.len());
     out.resize(HEADER_LEN, 0);
-    let mut key = MessageKey::empty();
 
-    let Parts { entry, aad, cipher, .. } = cache.parts(turn.reader).ok_or(EnvelopeError::NotCached)?;
+    let Parts { index, entry, aad, last_read, .. } =
+        cache.parts(turn.reader).ok_or(EnvelopeError::NotCached)?;
     write_aad(aad, &entry.entry.aad, sealed.context)?;
-    committed(entry, &sealed.header, &mut key)?;
-    cipher
-        .keyed(&key, &sealed.header.nonce)?
+    last_read
+        .of(index, entry, &sealed.header)?
         .open(Chunk::Whole, aad, text, out)
         .map_err(|_| EnvelopeError::TamperedOrWrongContext)?;
 
@@ -260,7 +260,8 @@ fn reseal_stream(
     let mut key = MessageKey::empty();
 
     let Parts { entry, .. } = cache.parts(turn.reader).ok_or(EnvelopeError::NotCached)?;
-    committed(entry, &sealed.header, &mut key)?;
+    entry.key.derive(&sealed.header.nonce, &mut key);
+    committed(entry, key.seed(), &sealed.header)?;
     let from_aad = stream_aad(&entry.entry.aad, size, sealed.context)?;
     let from = MessageCipher::new(&key, &sealed.header.nonce)?;
 

@@ -1,8 +1,8 @@
 //! Keys as types: no `Debug`, no `Clone`, wiped when dropped, on pages that stay out of core dumps.
 
 use crate::error::EnvelopeError;
+use crate::lock::Lock;
 use crate::memory::Undumped;
-use std::sync::{Mutex, PoisonError};
 use zeroize::{Zeroize, optimization_barrier};
 
 pub(crate) const KEY_LEN: usize = 32;
@@ -67,7 +67,7 @@ pub(crate) struct VaultSlot(u32);
 /// Every raw data key of a process: the threads' prepared copies are made from it. Touched on misses only.
 #[derive(Default)]
 pub(crate) struct Vault {
-    inner: Mutex<VaultInner>,
+    inner: Lock<VaultInner>,
 }
 
 #[derive(Default)]
@@ -85,7 +85,7 @@ impl VaultInner {
 
 impl Vault {
     pub(crate) fn put(&self, key: &KeyBytes) -> Option<VaultSlot> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         if inner.free.is_empty() {
             let first = u32::try_from(inner.pages.len() * KEYS_PER_PAGE).ok()?;
             inner.pages.push(Undumped::new(VaultPage { keys: [[0; KEY_LEN]; KEYS_PER_PAGE] }));
@@ -99,13 +99,13 @@ impl Vault {
 
     /// Runs `f` on the key where it lies: no copy is made.
     pub(crate) fn with<R>(&self, slot: &VaultSlot, f: impl FnOnce(&[u8; KEY_LEN]) -> R) -> Option<R> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         inner.cell(slot.0).map(|key| f(key))
     }
 
     /// Wipes a key and gives its place back. Taking the slot by value makes a second wipe impossible.
     pub(crate) fn wipe(&self, slot: VaultSlot) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         if let Some(key) = inner.cell(slot.0) {
             key.zeroize();
             inner.free.push(slot.0);
@@ -115,7 +115,7 @@ impl Vault {
 
 impl Drop for Vault {
     fn drop(&mut self) {
-        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.get_mut();
         for page in &mut inner.pages {
             for key in &mut page.keys {
                 key.zeroize();

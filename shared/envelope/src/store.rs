@@ -4,13 +4,14 @@ use crate::clock::Now;
 use crate::error::EnvelopeError;
 use crate::fence::PolicyState;
 use crate::format::aad_of_key;
+use crate::lock::Lock;
 use crate::metrics::Counters;
 use crate::secret::{KEY_LEN, Vault, VaultSlot};
 use crate::source::InstanceName;
 use crate::times::{Lifetime, Times};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 
 /// One data key in one process. Its raw bytes lie in the vault; whoever wants them asks here.
@@ -34,7 +35,7 @@ pub(crate) struct KeyEntry {
     /// No longer to be written with: a newer version is current, or the use limit was reached.
     superseded: AtomicBool,
     vault: Arc<Vault>,
-    slot: Mutex<Option<VaultSlot>>,
+    slot: Lock<Option<VaultSlot>>,
 }
 
 /// What an instance belongs to.
@@ -77,7 +78,7 @@ impl KeyEntry {
             gone: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
             vault,
-            slot: Mutex::new(Some(slot)),
+            slot: Lock::new(Some(slot)),
         })
     }
 
@@ -109,14 +110,14 @@ impl KeyEntry {
     }
 
     pub(crate) fn with_key<R>(&self, f: impl FnOnce(&[u8; KEY_LEN]) -> R) -> Option<R> {
-        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = self.slot.lock();
         self.vault.with(slot.as_ref()?, f)
     }
 
     /// Wipes the raw key. The threads' prepared copies go with [`crate::thread::purge_all`].
     pub(crate) fn wipe(&self) {
         self.gone.store(true, Ordering::Release);
-        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let slot = self.slot.lock().take();
         if let Some(slot) = slot {
             self.vault.wipe(slot);
         }
@@ -153,7 +154,7 @@ pub(crate) struct InstanceState {
 
 #[derive(Default)]
 pub(crate) struct Store {
-    inner: Mutex<StoreInner>,
+    inner: Lock<StoreInner>,
 }
 
 #[derive(Default)]
@@ -175,12 +176,8 @@ impl StoreInner {
 }
 
 impl Store {
-    fn lock(&self) -> std::sync::MutexGuard<'_, StoreInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn instance(&self, name: InstanceName, number: impl FnOnce() -> u64) -> Arc<InstanceState> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if let Some(instance) = inner.instances.get(&name) {
             return instance.clone();
         }
@@ -191,69 +188,76 @@ impl Store {
     }
 
     pub(crate) fn writer(&self, instance: u64) -> Option<Arc<KeyEntry>> {
-        self.lock().writers.get(&instance).cloned()
+        self.inner.lock().writers.get(&instance).cloned()
     }
 
     pub(crate) fn reader(&self, instance: u64, id: Uuid) -> Option<Arc<KeyEntry>> {
-        self.lock().readers.get(&(instance, id)).cloned()
+        self.inner.lock().readers.get(&(instance, id)).cloned()
     }
 
     pub(crate) fn ids(&self, instance: u64) -> Option<Arc<InstanceIds>> {
-        self.lock().ids.get(&instance).cloned()
+        self.inner.lock().ids.get(&instance).cloned()
     }
 
     /// Adds a key and gives back the one that it replaces, which the caller wipes.
     pub(crate) fn insert(&self, entry: &Arc<KeyEntry>, current: bool) -> Option<Arc<KeyEntry>> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let number = entry.instance_number;
         inner.ids.insert(number, entry.ids.clone());
         if current {
             inner.make_writer(entry);
         }
-        inner.readers.insert((number, entry.data_key_id), entry.clone())
+        let replaced = inner.readers.insert((number, entry.data_key_id), entry.clone())?;
+        // INVARIANT: whoever is a writer is among the readers, where it is found to be wiped.
+        if inner.writers.get(&number).is_some_and(|writer| Arc::ptr_eq(writer, &replaced)) {
+            inner.writers.remove(&number);
+        }
+        Some(replaced)
     }
 
     pub(crate) fn set_writer(&self, entry: &Arc<KeyEntry>) {
-        self.lock().make_writer(entry);
+        self.inner.lock().make_writer(entry);
     }
 
-    /// Takes out the keys that `gone` names; the caller wipes them.
-    pub(crate) fn take(&self, mut gone: impl FnMut(&KeyEntry) -> bool) -> Vec<Arc<KeyEntry>> {
-        let mut inner = self.lock();
-        inner.writers.retain(|_, entry| !gone(entry));
-        let mut taken = Vec::new();
-        inner.readers.retain(|_, entry| {
-            let goes = gone(entry);
-            if goes {
-                taken.push(entry.clone());
-            }
-            !goes
-        });
-        taken
+    /// Takes out the keys that `gone` names and wipes them. Of a million, each is looked at once while it is wiped.
+    pub(crate) fn wipe(&self, mut gone: impl FnMut(&KeyEntry) -> bool) -> Vec<Arc<KeyEntry>> {
+        let mut inner = self.inner.lock();
+        let StoreInner { readers, writers, .. } = &mut *inner;
+        readers
+            .extract_if(|_, entry| gone(entry))
+            .map(|((instance, _), entry)| {
+                entry.wipe();
+                if writers.get(&instance).is_some_and(|writer| Arc::ptr_eq(writer, &entry)) {
+                    writers.remove(&instance);
+                }
+                entry
+            })
+            .collect()
     }
 
-    /// Every instance that this process has met under a policy, and the organisation's id.
+    /// Every instance that this process has met under a policy, in the order in which it met them, and the
+    /// organisation's id.
     pub(crate) fn of_policy(&self, policy: &PolicyState) -> (Option<String>, Vec<InstanceName>) {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let mut organisation = None;
-        let mut names = Vec::new();
+        let mut met: Vec<&InstanceState> = Vec::new();
         for instance in inner.instances.values() {
             if let Some(ids) = inner.ids.get(&instance.number)
                 && std::ptr::eq(&raw const *ids.policy, policy)
             {
-                organisation = Some(ids.organisation_id.to_string());
-                names.push(InstanceName::clone(&instance.name));
+                organisation.get_or_insert_with(|| ids.organisation_id.to_string());
+                met.push(instance);
             }
         }
-        names.sort_by(|a, b| (&a.organisation, &a.site, &a.app).cmp(&(&b.organisation, &b.site, &b.app)));
-        (organisation, names)
+        met.sort_unstable_by_key(|instance| instance.number);
+        (organisation, met.into_iter().map(|instance| InstanceName::clone(&instance.name)).collect())
     }
 
     pub(crate) fn all_instances(&self) -> Vec<InstanceName> {
-        self.lock().instances.keys().map(|name| InstanceName::clone(name)).collect()
+        self.inner.lock().instances.keys().map(|name| InstanceName::clone(name)).collect()
     }
 
     pub(crate) fn keys(&self) -> usize {
-        self.lock().readers.len()
+        self.inner.lock().readers.len()
     }
 }

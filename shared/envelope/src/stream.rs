@@ -96,6 +96,8 @@ impl StreamEncryptor {
     async fn flush(&mut self, last: bool, out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
         self.permit.check().await?;
         let before = out.len();
+        // With room to spare: a chunk at a time and exactly, a large object would be moved once a chunk.
+        out.reserve(self.buffer.len() + TAG_LEN);
         let chunk = Chunk::Of { counter: self.counter, last };
         let done = self.cipher.seal(chunk, &self.aad, &self.buffer, out).and_then(|()| self.permit.recheck());
         if let Err(error) = done {
@@ -165,6 +167,7 @@ impl StreamDecryptor {
         let broken = EnvelopeError::BrokenStream { chunk: self.counter };
         self.permit.check().await?;
         let before = out.len();
+        out.reserve(self.buffer.len());
         let chunk = Chunk::Of { counter: self.counter, last };
         let done = match self.cipher.open(chunk, &self.aad, &self.buffer, out) {
             Ok(()) => self.permit.recheck(),

@@ -2,6 +2,7 @@
 
 pub use crate::clock::{FakeClock, Now};
 use crate::fence::{FenceError, FenceReader, FenceSnapshot, FencedPolicy, WatchedShard};
+pub use crate::lock::locks_taken;
 use crate::secret::KeyBytes;
 use crate::source::{DataKey, InstanceName, KeySource, Proof, ProofResult, SourceError, Wanted};
 pub use crate::times::{Lifetime, REFRESH, Times};

@@ -3,18 +3,19 @@
 //! A wipe walks over the caches of all threads and keeps each of them out meanwhile. That walk is what lets a
 //! close empty the caches of threads that are asleep.
 
-use crate::cipher::{MessageCipher, PreparedKey};
+use crate::cipher::PreparedKey;
 use crate::clock::{Clock, Now};
+use crate::lock::Lock;
 use crate::memory::{Undumped, scrub_stack};
 use crate::owned::{Owned, Owner};
 use crate::random::{Moment, Pool};
-use crate::run::Run;
+use crate::run::{LastRead, Run};
 use crate::store::KeyEntry;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use uuid::Uuid;
 
 /// The most prepared keys of one thread; beyond it an old one makes room.
@@ -23,7 +24,7 @@ const ENTRIES_PER_PAGE: usize = 14;
 /// Uses are told to the shared counters this often.
 const FLUSH_EVERY: u32 = 1024;
 
-static THREADS: Mutex<Vec<Weak<Owned<ThreadCache>>>> = Mutex::new(Vec::new());
+static THREADS: Lock<Vec<Weak<Owned<ThreadCache>>>> = Lock::new(Vec::new());
 
 thread_local! {
     static MINE: RefCell<Option<Owner<ThreadCache>>> = const { RefCell::new(None) };
@@ -121,7 +122,7 @@ pub(crate) struct ThreadCache {
     next_victim: usize,
     pool: Pool,
     aad: Vec<u8>,
-    cipher: MessageCipher,
+    last_read: LastRead,
     run: Run,
     read: Reading,
 }
@@ -134,7 +135,7 @@ pub(crate) struct Parts<'a> {
     /// For the associated data.
     pub(crate) aad: &'a mut Vec<u8>,
     /// For a record that is read.
-    pub(crate) cipher: &'a mut MessageCipher,
+    pub(crate) last_read: &'a mut LastRead,
     /// For records that are written.
     pub(crate) run: &'a mut Run,
     pub(crate) moment: &'a Moment,
@@ -160,7 +161,7 @@ impl ThreadCache {
             next_victim: 0,
             pool: Pool::new(),
             aad: Vec::with_capacity(512),
-            cipher: MessageCipher::empty(),
+            last_read: LastRead::new(),
             run: Run::new(),
             read: Reading { client: 0, tick: 0, now: Now { boot: 0, wall: 0 }, moment: Moment::at(0) },
         }
@@ -228,8 +229,8 @@ impl ThreadCache {
             .entries
             .get_mut(index % ENTRIES_PER_PAGE)?
             .as_mut()?;
-        let Self { pool, aad, cipher, run, read, .. } = self;
-        Some(Parts { index, entry, pool, aad, cipher, run, moment: &read.moment })
+        let Self { pool, aad, last_read, run, read, .. } = self;
+        Some(Parts { index, entry, pool, aad, last_read, run, moment: &read.moment })
     }
 
     fn cell(&mut self, index: usize) -> Option<&mut Option<ThreadEntry>> {
@@ -294,6 +295,7 @@ impl ThreadCache {
 
     fn remove(&mut self, index: usize) {
         self.run.end_of(index);
+        self.last_read.end_of(index);
         let Some(cell) = self.cell(index) else { return };
         let Some(old) = cell else { return };
         let (instance, id) = (old.entry.instance_number, old.entry.data_key_id);
@@ -338,7 +340,7 @@ pub(crate) fn with_mine<R>(f: impl FnOnce(&mut ThreadCache) -> R) -> Option<R> {
 #[cold]
 fn register() -> Owner<ThreadCache> {
     let owner = Owner::new(ThreadCache::new());
-    let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut threads = THREADS.lock();
     threads.retain(|thread| thread.strong_count() > 0);
     threads.push(Arc::downgrade(owner.shared()));
     owner
@@ -346,7 +348,7 @@ fn register() -> Owner<ThreadCache> {
 
 fn each(mut f: impl FnMut(&mut ThreadCache)) {
     let threads: Vec<_> = {
-        let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = THREADS.lock();
         threads.iter().filter_map(Weak::upgrade).collect()
     };
     for thread in threads {

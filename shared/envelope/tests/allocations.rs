@@ -6,7 +6,7 @@
     reason = "tests; a counting allocator is unsafe by trait"
 )]
 
-use claviger_envelope::testing::TestCloud;
+use claviger_envelope::testing::{TestCloud, locks_taken};
 use claviger_envelope::{Context, Envelope};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -57,5 +57,11 @@ async fn a10_a_hit_allocates_once_and_into_a_reused_buffer_never() {
     assert_eq!(allocations(|| drop(acme.try_decrypt(&note, &record).unwrap())), 1);
     assert_eq!(allocations(|| acme.try_encrypt_into(&note, &[1; 1024], &mut buffer).unwrap()), 0);
     assert_eq!(allocations(|| acme.try_decrypt_into(&note, &record, &mut buffer).unwrap()), 0);
+    let locks = locks_taken();
+    acme.encrypt_into(&note, &[1; 1024], &mut buffer).await.unwrap();
+    acme.decrypt_into(&note, &record, &mut buffer).await.unwrap();
+    assert_eq!(locks_taken(), locks, "no lock that threads share");
+    let _ = client.metrics();
+    assert_ne!(locks_taken(), locks, "they are counted");
     assert_eq!(cloud.fetches.load(Ordering::SeqCst), fetches, "no network");
 }

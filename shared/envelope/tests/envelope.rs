@@ -567,3 +567,35 @@ async fn a10_a_run_ends_with_the_tick_with_a_reseeding_and_with_another_data_key
         assert_eq!(acme.decrypt(&NOTE, &record).await.unwrap(), b"x");
     }
 }
+
+#[tokio::test]
+async fn a10_records_of_a_run_are_read_with_one_message_key_and_each_commitment_is_still_looked_at() {
+    let app = app();
+    let (acme, globex) = (app.acme(), app.globex());
+    let first = acme.encrypt(&NOTE, b"first").await.unwrap();
+    let second = acme.try_encrypt(&NOTE, b"second").unwrap();
+    let foreign = globex.encrypt(&NOTE, b"foreign").await.unwrap();
+    assert_eq!(halves(&first).0, halves(&second).0, "one run");
+
+    // The thread has the message key; whatever of the next record is changed, it is refused all the same.
+    for at in 1..second.len() {
+        assert_eq!(acme.try_decrypt(&NOTE, &first).unwrap(), b"first");
+        let mut changed = second.clone();
+        changed[at] ^= 1;
+        assert!(acme.try_decrypt(&NOTE, &changed).is_err(), "byte {at}");
+        assert_eq!(acme.try_decrypt(&NOTE, &second).unwrap(), b"second");
+    }
+    // The same *U* under another data key is another message key.
+    let mut spliced = foreign.clone();
+    spliced[21..33].copy_from_slice(halves(&first).0);
+    assert_eq!(acme.try_decrypt(&NOTE, &first).unwrap(), b"first");
+    assert!(globex.try_decrypt(&NOTE, &spliced).is_err());
+    for _ in 0..3 {
+        assert_eq!(acme.try_decrypt(&NOTE, &first).unwrap(), b"first");
+        assert_eq!(globex.try_decrypt(&NOTE, &foreign).unwrap(), b"foreign");
+    }
+    app.cloud.close("acme");
+    app.client.poll().await.unwrap();
+    assert_eq!(acme.try_decrypt(&NOTE, &first), Err(EnvelopeError::Suspended));
+    assert_eq!(globex.try_decrypt(&NOTE, &foreign).unwrap(), b"foreign");
+}

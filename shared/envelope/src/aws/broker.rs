@@ -1,5 +1,6 @@
 //! The key broker over HTTP: a Function URL that names the caller by its signature (SigV4).
 
+use crate::lock::Lock;
 use crate::source::{DataKey, InstanceName, KeySource, Proof, ProofResult, SourceError, Wanted};
 use crate::transport::Opener;
 use async_trait::async_trait;
@@ -8,7 +9,6 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use serde::{Deserialize, Serialize};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ pub struct Broker {
     region: String,
     http: reqwest::Client,
     provider: SharedCredentialsProvider,
-    credentials: Mutex<Option<Credentials>>,
+    credentials: Lock<Option<Credentials>>,
 }
 
 /// The client of the broker could not be made.
@@ -52,13 +52,13 @@ impl Broker {
             region: config.region().ok_or(BrokerError::Configuration("region"))?.to_string(),
             http,
             provider: config.credentials_provider().ok_or(BrokerError::Configuration("credentials"))?,
-            credentials: Mutex::default(),
+            credentials: Lock::default(),
         })
     }
 
     async fn credentials(&self) -> Result<Credentials, SourceError> {
         {
-            let cached = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+            let cached = self.credentials.lock();
             if let Some(credentials) = &*cached
                 && credentials.expiry().is_none_or(|expiry| SystemTime::now() + CREDENTIALS_MARGIN < expiry)
             {
@@ -70,7 +70,7 @@ impl Broker {
             .provide_credentials()
             .await
             .map_err(|error| SourceError::Unreachable(format!("no credentials: {error}")))?;
-        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh.clone());
+        *self.credentials.lock() = Some(fresh.clone());
         Ok(fresh)
     }
 
