@@ -56,6 +56,8 @@ fn main() -> Result<()> {
     if wanted("cutoff") {
         cutoff::round_trips()?;
         cutoff::in_process(&runtime)?;
+    }
+    if wanted("cutoff") || wanted("fanout") {
         watch::fan_out()?;
     }
     if wanted("prober") {

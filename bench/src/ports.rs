@@ -12,6 +12,7 @@ use claviger_app::probe_keys::ProbeKeys;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::OutboxRow;
+use claviger_domain::fence::Epoch;
 use claviger_domain::ids::{InstanceId, PolicyId};
 use claviger_domain::instance::{AppInstance, InstanceDecision};
 use claviger_domain::observation::{Observation, RefusalKind};
@@ -20,6 +21,7 @@ use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, Region, 
 use claviger_testkit::builders;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, HashMap};
+use std::hint::black_box;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -51,15 +53,41 @@ pub struct Calls {
     pub beats: AtomicU64,
 }
 
+impl Calls {
+    /// What was counted so far; counting begins anew.
+    pub fn taken(&self) -> Self {
+        let take = |count: &AtomicU64| AtomicU64::new(count.swap(0, Ordering::Relaxed));
+        Self {
+            kms: take(&self.kms),
+            sts: take(&self.sts),
+            sqs: take(&self.sqs),
+            reads: take(&self.reads),
+            read_bytes: take(&self.read_bytes),
+            commits: take(&self.commits),
+            beats: take(&self.beats),
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     policies: HashMap<OrganisationName, EncryptionPolicy>,
     watched: BTreeMap<(ShardId, PolicyId), OrganisationName>,
     beats: HashMap<ShardId, Beat>,
     answers: HashMap<KeyArn, Observation>,
-    instances: BTreeMap<InstanceId, AppInstance>,
+    /// Documents, as the table holds them: a function reads and writes each as one text, and has none of the others
+    /// in its memory.
+    instances: BTreeMap<InstanceId, String>,
     pages: Vec<FanOut>,
     now: Option<Timestamp>,
+}
+
+fn document(instance: &AppInstance) -> String {
+    serde_json::to_string(instance).unwrap_or_default()
+}
+
+fn parsed(text: &str) -> Result<AppInstance, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt { reason: error.to_string() })
 }
 
 /// A cell of AWS.
@@ -139,8 +167,15 @@ impl Cloud {
         self.state().policies.values().filter(|policy| !policy.fence.is_open()).count()
     }
 
-    pub fn add_instance(&self, instance: AppInstance) {
-        self.state().instances.insert(instance.id, instance);
+    pub fn add_instance(&self, instance: &AppInstance) {
+        self.state().instances.insert(instance.id, document(instance));
+    }
+
+    /// How many instances an order has not reached.
+    pub fn not_reached(&self, epoch: Epoch) -> usize {
+        let state = self.state();
+        let reached = |text: &String| parsed(text).is_ok_and(|instance| instance.epoch == epoch);
+        state.instances.values().filter(|text| !reached(text)).count()
     }
 
     pub fn take_page(&self) -> Option<FanOut> {
@@ -374,7 +409,7 @@ impl FanOutQueue for Cloud {
 impl Instances for Cloud {
     async fn instance(&self, id: InstanceId) -> Result<Option<AppInstance>, StoreError> {
         self.read().await;
-        Ok(self.state().instances.get(&id).cloned())
+        self.state().instances.get(&id).map(|text| parsed(text)).transpose()
     }
 
     async fn instance_at(&self, _: &SiteName, _: &App) -> Result<Option<AppInstance>, StoreError> {
@@ -395,12 +430,8 @@ impl Instances for Cloud {
         let after = cursor.and_then(|cursor| cursor.parse::<InstanceId>().ok());
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let state = self.state();
-        let mut items: Vec<AppInstance> = state
-            .instances
-            .range((from, Bound::Unbounded))
-            .take(usize::from(limit) + 1)
-            .map(|(_, instance)| instance.clone())
-            .collect();
+        let found = state.instances.range((from, Bound::Unbounded)).take(usize::from(limit) + 1);
+        let mut items: Vec<AppInstance> = found.map(|(_, text)| parsed(text)).collect::<Result<_, _>>()?;
         let more = items.len() > usize::from(limit);
         items.truncate(usize::from(limit));
         let next = items.last().filter(|_| more).map(|last| last.id.to_string());
@@ -413,7 +444,12 @@ impl Instances for Cloud {
         decision: &InstanceDecision,
     ) -> Result<(), StoreError> {
         self.calls.commits.fetch_add(1, Ordering::Relaxed);
-        self.state().instances.insert(decision.next.id, decision.next.clone());
+        // The whole transaction is written, and one item of it is kept here.
+        black_box(serde_json::to_string(&decision.fact).is_ok());
+        for row in &decision.outbox {
+            black_box(serde_json::to_string(row).is_ok());
+        }
+        self.state().instances.insert(decision.next.id, document(&decision.next));
         Ok(())
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::Result;
 use crate::measure::median;
-use crate::ports::{Cloud, Latency};
+use crate::ports::{Calls, Cloud, Latency};
 use async_trait::async_trait;
+use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::messages::FanOut;
 use claviger_app::ports::{StoreError, UsageRecords};
@@ -205,12 +206,13 @@ async fn counting(organisations: usize, interval: f64) -> (f64, f64, u64) {
     (writes as f64, units as f64, longest)
 }
 
-/// What watching costs an organisation with two regions a month, from the calls of a minute.
+/// What watching costs an organisation with two regions a month, from the calls of a minute, and of an hour's
+/// description of every key.
 pub fn cost() -> Result<()> {
     const ORGANISATIONS: usize = 10_000;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     for interval in [60.0, 300.0] {
-        let (calls, seconds, planned) = runtime.block_on(async {
+        let (calls, seconds, planned, described, describing) = runtime.block_on(async {
             let latency =
                 Latency { call: Duration::from_millis(10), kms: Duration::from_millis(50), byok: false };
             let cloud = enrolled(latency, ORGANISATIONS).await;
@@ -219,28 +221,51 @@ pub fn cost() -> Result<()> {
             let began = tokio::time::Instant::now();
             sweep_all(&cloud).await?;
             let seconds = began.elapsed().as_secs_f64();
-            Ok::<_, Box<dyn std::error::Error>>((cloud.calls, seconds, planned))
+            let calls = cloud.calls.taken();
+            let describe = DescribeKeys {
+                policies: &cloud,
+                watch: &cloud,
+                keys: &cloud,
+                queue: &cloud,
+                ids: &cloud,
+                clock: &cloud,
+                settings: settings(),
+            };
+            // The first time stores what is new; from then on it seldom is.
+            let mut describing = 0.0;
+            for _ in 0..2 {
+                cloud.calls.taken();
+                let began = tokio::time::Instant::now();
+                for shard in 0..SHARDS {
+                    describe.shard(ShardId(shard)).await?;
+                }
+                describing = began.elapsed().as_secs_f64();
+            }
+            Ok::<_, Box<dyn std::error::Error>>((calls, seconds, planned, cloud.calls.taken(), describing))
         })?;
         let (counts, count_units, longest) = runtime.block_on(counting(ORGANISATIONS, interval));
         let hours = MINUTES_A_MONTH / 60.0;
         let counting = count_units * hours / 1e6 * PRICES.write_unit_1m;
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
         let sweeps = MINUTES_A_MONTH * 60.0 / interval;
-        let kms = of(&calls.kms) * sweeps / 1e4 * PRICES.kms_10k;
+        let hours = MINUTES_A_MONTH / 60.0;
+        let kms_calls = of(&calls.kms) * sweeps + of(&described.kms) * hours;
+        let kms = kms_calls / 1e4 * PRICES.kms_10k;
         // Consistent reads: a unit is 4 KB.
-        let units = of(&calls.reads) + of(&calls.read_bytes) / 4096.0;
-        let reads = units * sweeps / 1e6 * PRICES.read_unit_1m;
+        let units = |calls: &Calls| of(&calls.reads) + of(&calls.read_bytes) / 4096.0;
+        let reads = (units(&calls) * sweeps + units(&described) * hours) / 1e6 * PRICES.read_unit_1m;
         // A transaction writes each copy for two units.
         let writes = of(&calls.beats) * FENCE_COPIES * 2.0 * sweeps / 1e6 * PRICES.write_unit_1m;
         // Sent, received, deleted.
-        let sqs = planned * 3.0 * sweeps / 1e6 * PRICES.sqs_1m;
-        let invocations = planned * sweeps + MINUTES_A_MONTH;
-        let lambda = invocations / 1e6 * PRICES.lambda_request_1m
-            + (f64::from(SHARDS) * sweeps * seconds + counts * hours * 0.01 / 32.0)
-                * MEMORY_GB
-                * PRICES.lambda_gb_s;
-        let schedule = MINUTES_A_MONTH / 1e6 * PRICES.schedule_1m;
-        let bytes = of(&calls.kms) * sweeps * LOG_BYTES_A_KMS_CALL + invocations * LOG_BYTES_AN_INVOCATION;
+        let messages = planned * sweeps + f64::from(SHARDS) * hours;
+        let sqs = messages * 3.0 / 1e6 * PRICES.sqs_1m;
+        let ticks = MINUTES_A_MONTH + hours;
+        let invocations = messages + ticks;
+        let at_work = f64::from(SHARDS) * seconds * sweeps + describing * hours + counts * hours * 0.01 / 32.0;
+        let lambda =
+            invocations / 1e6 * PRICES.lambda_request_1m + at_work * MEMORY_GB * PRICES.lambda_gb_s;
+        let schedule = ticks / 1e6 * PRICES.schedule_1m;
+        let bytes = kms_calls * LOG_BYTES_A_KMS_CALL + invocations * LOG_BYTES_AN_INVOCATION;
         let logs = bytes / 1e9 * PRICES.log_gb;
         let each = |sum: f64| sum / ORGANISATIONS as f64;
         println!(
@@ -311,7 +336,7 @@ pub fn fan_out() -> Result<()> {
                 let site = format!("site-{number}");
                 let mut instance = builders::an_active_instance(&open, &site, "jira", began);
                 instance.id = InstanceId::from_uuid(Uuid::new_v4());
-                cloud.add_instance(instance);
+                cloud.add_instance(&instance);
             }
             let carry = CarryOrder {
                 policies: &cloud,
@@ -343,6 +368,7 @@ pub fn fan_out() -> Result<()> {
             }
             let took = start.elapsed().as_nanos() as f64 / n as f64;
             assert_eq!(cloud.policy_now(&open.organisation_name).await.told, policy.fence.epoch);
+            assert_eq!(cloud.not_reached(policy.fence.epoch), 0, "an instance was not told");
             Ok((took, (calls() - before) as f64 / n as f64))
         })
     };
