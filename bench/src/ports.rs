@@ -270,7 +270,7 @@ impl CustomerKeys for Cloud {
 
 #[async_trait]
 impl ControlProbes for Cloud {
-    async fn control_is_healthy(&self, _: &Region, _: Mode) -> bool {
+    async fn control_is_healthy(&self, _: &Region, _: Mode, _: &str) -> bool {
         self.calls.kms.fetch_add(1, Ordering::Relaxed);
         self.takes(self.latency.kms).await;
         self.controls_healthy

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use crate::check_enrolment::CheckEnrolment;
 use crate::error::WorkError;
+use crate::explain_refusal::explained;
 use crate::messages::CheckResult;
 use crate::move_data_keys::{MoveDataKeys, MoveError, Moved, Target};
 use crate::ports::{
@@ -335,7 +336,10 @@ impl CarryReencryption<'_> {
             let key = KeyRef { arn, access: &job.access, organisation, session: RoleSession::Fresh };
             match self.keys.encrypt(key, self.ids.random().as_bytes(), &context).await {
                 Ok(sealed) => canaries.insert(region.clone(), BASE64_STANDARD.encode(sealed)),
-                Err(error) => return self.not_yet(policy, job, region, error.observation, step).await,
+                Err(error) => {
+                    let saw = explained(self.keys, key, &error).await;
+                    return self.not_yet(policy, job, region, saw, step).await;
+                }
             };
         }
         let round = self.probe.round(&policy.with_new_keys(&canaries, self.clock.now())).await;

@@ -16,6 +16,7 @@ pub mod enrol;
 pub mod erase_data_keys;
 pub mod erase_instance;
 pub mod error;
+pub mod explain_refusal;
 pub mod fan_out;
 pub mod follow_hint;
 pub mod hand_out_data_key;

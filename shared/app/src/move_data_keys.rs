@@ -16,6 +16,7 @@ use claviger_domain::values::{KeyArn, Region};
 use zeroize::Zeroizing;
 
 use crate::error::WorkError;
+use crate::explain_refusal::explained;
 use crate::messages::EncryptionContext;
 use crate::ports::{
     Clock, CustomerKeys, DataKeyRegistry, Ids, KeyError, KeyRef, RoleSession, StoreError, Wrap,
@@ -238,8 +239,11 @@ impl MoveDataKeys<'_> {
         plain: &[u8],
         context: &EncryptionContext,
     ) -> Result<Wrap, MoveError> {
-        let sealed = self.keys.encrypt(key_of(policy, arn, target.access), plain, context).await;
-        let sealed = sealed.map_err(|error| failed(error, arn.region()))?;
+        let key = key_of(policy, arn, target.access);
+        let sealed = match self.keys.encrypt(key, plain, context).await {
+            Ok(sealed) => sealed,
+            Err(error) => return Err(self.failed(key, error).await),
+        };
         Ok(Wrap { key: arn.clone(), ciphertext: BASE64_STANDARD.encode(sealed) })
     }
 
@@ -254,8 +258,11 @@ impl MoveDataKeys<'_> {
     ) -> Result<(), MoveError> {
         let mut keys = target.keys.iter();
         let first = keys.next().ok_or(MoveError::Work(WorkError::NotThere { what: "a new key" }))?;
-        let made = self.keys.generate_data_key(key_of(policy, first.1, target.access), context).await;
-        let (plain, sealed) = made.map_err(|error| failed(error, first.0))?;
+        let key = key_of(policy, first.1, target.access);
+        let (plain, sealed) = match self.keys.generate_data_key(key, context).await {
+            Ok(made) => made,
+            Err(error) => return Err(self.failed(key, error).await),
+        };
         let wrap = Wrap { key: first.1.clone(), ciphertext: BASE64_STANDARD.encode(sealed) };
         let mut wraps = BTreeMap::from([(first.0.clone(), wrap)]);
         for (region, arn) in keys {
@@ -274,17 +281,17 @@ impl MoveDataKeys<'_> {
         };
         Ok(self.registry.add_data_key(&key).await?)
     }
+
+    /// A key that refuses is named with what it says; no answer is an error, to be tried again.
+    async fn failed(&self, key: KeyRef<'_>, error: KeyError) -> MoveError {
+        let saw = explained(self.keys, key, &error).await;
+        match saw {
+            Observation::Refused(_) => MoveError::Refused(KeyFault { region: key.region().clone(), saw }),
+            Observation::NoAnswer(_) | Observation::Usable => MoveError::Work(error.into()),
+        }
+    }
 }
 
 fn key_of<'a>(policy: &EncryptionPolicy, arn: &'a KeyArn, access: &'a KeyAccess) -> KeyRef<'a> {
     KeyRef { arn, access, organisation: policy.organisation, session: RoleSession::Kept }
-}
-
-fn failed(error: KeyError, region: &Region) -> MoveError {
-    match error.observation {
-        Observation::Refused(_) => {
-            MoveError::Refused(KeyFault { region: region.clone(), saw: error.observation })
-        }
-        Observation::NoAnswer(_) | Observation::Usable => MoveError::Work(error.into()),
-    }
 }

@@ -766,8 +766,9 @@ pub trait CustomerRoles: Send + Sync {
 #[async_trait]
 pub trait ControlProbes: Send + Sync {
     /// Whether the canary customer of a region answers on the same way as customers' keys of this mode do: through
-    /// the key-access role alone, or through a role of the canary customer's as well.
-    async fn control_is_healthy(&self, region: &Region, mode: Mode) -> bool;
+    /// the key-access role alone, or through a role of the canary customer's as well; and with the key policy of the
+    /// same template version, as far as there is one.
+    async fn control_is_healthy(&self, region: &Region, mode: Mode, template: &str) -> bool;
 }
 
 /// A call of another function, or of a queue or the bus, that failed.

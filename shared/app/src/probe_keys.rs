@@ -2,11 +2,12 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use claviger_domain::observation::{NoAnswerKind, Observation, ProbeRound, RefusalKind, RefusedUnwrap};
+use claviger_domain::observation::{NoAnswerKind, Observation, ProbeRound, RefusedUnwrap};
 use claviger_domain::policy::{EncryptionPolicy, PURPOSE_CANARY, PURPOSE_DATA_KEY, RegionalKey};
 use claviger_domain::values::Region;
 use futures_util::future::{join, join_all};
 
+use crate::explain_refusal::explained;
 use crate::messages::EncryptionContext;
 use crate::ports::{
     Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, KeyError, KeyRef, Trial,
@@ -64,8 +65,9 @@ impl ProbeKeys<'_> {
         let controls_healthy = if ambiguous.is_empty() {
             None
         } else {
-            let mode = policy.access.mode();
-            let controls = ambiguous.iter().map(|region| self.controls.control_is_healthy(region, mode));
+            let (mode, template) = (policy.access.mode(), policy.template_version());
+            let control = |region| self.controls.control_is_healthy(region, mode, template);
+            let controls = ambiguous.iter().copied().map(control);
             Some(join_all(controls).await.into_iter().all(|healthy| healthy))
         };
         ProbeRound { started_at, observations, controls_healthy, refused_unwrap }
@@ -122,8 +124,7 @@ impl ProbeKeys<'_> {
         self.unwrap(KeyRef::of(policy, &key.arn), &canary, context).await
     }
 
-    /// Decrypts one ciphertext and says what that tells about the key. DescribeKey breaks ties: where
-    /// it is denied too, an ambiguous refusal stays ambiguous.
+    /// Decrypts one ciphertext and says what that tells about the key. DescribeKey breaks ties.
     pub async fn unwrap(
         &self,
         key: KeyRef<'_>,
@@ -138,17 +139,7 @@ impl ProbeKeys<'_> {
     async fn seen(&self, key: KeyRef<'_>, answer: Result<(), KeyError>) -> Observation {
         let Err(error) = answer else { return Observation::Usable };
         tracing::debug!(key.region = %key.region(), code = %error.code, "a probe was not answered with success");
-        match error.observation {
-            // KMS was not reached: there is nothing that DescribeKey could explain.
-            Observation::Refused(RefusalKind::RoleDenied) => error.observation,
-            Observation::Refused(kind) if !kind.is_definite() => match self.keys.describe(key).await {
-                Ok(description) => by_state(&description.state).unwrap_or(error.observation),
-                Err(_) => error.observation,
-            },
-            // A success cannot come with an error; were it so, it is our fault, not the customer's.
-            Observation::Usable => Observation::NoAnswer(NoAnswerKind::OurFault),
-            Observation::Refused(_) | Observation::NoAnswer(_) => error.observation,
-        }
+        explained(self.keys, key, &error).await
     }
 }
 
@@ -182,19 +173,5 @@ const fn worse(canary: Observation, repeated: Option<Observation>) -> Observatio
         (Observation::Usable, Some(Observation::NoAnswer(NoAnswerKind::OurFault))) => canary,
         (Observation::Usable, Some(silent @ Observation::NoAnswer(_))) => silent,
         (Observation::Refused(_) | Observation::NoAnswer(_), Some(Observation::NoAnswer(_))) => canary,
-    }
-}
-
-/// What a key's state says, when the state explains the refusal.
-fn by_state(state: &str) -> Option<Observation> {
-    match state {
-        "Disabled" => Some(Observation::Refused(RefusalKind::KeyDisabled)),
-        "PendingDeletion" | "PendingReplicaDeletion" => {
-            Some(Observation::Refused(RefusalKind::KeyPendingDeletion))
-        }
-        "PendingImport" => Some(Observation::Refused(RefusalKind::KeyPendingImport)),
-        "Unavailable" => Some(Observation::Refused(RefusalKind::KeyUnavailable)),
-        "Creating" | "Updating" => Some(Observation::NoAnswer(NoAnswerKind::Unreachable)),
-        _ => None,
     }
 }

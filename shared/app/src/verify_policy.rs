@@ -11,10 +11,11 @@ use claviger_domain::ids::{CorrelationId, OrganisationId};
 use claviger_domain::key_access::KeyAccess;
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_CANARY, encryption_context};
-use claviger_domain::values::{KeyArn, OrganisationName, Region};
+use claviger_domain::values::{OrganisationName, Region};
 
 use crate::check_enrolment::CheckEnrolment;
 use crate::error::{ATTEMPTS, WorkError};
+use crate::explain_refusal::explained;
 use crate::ports::{Clock, CustomerKeys, Ids, KeyError, KeyRef, Policies, StoreError};
 use crate::probe_keys::ProbeKeys;
 use crate::settings::Settings;
@@ -103,7 +104,7 @@ impl VerifyPolicy<'_> {
                     canaries.insert(region.clone(), text);
                 }
                 Err(error) => {
-                    faults.insert(region.clone(), fault(error, &key.arn)?);
+                    faults.insert(region.clone(), self.fault(way, error).await?);
                     continue;
                 }
             }
@@ -140,12 +141,12 @@ impl VerifyPolicy<'_> {
         }
         Ok(PolicyEvent::KeysVerified { canaries, round })
     }
-}
 
-/// What a refusal says; no answer is an error, to be tried again.
-fn fault(error: KeyError, key: &KeyArn) -> Result<String, WorkError> {
-    match error.observation {
-        Observation::Refused(kind) => Ok(format!("{}; {}", error.code, kind.remedy_for(key))),
-        Observation::NoAnswer(_) | Observation::Usable => Err(error.into()),
+    /// What a refusal says; no answer is an error, to be tried again.
+    async fn fault(&self, key: KeyRef<'_>, error: KeyError) -> Result<String, WorkError> {
+        match explained(self.keys, key, &error).await {
+            Observation::Refused(kind) => Ok(format!("{}; {}", error.code, kind.remedy_for(key.arn))),
+            Observation::NoAnswer(_) | Observation::Usable => Err(error.into()),
+        }
     }
 }

@@ -19,7 +19,7 @@ pub enum RefusalKind {
     KeyPendingDeletion,
     /// The key's imported material is gone.
     KeyPendingImport,
-    /// The key is gone for good (DescribeKey said so in an earlier state).
+    /// The key's custom key store is disconnected (DescribeKey says `Unavailable`).
     KeyUnavailable,
     /// Access denied: key policy, trust policy, role, SCP; they cannot be told apart.
     AccessDenied,
@@ -46,8 +46,9 @@ impl RefusalKind {
     /// Whether the key will not come back, as far as this answer tells: an org admin may do without it (spec S2).
     pub const fn is_for_good(self) -> bool {
         match self {
-            Self::KeyPendingDeletion | Self::KeyUnavailable | Self::KeyNotFound => true,
+            Self::KeyPendingDeletion | Self::KeyNotFound => true,
             Self::KeyDisabled
+            | Self::KeyUnavailable
             | Self::KeyPendingImport
             | Self::AccessDenied
             | Self::RoleDenied
@@ -66,7 +67,6 @@ impl RefusalKind {
             Self::KeyPendingImport => {
                 "import the same key material again: `aws kms import-key-material --key-id <arn> --region <region> ...`"
             }
-            Self::KeyUnavailable => "the key is gone for good; ask to restore into degraded and replace it",
             Self::AccessDenied => {
                 "put the key policy that `GET .../key-policy` prints on the key again: `aws kms put-key-policy \
                  --key-id <arn> --region <region> --policy-name default --policy file://policy.json`; where a \
@@ -78,7 +78,9 @@ impl RefusalKind {
                  if the role was deleted, make it again under the same name with the same two policies"
             }
             Self::KeyNotFound => "check that the key still exists in this account and region",
-            Self::InvalidState => "check the key's custom key store: it has to be connected",
+            Self::KeyUnavailable | Self::InvalidState => {
+                "check the key's custom key store: it has to be connected"
+            }
         }
     }
 

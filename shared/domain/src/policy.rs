@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::access::AccessRequest;
+use crate::access::{AccessAnswer, AccessRequest};
 use crate::catalogue::Mode;
 use crate::closing::{Closing, Erasure};
 use crate::fact::AuditHead;
@@ -13,6 +13,7 @@ use crate::fence::{Epoch, Fence};
 use crate::heard::HeardChange;
 use crate::ids::{OrganisationId, PolicyId, TicketId};
 use crate::key_access::KeyAccess;
+use crate::key_policy::KEY_POLICY_VERSION;
 use crate::observation::{NoAnswerKind, RefusalKind, RefusedUnwrap};
 use crate::outlook::Outlook;
 use crate::reencryption::{EndedReencryption, FormerKeys, Reencryption};
@@ -59,10 +60,11 @@ impl KeyHealth {
                 RefusalKind::KeyDisabled => "disabled",
                 RefusalKind::KeyPendingDeletion => "pending-deletion",
                 RefusalKind::KeyPendingImport => "pending-import",
-                RefusalKind::KeyUnavailable | RefusalKind::KeyNotFound => "deleted",
-                RefusalKind::AccessDenied | RefusalKind::RoleDenied | RefusalKind::InvalidState => {
-                    "access-denied"
-                }
+                RefusalKind::KeyNotFound => "deleted",
+                RefusalKind::AccessDenied
+                | RefusalKind::RoleDenied
+                | RefusalKind::KeyUnavailable
+                | RefusalKind::InvalidState => "access-denied",
             },
             Self::NoAnswer { kind, .. } => match kind {
                 NoAnswerKind::Throttled => "throttled",
@@ -379,6 +381,14 @@ impl EncryptionPolicy {
     pub fn is_degraded(&self) -> bool {
         let refused = self.keys.values().filter(|key| key.health.stands_refused() || key.given_up).count();
         refused > 0 && refused < self.keys.len()
+    }
+
+    /// The version of the key-policy template that its keys are known to have: of the newest request that was proven,
+    /// else the one that the service began with.
+    pub fn template_version(&self) -> &str {
+        let proven = |asked: &&AccessRequest| matches!(asked.answer, AccessAnswer::Granted { .. });
+        let newest = self.access_requests.iter().rev().find(proven);
+        newest.map_or(KEY_POLICY_VERSION, |asked| asked.version.as_str())
     }
 
     /// The keys that nobody else may enrol: those in use, those that are to take their place, and those before.

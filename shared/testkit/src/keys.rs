@@ -507,7 +507,7 @@ impl CustomerRoles for FakeKeys {
 
 #[async_trait]
 impl ControlProbes for FakeKeys {
-    async fn control_is_healthy(&self, region: &Region, _mode: Mode) -> bool {
+    async fn control_is_healthy(&self, region: &Region, _mode: Mode, _template: &str) -> bool {
         let mut state = self.state();
         state.control_calls += 1;
         !state.ill_controls.contains(region)

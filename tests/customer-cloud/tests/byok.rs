@@ -17,7 +17,7 @@ use claviger_aws::keys::{CanaryKey, KmsKeys};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, KeyAccess};
-use claviger_domain::key_policy::{made_key_policy, role_permissions, trust_policy};
+use claviger_domain::key_policy::{KEY_POLICY_VERSION, made_key_policy, role_permissions, trust_policy};
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::{CONTEXT_ORGANISATION, PURPOSE_CANARY, encryption_context};
 use claviger_domain::values::{KeyArn, Region};
@@ -248,17 +248,17 @@ async fn r4_the_control_probe_of_byok_goes_through_a_role_too() {
         BTreeMap::new(),
     );
     let key_arn = make(&seed, "us-east-1").await;
-    let canary = CanaryKey { key_arn, organisation: globex(), role: Some(role()) };
-    let canaries = BTreeMap::from([(parsed("us-east-1"), canary)]);
+    let canary = CanaryKey { key_arn, organisation: globex(), template: None, role: Some(role()) };
+    let canaries = BTreeMap::from([(parsed("us-east-1"), vec![canary])]);
     let key_access = settings().vendor.key_access_role.clone();
     let keys = KmsKeys::new(&config(&server), key_access, Duration::from_secs(5), canaries);
     let region: Region = parsed("us-east-1");
-    assert!(keys.control_is_healthy(&region, Mode::Byok).await);
+    assert!(keys.control_is_healthy(&region, Mode::Byok, KEY_POLICY_VERSION).await);
     // The fault is ours: we may not assume customers' roles any more.
     let nothing = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "sts:*", "Resource": "*"}]});
     let nothing = nothing.to_string();
     let change =
         [("RoleName", "claviger-key-access"), ("PolicyName", "p"), ("PolicyDocument", nothing.as_str())];
     server.query(VENDOR, "iam", "PutRolePolicy", &change).await.unwrap();
-    assert!(!keys.control_is_healthy(&region, Mode::Byok).await);
+    assert!(!keys.control_is_healthy(&region, Mode::Byok, KEY_POLICY_VERSION).await);
 }

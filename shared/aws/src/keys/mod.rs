@@ -7,7 +7,7 @@ mod make;
 mod metered;
 mod session;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,12 +34,12 @@ use tracing::info;
 use zeroize::Zeroizing;
 
 use self::control::Canaries;
-pub use self::control::{CanaryKey, CanaryKeysError, parse_canary_keys};
+pub use self::control::{CanaryKey, CanaryKeys, CanaryKeysError, parse_canary_keys};
 use self::customer_role::CustomerRoleSessions;
 use self::metered::CountCalls;
 pub use self::metered::MeteredKeys;
 use self::session::Session;
-use crate::errors::{Call, INVALID_STATE, after_describe, key_error};
+use crate::errors::{Call, key_error};
 
 /// Of which kind a pair of data keys is that is only tried.
 const PAIR: DataKeyPairSpec = DataKeyPairSpec::EccNistP256;
@@ -61,12 +61,12 @@ pub struct KmsKeys {
 
 impl KmsKeys {
     /// Clients are made when a region is first used. `call_timeout` limits each call, AssumeRole included;
-    /// `canary_keys` are the control probes by region.
+    /// `canary_keys` are the control probes.
     pub fn new(
         config: &SdkConfig,
         key_access_role_arn: impl Into<String>,
         call_timeout: Duration,
-        canary_keys: BTreeMap<Region, CanaryKey>,
+        canary_keys: CanaryKeys,
     ) -> Self {
         let sts = aws_sdk_sts::config::Builder::from(config)
             .timeout_config(timeouts(call_timeout))
@@ -81,7 +81,7 @@ impl KmsKeys {
         sts: aws_sdk_sts::Client,
         role: String,
         call_timeout: Duration,
-        canary_keys: BTreeMap<Region, CanaryKey>,
+        canary_keys: CanaryKeys,
     ) -> Self {
         Self {
             config,
@@ -128,26 +128,16 @@ impl KmsKeys {
         }
         Client::from_conf(config.build())
     }
+}
 
-    /// What a failed call says; an invalid state is looked into.
-    async fn failed<E>(
-        &self,
-        operation: &'static str,
-        key: KeyRef<'_>,
-        error: SdkError<E, HttpResponse>,
-    ) -> KeyError
-    where
-        E: ProvideErrorMetadata,
-    {
-        let mut error = key_error(Call::CustomerKey, &error);
-        if error.code == INVALID_STATE {
-            let described = self.describe(key).await;
-            let state = described.as_ref().map(|key| key.state.as_str()).map_err(|no| no.observation);
-            error.observation = after_describe(state);
-        }
-        counted(operation, key.arn, &error.code, error.request_id.as_deref());
-        error
-    }
+/// What a failed call says.
+fn failed<E>(operation: &'static str, key: &KeyArn, error: &SdkError<E, HttpResponse>) -> KeyError
+where
+    E: ProvideErrorMetadata,
+{
+    let error = key_error(Call::CustomerKey, error);
+    counted(operation, key, &error.code, error.request_id.as_deref());
+    error
 }
 
 fn timeouts(call: Duration) -> TimeoutConfig {
@@ -191,8 +181,7 @@ where
     let Err(error) = answer else {
         return Ok(());
     };
-    let error = key_error(Call::CustomerKey, &error);
-    counted(operation, key.arn, &error.code, error.request_id.as_deref());
+    let error = failed(operation, key.arn, &error);
     if error.code == "DryRunOperationException" { Ok(()) } else { Err(error) }
 }
 
@@ -223,7 +212,7 @@ impl CustomerKeys for KmsKeys {
                 let plaintext = output.plaintext.take().ok_or_else(|| incomplete(output.request_id()))?;
                 Ok(Zeroizing::new(plaintext.into_inner()))
             }
-            Err(error) => Err(self.failed("Decrypt", key, error).await),
+            Err(error) => Err(failed("Decrypt", key.arn, &error)),
         }
     }
 
@@ -249,7 +238,7 @@ impl CustomerKeys for KmsKeys {
                     output.ciphertext_blob.take().ok_or_else(|| incomplete(output.request_id()))?;
                 Ok(ciphertext.into_inner())
             }
-            Err(error) => Err(self.failed("Encrypt", key, error).await),
+            Err(error) => Err(failed("Encrypt", key.arn, &error)),
         }
     }
 
@@ -274,17 +263,13 @@ impl CustomerKeys for KmsKeys {
                 let wrapped = output.ciphertext_blob.take().map(Blob::into_inner);
                 plaintext.zip(wrapped).ok_or_else(|| incomplete(output.request_id()))
             }
-            Err(error) => Err(self.failed("GenerateDataKey", key, error).await),
+            Err(error) => Err(failed("GenerateDataKey", key.arn, &error)),
         }
     }
 
     async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError> {
         let answer = self.client(key).await?.describe_key().key_id(key.arn.as_str()).send().await;
-        let output = answer.map_err(|error| {
-            let error = key_error(Call::CustomerKey, &error);
-            counted("DescribeKey", key.arn, &error.code, error.request_id.as_deref());
-            error
-        })?;
+        let output = answer.map_err(|error| failed("DescribeKey", key.arn, &error))?;
         counted("DescribeKey", key.arn, "ok", output.request_id());
         let found = output.key_metadata().ok_or_else(|| incomplete(output.request_id()))?;
         let word = |word: Option<&str>| word.unwrap_or_default().to_owned();
@@ -358,22 +343,15 @@ impl CustomerKeys for KmsKeys {
 
     async fn rotates(&self, key: KeyRef<'_>) -> Result<bool, KeyError> {
         let answer = self.client(key).await?.get_key_rotation_status().key_id(key.arn.as_str()).send().await;
-        let output = answer.map_err(|error| {
-            let error = key_error(Call::CustomerKey, &error);
-            counted("GetKeyRotationStatus", key.arn, &error.code, error.request_id.as_deref());
-            error
-        })?;
+        let output = answer.map_err(|error| failed("GetKeyRotationStatus", key.arn, &error))?;
         counted("GetKeyRotationStatus", key.arn, "ok", output.request_id());
         Ok(output.key_rotation_enabled())
     }
 
     async fn key_policy(&self, key: KeyRef<'_>) -> Result<serde_json::Value, KeyError> {
         let request = self.client(key).await?.get_key_policy().key_id(key.arn.as_str());
-        let output = request.policy_name("default").send().await.map_err(|error| {
-            let error = key_error(Call::CustomerKey, &error);
-            counted("GetKeyPolicy", key.arn, &error.code, error.request_id.as_deref());
-            error
-        })?;
+        let answer = request.policy_name("default").send().await;
+        let output = answer.map_err(|error| failed("GetKeyPolicy", key.arn, &error))?;
         counted("GetKeyPolicy", key.arn, "ok", output.request_id());
         let policy = output.policy().and_then(|text| serde_json::from_str(text).ok());
         policy.ok_or_else(|| incomplete(output.request_id()))

@@ -7,10 +7,11 @@ use claviger_app::messages::EncryptionContext;
 use claviger_app::ports::{
     Asking, ControlProbes, CustomerKeys, CustomerRoles, KeyError, KeyRef, NewKey, RoleSession,
 };
-use claviger_aws::keys::{CanaryKey, KmsKeys};
+use claviger_aws::keys::{CanaryKey, CanaryKeys, KmsKeys};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess};
+use claviger_domain::key_policy::KEY_POLICY_VERSION;
 use claviger_domain::observation::NoAnswerKind::{OurFault, Throttled, Unreachable};
 use claviger_domain::observation::Observation::{self, NoAnswer, Refused};
 use claviger_domain::observation::RefusalKind::{
@@ -31,7 +32,7 @@ const FAR: &str = "2090-01-01T00:00:00Z";
 /// "text", base64.
 const PLAINTEXT: &str = r#"{"KeyId":"k","Plaintext":"dGV4dA=="}"#;
 
-fn keys_at(endpoint: &str, canaries: BTreeMap<Region, CanaryKey>) -> KmsKeys {
+fn keys_at(endpoint: &str, canaries: CanaryKeys) -> KmsKeys {
     KmsKeys::new(&sdk_config(endpoint), ROLE, Duration::from_secs(5), canaries)
 }
 
@@ -58,6 +59,14 @@ fn context() -> EncryptionContext {
 async fn decrypt(keys: &KmsKeys, region: &str) -> Result<Vec<u8>, KeyError> {
     let key = a_key("222222222222", region, 1);
     keys.decrypt(straight(&key), b"wrapped", &context()).await.map(|plaintext| plaintext.to_vec())
+}
+
+/// What a Decrypt that failed says, with the key's state.
+async fn looked_into(keys: &KmsKeys) -> Observation {
+    let error = decrypt(keys, "eu-central-1").await.unwrap_err();
+    assert_eq!(error.observation, Refused(InvalidState), "by itself it says no more");
+    let key = a_key("222222222222", "eu-central-1", 1);
+    claviger_app::explain_refusal::explained(keys, straight(&key), &error).await
 }
 
 #[rstest]
@@ -113,8 +122,8 @@ async fn r3_describe_key_says_which_invalid_state_it_is(
     let (wire, keys) = wire().await;
     wire.answers("Decrypt", [Answer::error(400, "KMSInvalidStateException")]);
     wire.answers("DescribeKey", [Answer::ok(described)]);
-    assert_eq!(decrypt(&keys, "eu-central-1").await.unwrap_err().observation, expected);
-    assert_eq!(wire.operations(), ["AssumeRole", "Decrypt", "DescribeKey"]);
+    assert_eq!(looked_into(&keys).await, expected);
+    assert_eq!(wire.operations(), ["AssumeRole", "Decrypt", "DescribeKey"], "described once");
 }
 
 #[rstest]
@@ -130,7 +139,7 @@ async fn r4_an_invalid_state_is_not_definite_without_describe_key(
     let (wire, keys) = wire().await;
     wire.answers("Decrypt", [Answer::error(400, "KMSInvalidStateException")]);
     wire.answers("DescribeKey", [Answer::error(status, code)]);
-    assert_eq!(decrypt(&keys, "eu-central-1").await.unwrap_err().observation, expected);
+    assert_eq!(looked_into(&keys).await, expected);
 }
 
 #[tokio::test]
@@ -233,13 +242,14 @@ async fn a_description_says_what_enrolment_asks_about() {
     assert_eq!(found.deletion_date.unwrap().as_second(), 1_795_000_000);
 }
 
-fn canary() -> BTreeMap<Region, CanaryKey> {
+fn canary() -> CanaryKeys {
     let key = CanaryKey {
         key_arn: a_key("555555555555", "eu-central-1", 1),
         organisation: OrganisationId::from_uuid(SequentialIds::uuid(7)),
+        template: None,
         role: None,
     };
-    [(parsed("eu-central-1"), key)].into()
+    [(parsed("eu-central-1"), vec![key])].into()
 }
 
 #[tokio::test]
@@ -261,7 +271,7 @@ async fn r4_a_control_probe_encrypts_once_and_decrypts_each_time() {
     let region: Region = parsed("eu-central-1");
     let mut seen = Vec::new();
     for _ in 0..4 {
-        seen.push(keys.control_is_healthy(&region, Mode::Cmk).await);
+        seen.push(keys.control_is_healthy(&region, Mode::Cmk, KEY_POLICY_VERSION).await);
     }
     assert_eq!(seen, [true, true, false, false]);
     assert_eq!(wire.operations(), ["AssumeRole", "Encrypt", "Decrypt", "Decrypt", "Decrypt", "Decrypt"]);
@@ -273,7 +283,7 @@ async fn r4_a_control_probe_encrypts_once_and_decrypts_each_time() {
 #[tokio::test]
 async fn r4_a_region_without_a_canary_is_never_healthy() {
     let (wire, keys) = wire().await;
-    assert!(!keys.control_is_healthy(&parsed("eu-west-1"), Mode::Cmk).await);
+    assert!(!keys.control_is_healthy(&parsed("eu-west-1"), Mode::Cmk, KEY_POLICY_VERSION).await);
     assert!(wire.operations().is_empty());
 }
 
@@ -367,7 +377,7 @@ async fn r4_a_role_that_refuses_is_a_refusal_and_a_stumbling_sts_is_none(
 async fn i2_a_byok_refusal_does_not_count_where_no_canary_role_answers() {
     let (wire, _) = wire().await;
     let keys = keys_at(&wire.endpoint, canary());
-    assert!(!keys.control_is_healthy(&parsed("eu-central-1"), Mode::Byok).await);
+    assert!(!keys.control_is_healthy(&parsed("eu-central-1"), Mode::Byok, KEY_POLICY_VERSION).await);
     assert!(wire.operations().is_empty(), "a canary without a role says nothing about roles");
 }
 

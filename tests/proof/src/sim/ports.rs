@@ -347,7 +347,7 @@ impl CustomerRoles for Ports {
 
 #[async_trait]
 impl ControlProbes for Ports {
-    async fn control_is_healthy(&self, region: &Region, _mode: Mode) -> bool {
+    async fn control_is_healthy(&self, region: &Region, _mode: Mode, _template: &str) -> bool {
         let hurt = matches!(self.enter("control").await, Some(Fault::Before | Fault::After));
         let now = self.world.now();
         let down = hurt || self.world.kms.no_answer(region, now).is_some();
