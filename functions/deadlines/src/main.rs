@@ -14,7 +14,6 @@ async fn main() -> Result<(), Error> {
         policies: store,
         watch: store,
         requests: store,
-        instances: store,
         overdue: store,
         erasures: store,
         ids,

@@ -8,10 +8,11 @@ use claviger_domain::closing::due as due_of;
 use claviger_domain::decide::{Refusal, Rules, decide, due_moment};
 use claviger_domain::event::{Actor, InstanceEvent, Origin, PolicyEvent};
 use claviger_domain::fence::Cause;
-use claviger_domain::ids::{CorrelationId, InstanceId, PolicyId};
-use claviger_domain::instance::{AppInstance, InstanceStatus, decide_instance};
+use claviger_domain::ids::{CorrelationId, PolicyId};
+use claviger_domain::instance::decide_instance;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::values::ShardId;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{ATTEMPTS, WorkError};
@@ -23,6 +24,8 @@ use crate::settings::Settings;
 
 /// Entries of a page of what is read.
 const PAGE: u16 = 200;
+/// How many policies' instances are asked for at once.
+const AT_ONCE: usize = 16;
 /// How many of the instances that did not answer are named.
 const NAMED: usize = 20;
 
@@ -37,7 +40,7 @@ pub struct Passed {
     pub failed: u64,
     /// Requests that wait for support past their due date.
     pub overdue_requests: u64,
-    /// Instances whose app has not answered an order to suspend in time.
+    /// Instances whose app has not answered an order to suspend in time, and orders that are stuck on their way.
     pub overdue_orders: u64,
     /// Instances of deleted sites whose data keys began to be deleted.
     pub erasures: u64,
@@ -53,7 +56,7 @@ pub struct PassDeadlines<'a> {
     pub requests: &'a dyn SupportRequests,
     /// Where instances are.
     pub instances: &'a dyn Instances,
-    /// Where orders that nobody answered are listed.
+    /// Instances that wait for an answer, and where orders that nobody answered are listed.
     pub overdue: &'a dyn OverdueOrders,
     /// Which data keys wait for their erasure.
     pub erasures: &'a dyn PendingErasures,
@@ -78,16 +81,21 @@ impl PassDeadlines<'_> {
         let mut passed = Passed { overdue_requests: self.overdue_requests().await?, ..Passed::default() };
         let mut overdue: BTreeSet<PolicyId> = BTreeSet::new();
         for shard in 0..self.settings.shards {
-            for row in self.watch.watched(ShardId(shard)).await? {
+            let rows = self.watch.watched(ShardId(shard)).await?;
+            for row in &rows {
                 if let Err(error) = self.window(&row.policy, &origin, &mut passed).await {
                     tracing::warn!(policy.id = %row.policy.id, ?error, "a policy's window could not be seen to");
                     passed.failed = passed.failed.saturating_add(1);
                 }
-                if let Some(order) = self.unanswered(&row.policy).await? {
-                    passed.overdue_orders = passed.overdue_orders.saturating_add(order.unanswered);
-                    overdue.insert(order.policy);
-                    self.overdue.note_overdue(&order).await?;
-                }
+            }
+            let asked = stream::iter(&rows).map(|row| self.unanswered(&row.policy)).buffer_unordered(AT_ONCE);
+            let late: Vec<Option<OverdueOrder>> = asked.try_collect().await?;
+            for order in late.iter().flatten() {
+                // An order that is stuck is one too, though nobody was told yet.
+                let overdue_here = order.unanswered.max(1);
+                passed.overdue_orders = passed.overdue_orders.saturating_add(overdue_here);
+                overdue.insert(order.policy);
+                self.overdue.note_overdue(order).await?;
             }
         }
         self.forget_all_but(&overdue).await?;
@@ -203,32 +211,23 @@ impl PassDeadlines<'_> {
         }
     }
 
-    /// The instances of a policy that were told to stop and whose app has not said that it did.
+    /// The order to suspend of a policy that somebody has not answered in time, or that is stuck on its way.
     async fn unanswered(&self, policy: &EncryptionPolicy) -> Result<Option<OverdueOrder>, WorkError> {
         if policy.fence.is_open() || policy.fence.causes.contains(&Cause::Closing) {
             return Ok(None);
         }
         let minutes = i64::from(self.settings.catalogue.support.acknowledge_within_minutes);
         let told_before = self.clock.now() - SignedDuration::from_mins(minutes);
-        let (mut cursor, mut late) = (None, Vec::<(InstanceId, Timestamp)>::new());
-        loop {
-            let page = self.instances.instances(&policy.organisation_name, cursor.as_deref(), PAGE).await?;
-            let silent = page.items.iter().filter_map(|one| silent_since(one).map(|since| (one.id, since)));
-            late.extend(silent.filter(|(_, since)| *since < told_before));
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        let Some(ordered_at) = late.iter().map(|(_, since)| *since).min() else {
-            return Ok(None);
-        };
-        Ok(Some(OverdueOrder {
-            organisation: policy.organisation_name.clone(),
-            policy: policy.id,
-            ordered_at,
-            unanswered: u64::try_from(late.len()).unwrap_or(u64::MAX),
-            first: late.into_iter().take(NAMED).map(|(id, _)| id).collect(),
+        let closed_at = policy.fence.changed_at.filter(|closed_at| *closed_at < told_before);
+        let stuck_since = closed_at.filter(|_| policy.told < policy.fence.epoch);
+        let silent = self.overdue.unanswered(&policy.organisation_name, told_before, NAMED).await?;
+        let ordered_at =
+            [silent.as_ref().map(|silent| silent.oldest), stuck_since].into_iter().flatten().min();
+        Ok(ordered_at.map(|ordered_at| {
+            let (unanswered, first) = silent.map_or((0, Vec::new()), |silent| (silent.count, silent.first));
+            let all_told = stuck_since.is_none();
+            let organisation = policy.organisation_name.clone();
+            OverdueOrder { organisation, policy: policy.id, ordered_at, unanswered, first, all_told }
         }))
     }
 
@@ -255,26 +254,4 @@ fn due(rules: &Rules<'_>, policy: &EncryptionPolicy, now: Timestamp) -> Option<P
     let of_closing = closing.map(|moment| PolicyEvent::ClosingMomentCame { moment });
     let of_window = || due_moment(rules, policy, now).map(|moment| PolicyEvent::WindowMomentCame { moment });
     of_closing.or_else(of_window)
-}
-
-/// Since when an instance waits for its app's answer to an order to suspend.
-fn silent_since(instance: &AppInstance) -> Option<Timestamp> {
-    let answered = instance.acknowledged.is_some_and(|answer| answer.epoch >= instance.epoch);
-    match instance.status {
-        // Of the unencrypted family the acknowledgement is the boundary (spec A6), so it is waited for too.
-        InstanceStatus::Suspended { since }
-        | InstanceStatus::NotEncrypted { suspended_since: Some(since), .. }
-            if !answered =>
-        {
-            Some(since)
-        }
-        InstanceStatus::Suspended { .. }
-        | InstanceStatus::Requested { .. }
-        | InstanceStatus::Provisioning { .. }
-        | InstanceStatus::Active { .. }
-        | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. }
-        | InstanceStatus::Erasing { .. }
-        | InstanceStatus::Deleted { .. } => None,
-    }
 }

@@ -268,11 +268,39 @@ pub struct OverdueOrder {
     pub unanswered: u64,
     /// The first of them.
     pub first: Vec<InstanceId>,
+    /// Whether every instance was told; else the order itself is stuck on its way, and nobody else says so.
+    #[serde(default = "all_told")]
+    pub all_told: bool,
+}
+
+/// Entries that were stored before it was noted.
+const fn all_told() -> bool {
+    true
+}
+
+/// Instances that were told to stop and whose apps have not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// How many.
+    pub count: u64,
+    /// When the one that waits longest was told.
+    pub oldest: Timestamp,
+    /// Those that wait longest.
+    pub first: Vec<InstanceId>,
 }
 
 /// Orders that apps have not answered: one entry a policy, kept by `deadlines`.
 #[async_trait]
 pub trait OverdueOrders: Send + Sync {
+    /// An organisation's instances that were told to stop before this moment and whose apps have not answered, `named`
+    /// of them by name; none if all have. No other instance is read for it, and one that was told or answered within
+    /// the last seconds may be seen as it was before.
+    async fn unanswered(
+        &self,
+        organisation: &OrganisationName,
+        told_before: Timestamp,
+        named: usize,
+    ) -> Result<Option<Unanswered>, StoreError>;
     /// What is overdue.
     async fn overdue_orders(
         &self,

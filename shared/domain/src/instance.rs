@@ -184,6 +184,30 @@ pub struct AppInstance {
     pub version: u64,
 }
 
+impl AppInstance {
+    /// Since when it waits for its app's answer to an order to suspend.
+    pub fn unanswered_since(&self) -> Option<Timestamp> {
+        let answered = self.acknowledged.is_some_and(|answer| answer.epoch >= self.epoch);
+        match self.status {
+            // Of the unencrypted family the acknowledgement is the boundary (spec A6), so it is waited for too.
+            InstanceStatus::Suspended { since }
+            | InstanceStatus::NotEncrypted { suspended_since: Some(since), .. }
+                if !answered =>
+            {
+                Some(since)
+            }
+            InstanceStatus::Suspended { .. }
+            | InstanceStatus::Requested { .. }
+            | InstanceStatus::Provisioning { .. }
+            | InstanceStatus::Active { .. }
+            | InstanceStatus::NotEncrypted { .. }
+            | InstanceStatus::Rejected { .. }
+            | InstanceStatus::Erasing { .. }
+            | InstanceStatus::Deleted { .. } => None,
+        }
+    }
+}
+
 /// What was decided about an instance.
 #[derive(Debug, Clone)]
 pub struct InstanceDecision {

@@ -12,8 +12,9 @@ use claviger_app::ports::{
     Audit, Backups, Beat, Bus, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, FanOutQueue,
     HintRecords, Idempotency, Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders,
     Page, PendingErasure, PendingErasures, Policies, ProbeQueue, Prober, Proofs, PublishedTemplate,
-    ReencryptionQueues, Reservation, Reserve, StoreError, SupportRequest, SupportRequestKind,
-    SupportRequests, Templates, Tickets, UsageRecords, WatchList, WatchRow, WebhookQueue, WrappedDataKey,
+    ReencryptionQueues, Reservation, Reserve, SetAside, StoreError, SupportRequest, SupportRequestKind,
+    SupportRequests, Templates, Tickets, Unanswered, Undelivered, UsageRecords, WatchList, WatchRow,
+    WebhookQueue, WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardPlace, ShardWork};
 use claviger_app::usage::{DayOfUse, Tally, UsageDelta, Uses};
@@ -626,6 +627,24 @@ impl SupportRequests for MemoryWorld {
 
 #[async_trait]
 impl OverdueOrders for MemoryWorld {
+    async fn unanswered(
+        &self,
+        organisation: &OrganisationName,
+        told_before: Timestamp,
+        named: usize,
+    ) -> Result<Option<Unanswered>, StoreError> {
+        let state = self.state();
+        let ours = state.store.instances.values().filter(|one| one.organisation_name == *organisation);
+        let waiting = ours.filter_map(|one| Some((to_millis(one.unanswered_since()?), one.id)));
+        let mut late: Vec<_> = waiting.filter(|(since, _)| *since < to_millis(told_before)).collect();
+        late.sort();
+        Ok(late.first().map(|(oldest, _)| Unanswered {
+            count: late.len() as u64,
+            oldest: *oldest,
+            first: late.iter().take(named).map(|(_, id)| *id).collect(),
+        }))
+    }
+
     async fn overdue_orders(
         &self,
         cursor: Option<&str>,

@@ -22,7 +22,6 @@ pub async fn deadlines(world: &World) {
         policies: &world.store,
         watch: &world.store,
         requests: &world.store,
-        instances: &world.store,
         overdue: &world.store,
         erasures: &world.store,
         ids: &world.ids,

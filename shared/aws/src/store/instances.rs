@@ -8,8 +8,8 @@ use claviger_domain::ids::InstanceId;
 use claviger_domain::instance::{AppInstance, InstanceDecision, InstanceStatus};
 use claviger_domain::values::{App, OrganisationName, SiteName};
 
-use super::items::{document, item, number, number_of, parsed_of, text};
-use super::names::VERSION;
+use super::items::{document, item, millis_text, number, number_of, parsed_of, text};
+use super::names::{DUE_AT, DUE_SHARD, VERSION};
 use super::pages::{Direction, Range};
 use super::transaction::{Condition, Otherwise, Transaction};
 use super::{DynamoStore, names};
@@ -191,7 +191,12 @@ impl DynamoStore {
         next: &AppInstance,
     ) -> Result<(), StoreError> {
         let key = names::instance(&next.organisation_name, next.id);
-        let instance = document(&key, next, [(VERSION, number(next.version))])?;
+        let mut instance = document(&key, next, [(VERSION, number(next.version))])?;
+        // Sparse: what was answered leaves the index with the same write.
+        if let Some(since) = next.unanswered_since() {
+            instance.insert(DUE_SHARD.to_owned(), text(names::answers(&next.organisation_name)));
+            instance.insert(DUE_AT.to_owned(), text(millis_text(since)));
+        }
         let condition = previous.map_or_else(Condition::absent, |known| {
             Condition::that("#version = :version")
                 .naming("#version", VERSION)

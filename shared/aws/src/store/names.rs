@@ -5,7 +5,7 @@
 //! | control | `ORG#<name>` | `ORG` | organisation | `doc`, `id` |
 //! | control | `ORG#<name>` | `POLICY` | encryption policy | `doc`, `version`, `policyId`, `state`, `epoch` |
 //! | control | `POLICYID#<id>` | `POINTER` | whose policy | `organisation` |
-//! | control | `ORG#<name>` | `INSTANCE#<id>` | app instance | `doc`, `version` |
+//! | control | `ORG#<name>` | `INSTANCE#<id>` | app instance | `doc`, `version`; while its app owes an answer `dueShard` `ANSWER#<name>`, `dueAt` (index `due`) |
 //! | control | `INSTANCE#<id>` | `POINTER` | whose instance | `organisation` |
 //! | control | `SITE#<site>` | `SITE` | claim on a site | `organisation`, `apps` (how many hold it) |
 //! | control | `SITE#<site>` | `APP#<app>` | claim on site and app | `organisation`, `instance` |
@@ -179,6 +179,11 @@ pub(super) fn fact(name: &OrganisationName, stream: Uuid, seq: u64) -> Key {
 
 pub(super) fn outbox(name: &OrganisationName, id: EffectId) -> Key {
     key(format!("OUTBOX#{name}"), format!("{OUTBOX_PREFIX}{id}"))
+}
+
+/// The partition of the index `due` in which an organisation's instances wait for their apps' answers.
+pub(super) fn answers(name: &OrganisationName) -> String {
+    format!("ANSWER#{name}")
 }
 
 /// The partition of the index `due` in which an effect waits.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use claviger_app::ports::{
-    Audit, Backups, Checkpoints, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox, Page,
-    PendingErasures, Policies, Proofs, StoreError, SupportRequests, Tickets, UsageRecords, WatchList,
-    WrappedDataKey,
+    Audit, Backups, Checkpoints, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox,
+    OverdueOrders, Page, PendingErasures, Policies, Proofs, StoreError, SupportRequests, Tickets, Unanswered,
+    UsageRecords, WatchList, WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, Counts, JobProgress, ShardCheckpoint, ShardPlace};
 use claviger_app::usage::{KeyUse, Payer, Tally, UsageDelta};
@@ -530,6 +530,10 @@ impl Pair {
             if let Ok(Some(policy)) = policy {
                 self.compare_fence(&policy).await?;
             }
+            for before in [self.now, self.now - SignedDuration::from_secs(9)] {
+                let memory = memory.unanswered(&name, before, 100).await.map(in_order);
+                same("unanswered", memory, dynamo.unanswered(&name, before, 100).await.map(in_order))?;
+            }
             let (mut facts, mut instances, mut tickets) = (None, None, None);
             for _ in 0..100 {
                 let facts_page = common(
@@ -717,6 +721,14 @@ fn shard(job: u64, index: u16, version: u64, now: Timestamp) -> ShardCheckpoint 
         token_until: now,
         version,
     }
+}
+
+/// Of those that were told in the same millisecond nobody is the first.
+fn in_order(found: Option<Unanswered>) -> Option<Unanswered> {
+    found.map(|mut found| {
+        found.first.sort();
+        found
+    })
 }
 
 #[expect(clippy::option_option, reason = "not read yet; read to the end; more to read")]

@@ -2,28 +2,36 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use claviger_app::hint_budget::HintRecord;
+use claviger_app::messages::{ProbeAnswer, ProbeRequest};
 use claviger_app::ports::{
-    Audit, Beat, DataKeyChoice, DataKeyRegistry, HintRecords, Instances, Organisations, Outbox, Policies,
-    Proofs, PublishedTemplate, StoreError, SupportRequests, Templates, Tickets, WatchList, WrappedDataKey,
+    Audit, Beat, CallError, Clock, DataKeyChoice, DataKeyRegistry, HintRecords, Instances, Organisations,
+    Outbox, OverdueOrders, Policies, Prober, Proofs, PublishedTemplate, StoreError, SupportRequests,
+    Templates, Tickets, WatchList, WrappedDataKey,
 };
+use claviger_app::request_error::RequestError;
+use claviger_app::request_restoration::RequestRestoration;
 use claviger_domain::access::{KeyPermission, KeyPolicyTemplate};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::effect::Effect;
 use claviger_domain::event::InstanceEvent;
 use claviger_domain::fact::AuditHead;
+use claviger_domain::fence::Epoch;
 use claviger_domain::ids::{DataKeyId, InstanceId, PolicyId, TicketId};
 use claviger_domain::instance::{AppInstance, InstanceDecision};
+use claviger_domain::observation::Observation;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::ticket::{Ticket, TicketStatus};
 use claviger_domain::values::{ShardId, SiteName};
 use claviger_testkit::SequentialIds;
 use claviger_testkit::builders::{
-    a_byok_enrolment, an_active_policy, an_enrolment, an_enrolment_decision, an_enrolment_decision_as,
-    an_enrolment_with, an_instance_decision, an_organisation, approval, by_claviger, by_support, by_system,
-    commit_active_instance, commit_active_policy, cut_off, instance_decided, instant, parsed, rejection,
-    verification,
+    a_byok_enrolment, a_round, an_active_policy, an_enrolment, an_enrolment_decision,
+    an_enrolment_decision_as, an_enrolment_with, an_instance_decision, an_organisation, approval, by_admin,
+    by_claviger, by_support, by_system, commit_active_instance, commit_active_policy, cut_off,
+    instance_decided, instant, parsed, rejection, settings, verification,
 };
+use claviger_testkit::{FakeClock, SequentialIds};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 
@@ -439,6 +447,72 @@ async fn i4_an_effect_waits_in_the_outbox_until_it_is_done() {
         store.effect_done(&row.organisation, row.id).await.unwrap();
     }
     assert!(store.overdue_effects(after, 10).await.unwrap().is_empty());
+}
+
+/// A prober that finds every key usable.
+struct Usable(EncryptionPolicy, Timestamp);
+
+#[async_trait]
+impl Prober for Usable {
+    async fn probe(&self, _: &ProbeRequest) -> Result<ProbeAnswer, CallError> {
+        Ok(ProbeAnswer::Probed { rounds: vec![a_round(&self.0, Observation::Usable, self.1)] })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s1_of_twenty_requests_for_restoration_at_once_one_is_carried_out_and_all_are_told_so() {
+    let world = World::new().await;
+    let policy = acme(&world).await;
+    let cut = cut_off(&policy, noon() + SignedDuration::from_secs(60));
+    world.store.commit_policy(Some(&policy), &cut).await.unwrap();
+    let ticket = cut.next.ticket.unwrap();
+    let asked = (0..20).map(|_| {
+        let (store, suspended) = (world.store.clone(), cut.next.clone());
+        tokio::spawn(async move {
+            let clock = FakeClock::at("2026-11-22T12:02:00Z");
+            let prober = Usable(suspended, clock.now());
+            let ask =
+                RequestRestoration { policies: &store, prober: &prober, clock: &clock, settings: settings() };
+            ask.run(&parsed("acme"), ticket, false, &by_admin()).await
+        })
+    });
+    let outcomes: Vec<_> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
+    for outcome in &outcomes {
+        match outcome {
+            Ok(policy) => assert_eq!(policy.lifecycle.slug(), "restoring"),
+            // Who lost every race is told to ask again.
+            Err(error) => assert!(matches!(error, RequestError::Store(StoreError::Conflict)), "{error:?}"),
+        }
+    }
+    assert!(outcomes.iter().any(Result::is_ok));
+    let facts = world.store.facts(&parsed("acme"), None, 200).await.unwrap().items;
+    assert_eq!(facts.iter().filter(|fact| fact.slug == "restoration-requested").count(), 1);
+    let waiting = world.store.overdue_effects(instant("2026-11-22T13:00:00Z"), 100).await.unwrap();
+    assert_eq!(waiting.iter().filter(|row| row.effect == Effect::ProveRestoration).count(), 1);
+}
+
+#[tokio::test]
+async fn r6_an_instance_stands_among_the_unanswered_from_its_order_to_its_apps_answer() {
+    let world = World::new().await;
+    let (store, name) = (&world.store, parsed("acme"));
+    let policy = acme(&world).await;
+    let active = commit_active_instance(store, &policy, "acme-eng", "jira", noon()).await;
+    let later = noon() + SignedDuration::from_hours(1);
+    assert_eq!(store.unanswered(&name, later, 10).await.unwrap(), None);
+    let told_at = noon() + SignedDuration::from_secs(60);
+    let order = InstanceEvent::SuspensionOrdered { epoch: Epoch(1) };
+    let told = instance_decided(&active, &order, &by_claviger(), told_at);
+    store.commit_instance(Some(&active), &told).await.unwrap();
+    let waits = store.unanswered(&name, later, 10).await.unwrap().unwrap();
+    assert_eq!((waits.count, waits.oldest, &waits.first[..]), (1, told_at, &[active.id][..]));
+    assert_eq!(store.unanswered(&name, told_at, 10).await.unwrap(), None, "not that long yet");
+    assert_eq!(store.unanswered(&parsed("globex"), later, 10).await.unwrap(), None);
+    let effects = store.overdue_effects(later, 10).await.unwrap();
+    assert!(effects.iter().any(|row| matches!(row.effect, Effect::TellApp { .. })), "apart from the effects");
+    let answer = InstanceEvent::OrderAcknowledged { epoch: Epoch(1), evicted: 3 };
+    let answered = instance_decided(&told.next, &answer, &by_claviger(), later);
+    store.commit_instance(Some(&told.next), &answered).await.unwrap();
+    assert_eq!(store.unanswered(&name, later, 10).await.unwrap(), None);
 }
 
 #[tokio::test]
