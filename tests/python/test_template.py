@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,28 @@ def test_every_work_queue_has_dead_letters_and_an_alarm_on_them() -> None:
         dead = f"{name.removesuffix('Queue')}DeadLetters"
         assert queues[name]["Properties"]["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": [dead, "Arn"]}
         assert f"'{dead}', 'QueueName'" in alarmed
+
+
+def test_r9_what_was_given_up_is_tried_again_by_itself_but_for_webhooks() -> None:
+    queues = of_type(TEMPLATE, "AWS::SQS::Queue")
+    dead = {name for name in queues if name.endswith("DeadLetters")}
+    environment = FUNCTIONS["Outbox"]["Properties"]["Environment"]["Variables"]
+    _, arns = environment["CLAVIGER_DEAD_LETTERS"]["Fn::Join"]
+    brought_back = {arn["Fn::GetAtt"][0] for arn in arns}
+    # A receiver that did not answer for an hour and a half is mended by its owner.
+    assert dead - brought_back == {"WebhookDeadLetters"}
+    assert environment["CLAVIGER_UNDELIVERED_QUEUE_URL"] == {"Ref": "UndeliveredEvents"}
+    allowed = {statement["Sid"]: str(statement) for statement in statements(TEMPLATE, "OutboxRole")}
+    for name in brought_back:
+        assert f"'{name}'" in allowed["BringBackWhatWasGivenUp"]
+        assert f"'{name.replace('DeadLetters', 'Queue')}'" in allowed["ToWhereItCameFrom"]
+    assert "'UndeliveredEvents'" in allowed["SeeToWhatWasNotDelivered"]
+
+
+def test_every_alarm_has_its_entry_in_the_runbook_and_none_is_left_of_an_alarm_that_is_gone() -> None:
+    alarms = set(of_type(TEMPLATE, "AWS::CloudWatch::Alarm"))
+    runbook = (ROOT / "docs" / "RUNBOOK.md").read_text()
+    assert set(re.findall(r"\*\*(\w+Alarm)\*\*", runbook)) == alarms
 
 
 def test_r4_the_watchers_metrics_have_alarms_and_come_from_the_line_that_the_prober_logs() -> None:

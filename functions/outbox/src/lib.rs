@@ -7,6 +7,7 @@ use aws_lambda_events::event::sqs::SqsEvent;
 use claviger_app::deliver_effect::DeliverEffect;
 use claviger_app::error::WorkError;
 use claviger_app::ports::DeadLetters;
+use claviger_app::see_to_undelivered::{SeeToUndelivered, SeenTo};
 use claviger_app::webhooks::{DeliverWebhook, WebhookMessage};
 use claviger_domain::effect::OutboxRow;
 use claviger_lambda::batch;
@@ -68,6 +69,8 @@ pub struct Outbox<'a> {
     pub webhook: Option<DeliverWebhook<'a>>,
     /// What queues gave up.
     pub dead_letters: &'a dyn DeadLetters,
+    /// What came to no queue.
+    pub undelivered: SeeToUndelivered<'a>,
 }
 
 impl Outbox<'_> {
@@ -87,7 +90,16 @@ impl Outbox<'_> {
                 if let Err(error) = &redriven {
                     tracing::warn!(%error, "not every dead-letter queue could be brought back");
                 }
-                Ok(serde_json::json!({ "redriven": redriven.is_ok() }))
+                let seen_to = self.undelivered.run().await.unwrap_or_else(|error| {
+                    tracing::warn!(?error, "what was not delivered waits for the next run");
+                    SeenTo::default()
+                });
+                Ok(serde_json::json!({
+                    "redriven": redriven.is_ok(),
+                    "published": seen_to.published,
+                    "dropped": seen_to.dropped,
+                    "left": seen_to.left,
+                }))
             }
             Input::Queue(event) => {
                 let failures = batch::run_sqs(event, |message: WebhookMessage| self.send(message)).await;

@@ -1,6 +1,7 @@
 //! Starts `outbox`.
 
 use claviger_app::deliver_effect::DeliverEffect;
+use claviger_app::see_to_undelivered::SeeToUndelivered;
 use claviger_app::webhooks::{DeliverWebhook, WebhookSecret, Webhooks};
 use claviger_lambda::adapters::Adapters;
 use claviger_lambda::webhooks::{HttpWebhooks, destinations_from_env};
@@ -27,7 +28,8 @@ async fn main() -> Result<(), Error> {
         queue: &queues,
         clock,
     });
-    let outbox = &Outbox { deliver, webhook, dead_letters: &queues };
+    let undelivered = SeeToUndelivered { undelivered: &queues, bus: &bus };
+    let outbox = &Outbox { deliver, webhook, dead_letters: &queues, undelivered };
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| outbox.handle(event.payload).await))
         .await
 }

@@ -49,6 +49,7 @@ pub mod request_reencryption;
 pub mod request_replacement;
 pub mod request_restoration;
 pub mod rewrite_shard;
+pub mod see_to_undelivered;
 pub mod settings;
 mod settle;
 pub mod show_key_policy;

@@ -866,6 +866,25 @@ pub trait DeadLetters: Send + Sync {
     async fn redrive(&self) -> Result<(), CallError>;
 }
 
+/// A message that was set aside and has no queue to go back to: an event that a rule could not deliver, or an
+/// invocation that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// What it was.
+    pub body: String,
+    /// By which it is taken away.
+    pub receipt: String,
+}
+
+/// The queue of what was not delivered.
+#[async_trait]
+pub trait Undelivered: Send + Sync {
+    /// Some of it, out of sight of others for a while; nothing when it is empty.
+    async fn set_aside(&self) -> Result<Vec<SetAside>, CallError>;
+    /// Takes one away for good.
+    async fn seen_to(&self, message: &SetAside) -> Result<(), CallError>;
+}
+
 /// The time of day.
 pub trait Clock: Send + Sync {
     /// Now.

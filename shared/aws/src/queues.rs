@@ -6,7 +6,7 @@ use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use claviger_app::messages::{DataKeyPage, ErasurePage, FanOut, ProbeMessage};
 use claviger_app::ports::{
-    CallError, DeadLetters, FanOutQueue, ProbeQueue, ReencryptionQueues, WebhookQueue,
+    CallError, DeadLetters, FanOutQueue, ProbeQueue, ReencryptionQueues, SetAside, Undelivered, WebhookQueue,
 };
 use claviger_app::reencryption::{JobStep, ShardWork};
 use claviger_app::webhooks::WebhookMessage;
@@ -32,12 +32,22 @@ pub struct SqsQueues {
     webhooks: Option<String>,
     shards: Option<String>,
     dead_letters: Vec<String>,
+    undelivered: Option<String>,
 }
 
 impl SqsQueues {
     /// No queue yet.
     pub fn new(client: Client) -> Self {
-        Self { client, probe: None, work: None, webhooks: None, shards: None, dead_letters: Vec::new() }
+        let dead_letters = Vec::new();
+        Self {
+            client,
+            probe: None,
+            work: None,
+            webhooks: None,
+            shards: None,
+            dead_letters,
+            undelivered: None,
+        }
     }
 
     /// With the prober's queue.
@@ -72,6 +82,13 @@ impl SqsQueues {
     #[must_use]
     pub fn with_dead_letters(mut self, arns: impl IntoIterator<Item = String>) -> Self {
         self.dead_letters = arns.into_iter().collect();
+        self
+    }
+
+    /// With the queue of what was not delivered.
+    #[must_use]
+    pub fn with_undelivered(mut self, url: impl Into<String>) -> Self {
+        self.undelivered = Some(url.into());
         self
     }
 
@@ -178,6 +195,33 @@ impl DeadLetters for SqsQueues {
         }
         failed.map_or(Ok(()), |reason| Err(CallError { what: "a dead-letter queue", reason }))
     }
+}
+
+#[async_trait]
+impl Undelivered for SqsQueues {
+    async fn set_aside(&self) -> Result<Vec<SetAside>, CallError> {
+        let Some(url) = &self.undelivered else {
+            return Ok(Vec::new());
+        };
+        let answer = self.client.receive_message().queue_url(url).max_number_of_messages(10).send().await;
+        let answer = answer.map_err(|error| undelivered(DisplayErrorContext(error).to_string()))?;
+        let messages = answer.messages.unwrap_or_default().into_iter();
+        Ok(messages
+            .filter_map(|message| Some(SetAside { body: message.body?, receipt: message.receipt_handle? }))
+            .collect())
+    }
+
+    async fn seen_to(&self, message: &SetAside) -> Result<(), CallError> {
+        let Some(url) = &self.undelivered else {
+            return Ok(());
+        };
+        let delete = self.client.delete_message().queue_url(url).receipt_handle(&message.receipt);
+        delete.send().await.map(drop).map_err(|error| undelivered(DisplayErrorContext(error).to_string()))
+    }
+}
+
+fn undelivered(reason: String) -> CallError {
+    CallError { what: "the queue of what was not delivered", reason }
 }
 
 #[cfg(test)]

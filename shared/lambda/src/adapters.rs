@@ -110,7 +110,7 @@ impl Adapters {
         self.sdk
     }
 
-    /// The outbox's queues: notices that wait, and what was given up.
+    /// The outbox's queues: notices that wait, what was given up, and what was not delivered.
     ///
     /// # Errors
     /// Names the variable that is missing.
@@ -118,6 +118,7 @@ impl Adapters {
         let dead = env::optional("CLAVIGER_DEAD_LETTERS").unwrap_or_default();
         let dead = dead.split(',').map(str::trim).filter(|arn| !arn.is_empty()).map(str::to_owned);
         let queues = SqsQueues::new(aws_sdk_sqs::Client::new(self.sdk)).with_dead_letters(dead);
+        let queues = queues.with_undelivered(env::required("CLAVIGER_UNDELIVERED_QUEUE_URL")?);
         Ok(queues.with_webhook_queue(env::required("CLAVIGER_WEBHOOK_QUEUE_URL")?))
     }
 

@@ -104,6 +104,8 @@ struct State {
     shard_work: Vec<(ShardWork, SignedDuration)>,
     effects: Vec<OutboxRow>,
     orders: Vec<AppOrder>,
+    /// What was not delivered, and whether somebody has it just now.
+    undelivered: Vec<(SetAside, bool)>,
     probe_requests: Vec<ProbeRequest>,
     probe_answers: VecDeque<Result<ProbeAnswer, CallError>>,
 }
@@ -197,6 +199,22 @@ impl MemoryWorld {
     /// Requests to the prober so far, taken out.
     pub fn take_probe_requests(&self) -> Vec<ProbeRequest> {
         std::mem::take(&mut self.state().probe_requests)
+    }
+
+    /// Something could not be delivered.
+    pub fn set_aside(&self, body: impl Into<String>) {
+        let state = &mut self.state();
+        let receipt = format!("receipt-{}", state.undelivered.len());
+        state.undelivered.push((SetAside { body: body.into(), receipt }, false));
+    }
+
+    /// What lies undelivered; whoever had some of it has it no more.
+    pub fn still_undelivered(&self) -> Vec<String> {
+        let state = &mut self.state();
+        for (_, taken) in &mut state.undelivered {
+            *taken = false;
+        }
+        state.undelivered.iter().map(|(message, _)| message.body.clone()).collect()
     }
 
     /// The outbox as it stands, oldest first.
@@ -1098,6 +1116,24 @@ impl Bus for MemoryWorld {
 
     async fn publish_order(&self, order: &AppOrder) -> Result<(), CallError> {
         self.called(|state| state.orders.push(order.clone()))
+    }
+}
+
+#[async_trait]
+impl Undelivered for MemoryWorld {
+    async fn set_aside(&self) -> Result<Vec<SetAside>, CallError> {
+        let mut found = Vec::new();
+        self.called(|state| {
+            for (message, taken) in state.undelivered.iter_mut().filter(|(_, taken)| !taken).take(10) {
+                *taken = true;
+                found.push(message.clone());
+            }
+        })?;
+        Ok(found)
+    }
+
+    async fn seen_to(&self, message: &SetAside) -> Result<(), CallError> {
+        self.called(|state| state.undelivered.retain(|(known, _)| known.receipt != message.receipt))
     }
 }
 

@@ -14,5 +14,6 @@ mod records;
 mod reencryption;
 mod sites;
 mod steps;
+mod undelivered;
 mod webhooks;
 mod world;

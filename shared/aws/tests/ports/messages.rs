@@ -1,7 +1,7 @@
 //! Queues, bus and prober over the wire.
 
 use claviger_app::messages::{AppOrder, ProbeAnswer, ProbeMessage, ProbeRequest};
-use claviger_app::ports::{Bus, ProbeQueue, Prober};
+use claviger_app::ports::{Bus, ProbeQueue, Prober, SetAside, Undelivered};
 use claviger_aws::bus::EventBridgeBus;
 use claviger_aws::prober::LambdaProber;
 use claviger_aws::queues::SqsQueues;
@@ -161,4 +161,21 @@ async fn a_prober_that_fails_is_not_available(#[case] answer: Answer) {
     let error = prober.probe(&request).await.unwrap_err();
     assert_eq!(error.what, "the prober");
     assert!(!error.reason.contains("secret"));
+}
+
+#[tokio::test]
+async fn what_was_not_delivered_is_received_and_taken_away_by_its_receipt() {
+    let wire = Wire::new().await;
+    let answer = r#"{"Messages":[{"MessageId":"1","ReceiptHandle":"r-1","Body":"{}"},{"MessageId":"2"}]}"#;
+    wire.answers("ReceiveMessage", [Answer::ok(answer), Answer::ok("{}")]);
+    wire.answers("DeleteMessage", [Answer::ok("{}")]);
+    let client = aws_sdk_sqs::Client::new(&sdk_config(&wire.endpoint));
+    let queues = SqsQueues::new(client).with_undelivered("http://sqs.example/111111111111/undelivered");
+    let message = SetAside { body: "{}".to_owned(), receipt: "r-1".to_owned() };
+    let found = queues.set_aside().await.unwrap();
+    assert_eq!(found, std::slice::from_ref(&message), "one without a body is left alone");
+    assert!(queues.set_aside().await.unwrap().is_empty());
+    queues.seen_to(&message).await.unwrap();
+    assert_eq!(wire.operations(), ["ReceiveMessage", "ReceiveMessage", "DeleteMessage"]);
+    assert!(wire.asked()[2].body.contains("r-1"));
 }
