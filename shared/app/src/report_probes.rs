@@ -1,6 +1,6 @@
 //! Probes a policy and commits what that changes: the only way key health ever changes (design, 7).
 
-use claviger_domain::decide::{Decision, Refusal, becomes_due, decide, wants_confirmation};
+use claviger_domain::decide::{Decision, Refusal, Rules, becomes_due, decide, wants_confirmation};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::heard::HeardChange;
 use claviger_domain::ids::CorrelationId;
@@ -14,6 +14,22 @@ use crate::messages::ProbeMessage;
 use crate::ports::{Clock, Policies, ProbeQueue, StoreError, WatchList};
 use crate::probe_keys::ProbeKeys;
 use crate::settings::Settings;
+
+/// How often every region is probed at most: twice, and once more where the first time took so long that the second
+/// proves nothing together with it.
+const ROUNDS: usize = 3;
+
+/// Whether another round would say no more: the last one needs no confirmation, or it confirms the one before.
+fn settled(rules: &Rules<'_>, policy: &EncryptionPolicy, rounds: &[ProbeRound]) -> bool {
+    let wants = |round: &ProbeRound| wants_confirmation(rules, policy, round);
+    match rounds {
+        [.., before, last] => {
+            !wants(last) || last.started_at.duration_since(before.started_at) <= rules.window
+        }
+        [only] => !wants(only),
+        [] => false,
+    }
+}
 
 /// What came of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,10 +128,8 @@ impl ReportProbes<'_> {
         correlation: CorrelationId,
     ) -> Result<Report, WorkError> {
         let rules = self.settings.rules();
-        let first = self.round(known, reason).await?;
-        let confirm = wants_confirmation(&rules, known, &first);
-        let mut rounds = vec![first];
-        if confirm {
+        let mut rounds = vec![self.round(known, reason).await?];
+        while rounds.len() < ROUNDS && !settled(&rules, known, &rounds) {
             rounds.push(self.round(known, reason).await?);
         }
         let origin = Origin { actor: Actor::Claviger("key-prober".to_owned()), correlation };

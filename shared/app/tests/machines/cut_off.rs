@@ -1,17 +1,23 @@
 //! From a lost key to cut off, told and restored.
 
+use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use claviger_app::messages::{FanOut, ProbeMessage};
-use claviger_app::ports::{CallError, CustomerKeys, Instances, KeyRef, Policies, StoreError, WatchList};
+use claviger_app::ports::{
+    CallError, ControlProbes, CustomerKeys, Instances, KeyRef, Policies, StoreError, WatchList,
+};
+use claviger_app::report_probes::Reason;
 use claviger_app::show_policy::ShowPolicy;
 use claviger_app::sweep::{PlanSweeps, Swept};
+use claviger_domain::catalogue::Mode;
 use claviger_domain::effect::{Effect, Order};
 use claviger_domain::fence::Epoch;
 use claviger_domain::instance::InstanceStatus;
 use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_domain::policy::{PURPOSE_CANARY, encryption_context};
 use claviger_domain::ticket::TicketStatus;
+use claviger_domain::values::Region;
 use claviger_testkit::builders;
 use jiff::SignedDuration;
 use rstest::rstest;
@@ -55,6 +61,49 @@ async fn r6_a_definite_refusal_costs_two_decrypts_per_region_and_no_other_kms_ca
     assert_eq!(calls.len(), 4);
     assert!(calls.iter().all(|call| call.operation == "Decrypt"));
     assert_eq!(world.keys.control_count(), 0);
+}
+
+/// Control probes that take their time, so often.
+struct Slow<'a> {
+    world: &'a World,
+    seconds: i64,
+    left: std::sync::atomic::AtomicU32,
+}
+
+#[async_trait]
+impl ControlProbes for Slow<'_> {
+    async fn control_is_healthy(&self, region: &Region, mode: Mode, template: &str) -> bool {
+        let order = std::sync::atomic::Ordering::SeqCst;
+        if self.left.fetch_update(order, order, |left| left.checked_sub(1)).is_ok() {
+            self.world.later(self.seconds);
+        }
+        self.world.keys.control_is_healthy(region, mode, template).await
+    }
+}
+
+#[rstest]
+#[case::the_first_is_slow(1, 3, true)]
+#[case::every_one_is_slow(u32::MAX, 3, false)]
+#[case::none_is_slow(0, 2, true)]
+#[tokio::test]
+async fn r5_a_round_that_took_too_long_is_confirmed_by_the_two_after_it(
+    #[case] slow: u32,
+    #[case] rounds: usize,
+    #[case] closes: bool,
+) {
+    let world = World::with_acme().await;
+    world.keys_answer(DENIED);
+    world.sweep().await.unwrap();
+    world.later(60);
+    // Two regions ask for a control probe each.
+    let left = slow.saturating_mul(2).into();
+    let controls = Slow { world: &world, seconds: 4, left };
+    let mut report = world.report();
+    report.probe.controls = &controls;
+    let policy = world.policy().await;
+    let seen = report.of_policy(&policy, &Reason::default(), correlation()).await.unwrap();
+    assert_eq!(seen.rounds.len(), rounds);
+    assert_eq!(!world.policy().await.fence.is_open(), closes);
 }
 
 #[rstest]
@@ -418,11 +467,17 @@ async fn a7_no_data_key_is_made_while_a_realm_is_degraded() {
     world.provision(asked.next.id).await.unwrap();
 }
 
+/// Ten thousand are in the benchmark, which checks the same.
+#[rstest]
+#[case::one(1)]
+#[case::a_page(100)]
+#[case::a_page_and_one(101)]
+#[case::pages(250)]
 #[tokio::test]
-async fn r6_a_fan_out_reaches_every_instance_however_many_pages_there_are() {
+async fn r6_a_fan_out_reaches_every_instance_however_many_pages_there_are(#[case] instances: usize) {
     let world = World::with_acme().await;
     let policy = world.policy().await;
-    for number in 0..249 {
+    for number in 1..instances {
         let site = format!("acme-{number}");
         world.store.seed_instance(builders::an_active_instance(&policy, &site, "jira", world.now()));
     }
@@ -437,9 +492,10 @@ async fn r6_a_fan_out_reaches_every_instance_however_many_pages_there_are() {
             break;
         }
     }
-    assert_eq!(suspended, 250);
+    assert_eq!(suspended, instances);
     let comments = &world.tickets().await[0].comments;
-    assert!(comments.iter().any(|comment| comment.body.contains("told to stop: 250")), "{comments:?}");
+    let told = format!("told to stop: {instances}.");
+    assert!(comments.iter().any(|comment| comment.body.contains(&told)), "{comments:?}");
 }
 
 #[tokio::test]
