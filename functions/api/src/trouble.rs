@@ -9,9 +9,12 @@ use claviger_app::request_error::RequestError;
 use claviger_domain::decide::{LAPSED_HELP, Refusal};
 use claviger_domain::invalid::InvalidField;
 use claviger_domain::observation::{NoAnswerKind, Observation};
-use claviger_domain::values::Region;
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::values::{KeyArn, OrganisationName, Region};
 use claviger_lambda::observe::chain;
 use claviger_lambda::problem::{Problem, ProblemKind};
+
+use crate::state::Api;
 
 /// The problem of a request that was not granted.
 pub fn trouble(error: RequestError) -> Problem {
@@ -81,7 +84,7 @@ fn refused(refusal: Refusal) -> Problem {
             Problem::new(ProblemKind::IllegalState, format!("this cannot happen while it is {lifecycle}"))
         }
         Refusal::Forbidden { who } => Problem::new(ProblemKind::Forbidden, format!("only {who} may do this")),
-        Refusal::KeysNotUsable { faults } => keys_not_usable(&faults),
+        Refusal::KeysNotUsable { faults } => keys_not_usable(&faults, None),
         Refusal::WrongTicket { .. } => Problem::invalid(vec![InvalidField {
             field: "ticketId".to_owned(),
             reason: "it is not the open ticket of this revocation".to_owned(),
@@ -110,11 +113,24 @@ fn refused(refusal: Refusal) -> Problem {
     }
 }
 
+/// The problem of a restoration that was not granted: each fault with commands that name the organisation's own key,
+/// ready to paste.
+pub async fn restoration_trouble(api: &Api, organisation: &OrganisationName, error: RequestError) -> Problem {
+    let RequestError::Refused(Refusal::KeysNotUsable { faults }) = error else {
+        return trouble(error);
+    };
+    // Without the policy the remedies are the same, with a gap for the key.
+    let policy = api.stores.policy(organisation).await.ok().flatten();
+    keys_not_usable(&faults, policy.as_ref())
+}
+
 /// A restoration with every region's fault and remedy (spec S2). When nothing but outages stands in the
 /// way, it heals by itself: the customer has nothing to do.
-fn keys_not_usable(faults: &BTreeMap<Region, Observation>) -> Problem {
+fn keys_not_usable(faults: &BTreeMap<Region, Observation>, policy: Option<&EncryptionPolicy>) -> Problem {
     let customer_must_act = faults.values().any(|saw| matches!(saw, Observation::Refused(_)));
-    let errors: Vec<InvalidField> = faults.iter().map(|(region, saw)| fault(region, *saw)).collect();
+    let key = |region: &Region| policy.and_then(|policy| policy.keys.get(region)).map(|key| &key.arn);
+    let errors: Vec<InvalidField> =
+        faults.iter().map(|(region, saw)| fault(region, key(region), *saw)).collect();
     let regions: Vec<&str> = faults.keys().map(Region::as_str).collect();
     let regions = regions.join(", ");
     if customer_must_act {
@@ -125,21 +141,18 @@ fn keys_not_usable(faults: &BTreeMap<Region, Observation>) -> Problem {
     Problem::new(ProblemKind::TemporarilyUnavailable, detail).with_errors(errors).after(10)
 }
 
-fn fault(region: &Region, saw: Observation) -> InvalidField {
+fn fault(region: &Region, key: Option<&KeyArn>, saw: Observation) -> InvalidField {
     let (reason, help) = match saw {
         Observation::Refused(kind) => {
             let word = serde_json::to_value(kind).ok().and_then(|word| word.as_str().map(str::to_owned));
             let word = word.unwrap_or_else(|| "refused".to_owned());
+            let without = || kind.remedy().replace("<region>", region.as_str());
+            let remedy = key.map_or_else(without, |key| kind.remedy_for(key));
+            let or_else =
+                "if it is gone for good, ask with `\"intoDegraded\": true` and replace it afterwards";
             (
                 format!("the key in {region} refuses: {word}"),
-                if kind.is_for_good() {
-                    format!(
-                        "{}; if it is gone for good, ask with `\"intoDegraded\": true` and replace it afterwards",
-                        kind.remedy().replace("<region>", region.as_str())
-                    )
-                } else {
-                    kind.remedy().replace("<region>", region.as_str())
-                },
+                if kind.is_for_good() { format!("{remedy}; {or_else}") } else { remedy },
             )
         }
         Observation::NoAnswer(kind) => {

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::ports::{Clock, Instances, Policies};
 use crate::request_error::RequestError;
 use crate::settings::Settings;
+use crate::show_key_policy::WARNING;
 
 /// Entries of a page of what is read.
 const PAGE: u16 = 200;
@@ -64,6 +65,8 @@ pub struct Preview {
     pub told: Vec<String>,
     /// How to come back.
     pub help: &'static str,
+    /// What to weigh before (spec R1).
+    pub guidance: &'static str,
     /// The restoration window that would begin; empty where nothing would be cut off.
     pub window: Vec<DatedPhase>,
 }
@@ -130,6 +133,7 @@ impl PreviewRevocation<'_> {
             } else {
                 "enable the key again; nothing has to be asked for"
             },
+            guidance: WARNING,
             window: if cut { dated_phases(&self.settings.catalogue, policy.mode(), now) } else { Vec::new() },
         })
     }

@@ -91,7 +91,8 @@ pub struct RegionView {
     pub policy: Value,
 }
 
-const WARNING: &str = "taking a key or this policy away stops every encrypted app of the organisation, for its \
+/// What is said to whoever may take a key away (spec R1).
+pub(crate) const WARNING: &str = "taking a key or this policy away stops every encrypted app of the organisation, for its \
     users and for us, within the published bound; it is meant for emergencies. To renew keys, ask for \
     re-encryption instead";
 

@@ -7,7 +7,7 @@ use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::ids::{PolicyId, TicketId};
 use claviger_domain::key_access::RoleArn;
 use claviger_domain::outlook::{Countdown, Loophole, Outlook, RunsOut};
-use claviger_domain::policy::{EncryptionPolicy, Lifecycle, RegionalKey};
+use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle, RegionalKey};
 use claviger_domain::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region};
 use claviger_domain::vendor::{Ground, VendorSuspension};
 use jiff::{SignedDuration, Timestamp};
@@ -289,7 +289,7 @@ impl ShowPolicy<'_> {
             health: key.health.slug(),
             since: key.since,
             last_probe_at,
-            help: key.help(),
+            help: self.help(key),
             rotation: key.outlook.as_ref().map(rotation),
             countdowns: key.outlook.as_ref().map(|known| countdowns(known, now)).unwrap_or_default(),
             loopholes: loopholes(policy, key),
@@ -357,6 +357,25 @@ impl ShowPolicy<'_> {
 }
 
 impl ShowPolicy<'_> {
+    /// What to do about a key; of an ambiguous refusal also whether, and from when on, it counts (spec R4).
+    fn help(&self, key: &RegionalKey) -> Option<String> {
+        let help = key.help()?;
+        let counts = match key.health {
+            KeyHealth::Refused { stands: true, .. }
+            | KeyHealth::Unknown
+            | KeyHealth::Usable
+            | KeyHealth::NoAnswer { .. } => return Some(help),
+            KeyHealth::Refused { refused_since: Some(since), stands: false, .. } => {
+                let from = since + self.settings.ambiguity;
+                format!("it may have another cause than your will, so it counts if it lasts until {from:.0}")
+            }
+            KeyHealth::Refused { refused_since: None, stands: false, .. } => {
+                "our own control probes are refused too, so it does not count while that lasts".to_owned()
+            }
+        };
+        Some(format!("{help}. This refusal is not counted as a revocation yet: {counts}"))
+    }
+
     /// The same for a new key.
     fn key_change(&self, policy: &EncryptionPolicy) -> Option<KeyChangeView> {
         let hours = i64::from(self.settings.catalogue.key_changes.confirm_within_hours);

@@ -20,7 +20,7 @@ use crate::answer::{Answer, located};
 use crate::body;
 use crate::if_match::IfMatch;
 use crate::state::{Api, Shared};
-use crate::trouble::trouble;
+use crate::trouble::restoration_trouble;
 
 /// Asks for restoration.
 pub async fn request(
@@ -56,9 +56,11 @@ pub async fn request(
         clock: &*api.clock,
         settings: &api.settings,
     };
-    let policy =
-        restoration.run(&access.organisation.name, ticket, into_degraded, &origin).await.map_err(trouble)?;
-    Ok(accepted(&api, &org, ticket, &policy))
+    let name = &access.organisation.name;
+    match restoration.run(name, ticket, into_degraded, &origin).await {
+        Ok(policy) => Ok(accepted(&api, &org, ticket, &policy)),
+        Err(error) => Err(restoration_trouble(&api, name, error).await),
+    }
 }
 
 /// The answer to a restoration that is under way.

@@ -22,7 +22,7 @@ use crate::answer::{Answer, document, page};
 use crate::body;
 use crate::cursor::{Asked, List};
 use crate::state::{Api, Shared};
-use crate::trouble::trouble;
+use crate::trouble::{restoration_trouble, trouble};
 
 /// The longest reason, in characters.
 const LONGEST: usize = 1000;
@@ -86,7 +86,10 @@ pub async fn lift(State(api): State<Shared>, visit: Visit, Path(org): Path<Strin
         return Err(Problem::invalid(faults));
     };
     let lifted = suspends(&api).lift(&access.organisation.name, cause, &reason, &origin).await;
-    let policy = lifted.map_err(trouble)?;
+    let policy = match lifted {
+        Ok(policy) => policy,
+        Err(error) => return Err(restoration_trouble(&api, &access.organisation.name, error).await),
+    };
     let waits = policy.fence.causes.contains(&cause);
     shown(&api, if waits { StatusCode::ACCEPTED } else { StatusCode::OK }, &policy)
 }
@@ -137,8 +140,10 @@ pub async fn restore(State(api): State<Shared>, visit: Visit, Path(org): Path<St
         clock: &*api.clock,
         settings: &api.settings,
     };
-    let policy = restoration.run(&access.organisation, ticket, &origin).await.map_err(trouble)?;
-    Ok(accepted(&api, &org, ticket, &policy))
+    match restoration.run(&access.organisation, ticket, &origin).await {
+        Ok(policy) => Ok(accepted(&api, &org, ticket, &policy)),
+        Err(error) => Err(restoration_trouble(&api, &access.organisation.name, error).await),
+    }
 }
 
 /// Lists orders to suspend that apps have not answered in time.

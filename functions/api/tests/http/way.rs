@@ -30,7 +30,7 @@ async fn approve_all(stage: &Stage) {
 }
 
 /// An active policy, by the calls that people make.
-async fn active() -> Stage {
+pub async fn active() -> Stage {
     let stage = stage().await;
     stage.keys_are_good();
     let came = stage.post("acme-admin", POLICY, enrolment("222222222222")).await;
@@ -125,7 +125,9 @@ async fn s2_a_restoration_names_what_refuses_and_works_when_all_answer() {
     let came = stage.post("acme-admin", path, ask.clone()).await;
     assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "keys-not-usable"));
     assert_eq!(came.fields(), ["keys.eu-west-1"]);
-    assert!(came.text.contains("enable-key"), "{}", came.text);
+    let help = came.json()["errors"][0]["help"].as_str().unwrap().to_owned();
+    let key = stored(&stage).await.keys[&parsed("eu-west-1")].arn.to_string();
+    assert_eq!(help, format!("enable the key: `aws kms enable-key --key-id {key} --region eu-west-1`"));
 
     answer(&stage, Observation::Usable, Observation::NoAnswer(NoAnswerKind::Throttled)).await;
     let came = stage.post("acme-admin", path, ask.clone()).await;
@@ -298,7 +300,6 @@ async fn lapsed() -> (Stage, String) {
         policies: &*stage.world,
         watch: &*stage.world,
         requests: &*stage.world,
-        instances: &*stage.world,
         overdue: &*stage.world,
         erasures: &*stage.world,
         ids: &claviger_testkit::SequentialIds::default(),
@@ -428,6 +429,8 @@ async fn r5_a_revocation_is_previewed_and_nothing_happens() {
     let shown = came.json();
     assert_eq!(shown["outcome"], "degraded");
     assert_eq!(shown["stillUsable"], json!(["eu-central-1"]));
+    let guidance = shown["guidance"].as_str().unwrap();
+    assert!(guidance.contains("emergencies") && guidance.contains("re-encryption"), "r1: {guidance}");
     assert!(shown["told"][0].as_str().unwrap().contains("Revocation is incomplete"));
     assert_eq!(stored(&stage).await, before);
     assert_eq!(stage.get("support", &path).await.status, StatusCode::FORBIDDEN);

@@ -1,5 +1,7 @@
 use claviger_app::ports::{Beat, Clock, Policies};
 use claviger_app::show_policy::*;
+use claviger_domain::observation::RefusalKind;
+use claviger_domain::policy::KeyHealth;
 use claviger_testkit::builders::{self, an_enrolment, an_organisation, commit_active_policy, cut_off};
 use claviger_testkit::{FakeClock, MemoryWorld};
 use jiff::SignedDuration;
@@ -40,4 +42,30 @@ async fn a_probe_is_as_old_as_the_last_sweep_that_got_an_answer() {
         let beat = Beat { swept_at, watched_until: swept_at, unproven, mass_failure: false };
         assert_eq!(show.view(&policy, Some(&beat)).keys[0].last_probe_at, expected);
     }
+}
+
+#[tokio::test]
+async fn r4_an_ambiguous_refusal_says_from_when_on_it_counts_and_a_definite_one_does_not() {
+    let (world, clock) = (MemoryWorld::new(), FakeClock::at("2026-11-23T09:00:00Z"));
+    let acme = an_organisation("acme");
+    let mut policy =
+        commit_active_policy(&world, &acme, &an_enrolment("222222222222", "europe"), clock.now()).await;
+    let settings = builders::settings();
+    let show = ShowPolicy { policies: &world, watch_list: &world, clock: &clock, settings };
+    let mut help = |kind, refused_since, stands| {
+        for key in policy.keys.values_mut() {
+            key.health = KeyHealth::Refused { kind, refused_since, stands };
+        }
+        show.view(&policy, None).keys[0].help.clone().unwrap()
+    };
+    let denied = RefusalKind::AccessDenied;
+    let now = clock.now();
+    let waits = help(denied, Some(now), false);
+    assert!(
+        waits.contains("put-key-policy") && waits.ends_with("if it lasts until 2026-11-23T09:01:00Z"),
+        "{waits}"
+    );
+    assert!(help(denied, None, false).ends_with("so it does not count while that lasts"));
+    assert!(!help(denied, Some(now), true).contains("not counted"));
+    assert!(!help(RefusalKind::KeyDisabled, Some(now), true).contains("not counted"));
 }

@@ -100,8 +100,9 @@ pub(super) fn cut_off(
     let heard = heard_line(&mut next, heard);
     let body = format!(
         "Access to the data of this organisation is cut off since {now:.0}: every required regional key \
-         refuses.\n{}\n{}To restore access: give every key back, then ask for restoration on this ticket \
-         (`POST .../restorations`).\n{}",
+         refuses.\n{}\n{}Every encrypted app instance is cut off, and the rest of its family on the same site is told \
+         to stop; how many there are follows here, and `GET .../app-instances` lists them. Nothing is deleted.\nTo \
+         restore access: give every key back, then ask for restoration on this ticket (`POST .../restorations`).\n{}",
         key_lines(&next),
         heard,
         window_lines(rules.catalogue, &next, now)

@@ -591,11 +591,12 @@ pub struct OverdueOrder {
     policy: Id,
     /// When the first of them was told.
     ordered_at: Moment,
-    /// How many.
-    #[schema(minimum = 1)]
+    /// How many; 0 while the order itself is stuck.
     unanswered: u64,
     /// The first of them.
     first: Vec<Id>,
+    /// Whether every instance was told. `false`: the order is stuck on its way; look at the dead-letter queues.
+    all_told: bool,
 }
 
 /// What a dry run found.
@@ -961,6 +962,8 @@ pub struct Preview {
     told: Vec<String>,
     /// How to come back.
     help: String,
+    /// What to weigh before: it is meant for emergencies, re-encryption renews keys.
+    guidance: String,
     /// The restoration window that would begin.
     window: Vec<DatedPhase>,
 }
