@@ -17,6 +17,9 @@ type Records = HashMap<Place, Vec<(String, Vec<u8>)>>;
 #[derive(Default)]
 pub struct RecentNotes {
     records: Mutex<Records>,
+    /// What was dropped when the library said that an instance is closed, until the order comes that is answered
+    /// with it: the fence is read before any order arrives.
+    dropped: Mutex<HashMap<Place, usize>>,
 }
 
 impl RecentNotes {
@@ -42,16 +45,61 @@ impl RecentNotes {
         notes.iter().find(|(known, _)| known == id).map(|(_, record)| record.clone())
     }
 
-    /// Drops what is kept of an organisation's site; says how much that was.
+    fn drop_place(&self, place: &Place) -> usize {
+        self.records().remove(place).map_or(0, |notes| notes.len())
+    }
+
+    fn dropped(&self) -> MutexGuard<'_, HashMap<Place, usize>> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops what is kept of an organisation's site; says how much that was, with what was dropped when it was closed.
     pub fn drop_site(&self, organisation: &str, site: &str) -> usize {
-        self.records().remove(&(organisation.to_owned(), site.to_owned())).map_or(0, |notes| notes.len())
+        let place = (organisation.to_owned(), site.to_owned());
+        let before = self.dropped().remove(&place).unwrap_or_default();
+        before.saturating_add(self.drop_place(&place))
     }
 
     /// Drops what is kept of the instances that the library says are closed.
     pub fn drop_closed(&self, closed: &Closed) {
         for instance in &closed.instances {
-            let dropped = self.drop_site(&instance.organisation, &instance.site);
+            let place = (instance.organisation.clone(), instance.site.clone());
+            let dropped = self.drop_place(&place);
             tracing::info!(site = instance.site, dropped, "an instance is cut off");
+            let mut known = self.dropped();
+            let count = known.entry(place).or_default();
+            *count = count.saturating_add(dropped);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use claviger_envelope::{CloseCause, InstanceName};
+
+    #[test]
+    fn r7_an_order_is_answered_with_what_was_dropped_when_the_fence_closed() {
+        let recent = RecentNotes::default();
+        for id in ["a", "b"] {
+            recent.keep("acme", "acme-eng", id, b"record");
+        }
+        recent.keep("globex", "globex-eng", "a", b"record");
+        let closed = Closed {
+            cause: CloseCause::Fence,
+            policy_id: None,
+            organisation_id: None,
+            instances: vec![InstanceName {
+                organisation: "acme".to_owned(),
+                site: "acme-eng".to_owned(),
+                app: "jira".to_owned(),
+            }],
+        };
+        recent.drop_closed(&closed);
+        assert!(recent.record("acme", "acme-eng", "a").is_none());
+        recent.keep("acme", "acme-eng", "c", b"record");
+        assert_eq!(recent.drop_site("acme", "acme-eng"), 3);
+        assert_eq!(recent.drop_site("acme", "acme-eng"), 0, "told once");
+        assert!(recent.record("globex", "globex-eng", "a").is_some());
     }
 }
