@@ -167,7 +167,7 @@ def test_the_template_of_the_events_forwards_what_claviger_understands(clouds: C
     samples = [json.loads(path.read_text()) for path in understood]
     names = {sample["detail"].get("eventName", sample["detail-type"]) for sample in samples}
     covered: set[str] = set()
-    for logical in ("KeyNotices", "KeyChanges", "RoleChanges"):
+    for logical in ("KeyNotices", "KeyChanges", "RoleChanges", "PolicyChanges"):
         if logical not in made:
             continue
         rule = made[logical].rsplit("/", 1)[-1]
@@ -177,6 +177,7 @@ def test_the_template_of_the_events_forwards_what_claviger_understands(clouds: C
         assert target["Arn"] == BUS and target["RoleArn"].startswith(f"arn:aws:iam::{CUSTOMER}:role/")
     if region == "us-east-1":
         assert names <= covered, names - covered
+        assert {"CreatePolicyVersion", "SetDefaultPolicyVersion", "DeletePolicyVersion"} <= covered
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)

@@ -66,8 +66,11 @@ fn r1_every_call_that_can_take_a_key_or_a_role_away_or_give_it_back_is_a_hint() 
                 "DeleteRolePolicy",
                 "AttachRolePolicy",
                 "DetachRolePolicy",
+                "CreatePolicyVersion",
                 "SetDefaultPolicyVersion",
+                "DeletePolicyVersion",
                 "PutRolePermissionsBoundary",
+                "DeleteRolePermissionsBoundary",
             ][..],
         ),
     ] {
