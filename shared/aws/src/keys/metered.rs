@@ -25,6 +25,7 @@ use claviger_app::usage::{KeyUse, Payer, Tally, UsageMeter};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, KeyAccess, RoleArn};
+use claviger_domain::key_policy::KeyLabel;
 use claviger_domain::policy::CONTEXT_PURPOSE;
 use claviger_domain::values::{KeyArn, Region};
 use jiff::Timestamp;
@@ -260,9 +261,9 @@ impl<C: Clock> CustomerRoles for MeteredKeys<C> {
         role: &CustomerRole,
         region: &Region,
         organisation: OrganisationId,
-        generation: u64,
+        label: KeyLabel,
     ) -> Result<Option<KeyArn>, KeyError> {
-        let call = self.keys.find_key(role, region, organisation, generation);
+        let call = self.keys.find_key(role, region, organisation, label);
         self.in_account(organisation, region, call).await
     }
 
@@ -278,7 +279,7 @@ impl<C: Clock> CustomerRoles for MeteredKeys<C> {
 
 #[async_trait]
 impl<C: Clock> ControlProbes for MeteredKeys<C> {
-    async fn control_is_healthy(&self, region: &Region, mode: Mode) -> bool {
-        self.keys.control_is_healthy(region, mode).await
+    async fn control_is_healthy(&self, region: &Region, mode: Mode, template: &str) -> bool {
+        self.keys.control_is_healthy(region, mode, template).await
     }
 }
