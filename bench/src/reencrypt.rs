@@ -8,15 +8,15 @@ use crate::{NOTE, Result, cloud};
 use async_trait::async_trait;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use claviger_envelope::source::{DataKey, Proof, SourceError, Wanted};
-use claviger_envelope::{Context, Envelope, InstanceName, KeyBytes, KeySource};
+use claviger_envelope::{Context, Envelope, Instance, InstanceName, KeyBytes, KeySource};
 use claviger_reencrypt::{
     MemoryRecords, Mode, Place, RecordPage, RecordStore, RecordStoreError, Replaced, Rewriter, Shard,
     StoredRecord,
 };
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -25,11 +25,21 @@ const OVERHEAD: usize = 93;
 /// Records of a page of the straight loop: as many as the rewriter asks for when nothing throttles.
 const PAGE: u32 = 512;
 const RECORDS: usize = 20_000;
+/// What two threads share: so little that it stays in a core's own cache. A worker's own machine holds a page of
+/// records, not the store. Where each pass goes through megabytes, two processes that share nothing at all slow each
+/// other down on this machine as much as two workers do, and one would measure that.
+const SHARED: usize = 1000;
+/// Those of them with which the app is busy.
+const BUSY: usize = 250;
+/// How often a thread has its turn.
+const TURNS: usize = 101;
+/// How long the app is looked at while nothing works beside it.
+const TURN: Duration = Duration::from_millis(1);
 /// As much as ours has with the identifiers of a real instance, which are UUIDs.
 const AAD: [u8; 112] = [9; 112];
 
 pub fn measure() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     for size in [1024, 65_536] {
         core(&runtime, size)?;
     }
@@ -138,7 +148,7 @@ impl World {
         let plain = vec![0x5A; size];
         for n in 0..records {
             let id = id(n);
-            store.put(place, "note", &id, instance.encrypt(&Context::new("note", &id), &plain).await?);
+            store.put(place, "note", &id, &instance.encrypt(&Context::new("note", &id), &plain).await?);
         }
         self.switch().await
     }
@@ -244,59 +254,113 @@ impl Checkpoints {
     }
 }
 
-/// A worker's loop on one shard: claim, batch, checkpoint. Returns how many records were rewritten.
-async fn work(rewriter: &Rewriter, checkpoints: &Checkpoints, shard: Shard) -> Result<u64> {
-    let (mut version, mut cursor, mut rewritten) = (0, None::<String>, 0);
-    loop {
-        let row = serde_json::json!({"shard": shard.index, "cursor": cursor, "rewritten": rewritten});
-        assert!(checkpoints.save(shard.index, version, row.to_string()), "nobody else claims it");
-        version += 1;
-        let batch = rewriter.batch(&place(), shard, cursor.as_deref(), 2, Mode::Rewrite).await?;
-        rewritten += batch.rewritten;
-        cursor = batch.next;
-        let row = serde_json::json!({"shard": shard.index, "cursor": cursor, "rewritten": rewritten});
-        assert!(checkpoints.save(shard.index, version, row.to_string()), "it is still ours");
-        version += 1;
-        if cursor.is_none() {
-            return Ok(rewritten);
+/// A worker on one shard: claim, batch, checkpoint.
+struct Shift<'a> {
+    rewriter: &'a Rewriter,
+    checkpoints: Checkpoints,
+    shard: Shard,
+    version: u64,
+    cursor: Option<String>,
+    rewritten: u64,
+    through: bool,
+}
+
+impl<'a> Shift<'a> {
+    fn new(rewriter: &'a Rewriter, shard: Shard) -> Self {
+        let checkpoints = Checkpoints::default();
+        Self { rewriter, checkpoints, shard, version: 0, cursor: None, rewritten: 0, through: false }
+    }
+
+    fn checkpoint(&mut self) {
+        let row =
+            serde_json::json!({"shard": self.shard.index, "cursor": self.cursor, "rewritten": self.rewritten});
+        assert!(self.checkpoints.save(self.shard.index, self.version, row.to_string()), "it is ours");
+        self.version += 1;
+    }
+
+    async fn batch(&mut self) -> Result<u64> {
+        self.checkpoint();
+        let batch =
+            self.rewriter.batch(&place(), self.shard, self.cursor.as_deref(), 2, Mode::Rewrite).await?;
+        self.rewritten += batch.rewritten;
+        self.through = batch.next.is_none();
+        self.cursor = batch.next;
+        self.checkpoint();
+        Ok(batch.rewritten)
+    }
+
+    /// Returns how many records were rewritten.
+    async fn all(mut self) -> Result<u64> {
+        while !self.through {
+            self.batch().await?;
         }
+        Ok(self.rewritten)
     }
 }
 
-async fn straight_loop(store: &dyn RecordStore, from: &LessSafeKey, to: &LessSafeKey) -> Result<u64> {
-    let (mut cursor, mut done) = (None::<String>, 0);
-    loop {
-        let page = store.page(&place(), Shard::WHOLE, cursor.as_deref(), PAGE).await?;
-        for record in &page.records {
-            let mut new = vec![0; record.bytes.len()];
-            new[..OVERHEAD - 16].copy_from_slice(&record.bytes[..OVERHEAD - 16]);
-            assert!(straight(from, to, &record.bytes, &mut new));
-            done += u64::from(store.replace(record, new).await? == Replaced::Done);
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            return Ok(done);
-        }
+/// Something that goes through a shard step by step, and then begins again.
+trait Work {
+    fn begin(&mut self);
+    fn is_through(&self) -> bool;
+    fn step(&mut self, runtime: &Runtime) -> Result<u64>;
+}
+
+impl Work for Shift<'_> {
+    fn begin(&mut self) {
+        (self.cursor, self.through) = (None, false);
     }
+
+    fn is_through(&self) -> bool {
+        self.through
+    }
+
+    fn step(&mut self, runtime: &Runtime) -> Result<u64> {
+        runtime.block_on(self.batch())
+    }
+}
+
+impl Work for Straight<'_> {
+    fn begin(&mut self) {
+        (self.cursor, self.through) = (None, false);
+    }
+
+    fn is_through(&self) -> bool {
+        self.through
+    }
+
+    fn step(&mut self, runtime: &Runtime) -> Result<u64> {
+        runtime.block_on(self.page())
+    }
+}
+
+/// Puts everything back as it was before it was rewritten.
+fn refill(store: &MemoryRecords, records: &[(String, String, Vec<u8>)]) {
+    for (data_type, record_id, bytes) in records {
+        store.put(&place(), data_type, record_id, bytes);
+    }
+}
+
+/// A store of what a straight loop can open.
+fn straight_store(records: usize, size: usize) -> Result<MemoryRecords> {
+    let (store, from) = (MemoryRecords::new(), raw_key(1)?);
+    for n in 0..records {
+        store.put(&place(), "note", &id(n), &straight_record(&from, size, n)?);
+    }
+    Ok(store)
 }
 
 fn pipeline(runtime: &Runtime) -> Result<()> {
     const SIZE: usize = 1024;
-    let (from, to) = (raw_key(1)?, raw_key(2)?);
     let mut of_straight = Vec::new();
     for _ in 0..RUNS {
         let world = World::new(1)?;
-        let (ours, raw) = (Arc::new(MemoryRecords::new()), MemoryRecords::new());
+        let (ours, raw) = (Arc::new(MemoryRecords::new()), straight_store(RECORDS, SIZE)?);
         runtime.block_on(world.fill(&ours, &place(), RECORDS, SIZE))?;
-        for n in 0..RECORDS {
-            raw.put(&place(), "note", &id(n), straight_record(&from, SIZE, n)?);
-        }
         let rewriter = Rewriter::new(world.client.clone(), ours);
-        let checkpoints = Checkpoints::default();
         let began = cpu_nanos();
-        assert_eq!(runtime.block_on(work(&rewriter, &checkpoints, Shard::WHOLE))?, RECORDS as u64);
+        assert_eq!(runtime.block_on(Shift::new(&rewriter, Shard::WHOLE).all())?, RECORDS as u64);
         let between = cpu_nanos();
-        assert_eq!(runtime.block_on(straight_loop(&raw, &from, &to))?, RECORDS as u64);
+        assert_eq!(runtime.block_on(Straight::new(&raw, Shard::WHOLE)?.all())?, RECORDS as u64);
         of_straight.push((cpu_nanos() - between) / (between - began));
     }
     println!("bench reencrypt.pipeline size={SIZE} of_straight={:.2}", median(of_straight));
@@ -305,109 +369,213 @@ fn pipeline(runtime: &Runtime) -> Result<()> {
 
 /// Records a second by the clock on the wall, and a second of computing: on a machine that has other things to do
 /// the first says more about those.
+#[derive(Clone, Copy)]
 struct Rate {
     wall: f64,
     computing: f64,
 }
 
-/// What so many workers do, each on a core and a shard of its own.
-fn workers_rate(count: u32) -> Result<Rate> {
-    let world = World::new(1)?;
-    let store = Arc::new(MemoryRecords::new());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(world.fill(&store, &place(), 5 * RECORDS, 1024))?;
-    let (rewriter, checkpoints) = (Rewriter::new(world.client.clone(), store), Checkpoints::default());
-    let ready = std::sync::Barrier::new(count as usize);
-    let took: Vec<[f64; 2]> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..count)
-            .map(|index| {
-                let (rewriter, checkpoints, ready) = (&rewriter, &checkpoints, &ready);
-                scope.spawn(move || {
-                    pin(index as usize);
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-                    ready.wait();
-                    let (began, computed) = (Instant::now(), cpu_nanos());
-                    let shard = Shard { index, of: count };
-                    runtime.block_on(work(rewriter, checkpoints, shard)).ok()?;
-                    Some([began.elapsed().as_secs_f64(), (cpu_nanos() - computed) / 1e9])
-                })
-            })
-            .collect();
-        workers.into_iter().filter_map(|worker| worker.join().ok().flatten()).collect()
-    });
-    assert_eq!(took.len(), count as usize);
-    let slowest = |of: usize| took.iter().map(|took| took[of]).fold(0.0, f64::max);
-    let records = (5 * RECORDS) as f64;
-    Ok(Rate { wall: records / slowest(0), computing: records / slowest(1) })
+/// How often a thing is done in a turn, which is over when it says that it is.
+fn rate_of(mut thing: impl FnMut() -> Result<Option<u64>>) -> Result<Rate> {
+    let (began, computed, mut count) = (Instant::now(), cpu_nanos(), 0);
+    while let Some(more) = thing()? {
+        count += more;
+    }
+    let rate = |seconds: f64| count as f64 / seconds;
+    Ok(Rate { wall: rate(began.elapsed().as_secs_f64()), computing: rate((cpu_nanos() - computed) / 1e9) })
+}
+
+fn runtime() -> Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// What two threads, each on a core and a shard of its own, do beside one another, against what each does alone. They
+/// take turns (one, the other, both), each a pass over its shard, so that what else the machine does meets all of them
+/// alike; before each turn the store is as it was in the beginning.
+fn scaling<W: Work>(store: &MemoryRecords, worker: impl Fn(Shard) -> Result<W> + Sync) -> Result<Rate> {
+    let (before, ready) = (store.all(&place()), Barrier::new(2));
+    let turns = |shard: Shard| {
+        pin(shard.index as usize);
+        let (runtime, mut work) = (runtime()?, worker(shard)?);
+        let mut turn = |mine: bool| {
+            if shard.index == 0 {
+                refill(store, &before);
+            }
+            work.begin();
+            ready.wait();
+            let mut pass = || if work.is_through() { Ok(None) } else { work.step(&runtime).map(Some) };
+            let rate = mine.then(|| rate_of(&mut pass)).transpose();
+            ready.wait();
+            rate
+        };
+        let mut rates = Vec::new();
+        for _ in 0..TURNS {
+            let alone = [turn(shard.index == 0)?, turn(shard.index == 1)?];
+            let beside = turn(true)?.ok_or("nobody's turn")?;
+            rates.push([alone.into_iter().flatten().next().ok_or("nobody's turn")?, beside]);
+        }
+        Ok::<_, Box<dyn std::error::Error>>(rates)
+    };
+    let rates: Vec<Vec<[Rate; 2]>> = std::thread::scope(|scope| {
+        let turns = &turns;
+        let threads = [0, 1].map(|index| {
+            scope.spawn(move || turns(Shard { index, of: 2 }).map_err(|error| error.to_string()))
+        });
+        let joined = threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread died".to_owned()));
+        joined.map(|rates| rates.and_then(|rates| rates)).collect::<std::result::Result<_, _>>()
+    })?;
+    let of = |what: fn(&Rate) -> f64| {
+        let turns = rates[0].iter().zip(&rates[1]);
+        let scaling = turns.map(|([a, a_beside], [b, b_beside])| {
+            2.0 * (what(a_beside) + what(b_beside)) / (what(a) + what(b))
+        });
+        median(scaling.collect())
+    };
+    Ok(Rate { wall: of(|rate| rate.wall), computing: of(|rate| rate.computing) })
 }
 
 fn workers() -> Result<()> {
-    let (mut scaling, mut computing) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        let (two, one) = (workers_rate(2)?, workers_rate(1)?);
-        scaling.push(two.wall / one.wall);
-        computing.push(two.computing / one.computing);
-    }
-    println!("bench reencrypt.workers n=2 scaling={:.2}", median(scaling));
-    println!("bench reencrypt.workers-detail n=2 scaling_of_computing={:.2}", median(computing));
-    Ok(())
-}
-
-/// An app reads and writes on one core, before and while a worker rewrites on the other.
-fn live() -> Result<()> {
-    let (mut of_before, mut computing) = (Vec::new(), Vec::new());
+    let (mut ours, mut computing, mut limit) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let world = World::new(1)?;
         let store = Arc::new(MemoryRecords::new());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(world.fill(&store, &place(), 5 * RECORDS, 1024))?;
-        let before = app_rate(&world, &store, |_| true)?;
-        let (done, rewriter) = (AtomicBool::new(false), Rewriter::new(world.client.clone(), store.clone()));
-        let during = std::thread::scope(|scope| {
-            let (done, rewriter) = (&done, &rewriter);
-            let worker = scope.spawn(move || {
-                pin(1);
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-                let rewritten = runtime.block_on(work(rewriter, &Checkpoints::default(), Shard::WHOLE)).ok();
-                done.store(true, Ordering::SeqCst);
-                rewritten
-            });
-            // As long as there is something to rewrite, and no longer.
-            let during = app_rate(&world, &store, |_| !done.load(Ordering::SeqCst))?;
-            assert!(worker.join().ok().flatten().is_some_and(|rewritten| rewritten > 0));
-            Ok::<_, Box<dyn std::error::Error>>(during)
-        })?;
-        of_before.push(during.wall / before.wall);
-        computing.push(during.computing / before.computing);
+        runtime()?.block_on(world.fill(&store, &place(), SHARED, 1024))?;
+        let rewriter = Rewriter::new(world.client.clone(), store.clone());
+        let rate = scaling(&store, |shard| Ok(Shift::new(&rewriter, shard)))?;
+        ours.push(rate.wall);
+        computing.push(rate.computing);
+        let raw = straight_store(SHARED, 1024)?;
+        limit.push(scaling(&raw, |shard| Straight::new(&raw, shard))?.wall);
     }
-    println!("bench reencrypt.live of_before={:.2}", median(of_before));
-    println!("bench reencrypt.live-detail of_before_of_computing={:.2}", median(computing));
+    println!("bench reencrypt.workers n=2 scaling={:.2}", median(ours));
+    println!(
+        "bench reencrypt.workers-detail n=2 scaling_of_computing={:.2} straight_loops={:.2}",
+        median(computing),
+        median(limit)
+    );
     Ok(())
 }
 
-/// Reads and writes of an app a second, for at most 200 ms.
-fn app_rate(world: &World, store: &MemoryRecords, goes_on: impl Fn(u64) -> bool) -> Result<Rate> {
+/// An app reads and writes on one core, while a worker rewrites the same records on the other and while it rests, in
+/// turns.
+fn live() -> Result<()> {
+    let (mut of_before, mut computing, mut limit) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let world = World::new(1)?;
+        let store = Arc::new(MemoryRecords::new());
+        runtime()?.block_on(world.fill(&store, &place(), SHARED, 1024))?;
+        let rewriter = Rewriter::new(world.client.clone(), store.clone());
+        let rate = beside(&world, &store, &store, || Ok(Shift::new(&rewriter, Shard::WHOLE)))?;
+        of_before.push(rate.wall);
+        computing.push(rate.computing);
+        // What the machine itself allows: a straight loop that shares nothing with the app.
+        let raw = straight_store(SHARED, 1024)?;
+        limit.push(beside(&world, &store, &raw, || Straight::new(&raw, Shard::WHOLE))?.wall);
+    }
+    println!("bench reencrypt.live of_before={:.2}", median(of_before));
+    println!(
+        "bench reencrypt.live-detail of_before_of_computing={:.2} beside_a_straight_loop={:.2}",
+        median(computing),
+        median(limit)
+    );
+    Ok(())
+}
+
+/// The app's rate while something works on the other core, against its rate while nothing does.
+fn beside<W: Work>(
+    world: &World,
+    store: &MemoryRecords,
+    others: &MemoryRecords,
+    worker: impl FnOnce() -> Result<W> + Send,
+) -> Result<Rate> {
+    const RESTS: u32 = 0;
+    const WORKS: u32 = 1;
+    const ENDS: u32 = 2;
     pin(0);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let instance = world.client.instance("acme", "acme-eng", "jira");
-        let (began, computed, mut count) = (Instant::now(), cpu_nanos(), 0_u64);
-        while began.elapsed() < Duration::from_millis(200) && goes_on(count) {
-            for _ in 0..16 {
-                let id = id((count as usize * 7919) % (5 * RECORDS));
-                let context = Context::new("note", &id);
-                let record = store.get(&place(), "note", &id).ok_or("a note is missing")?;
-                let plain = instance.decrypt(&context, &record).await?;
-                store.put(&place(), "note", &id, instance.encrypt(&context, &plain).await?);
-                count += 1;
+    let (wanted, is) = (AtomicU32::new(RESTS), AtomicU32::new(ENDS));
+    let (mut app, before) = (App::new(world, store)?, others.all(&place()));
+    let rates: Vec<[Rate; 2]> = std::thread::scope(|scope| {
+        let (wanted, is) = (&wanted, &is);
+        let other = scope.spawn(move || {
+            pin(1);
+            let begun = || Ok::<_, Box<dyn std::error::Error>>((runtime()?, worker()?));
+            let (runtime, mut work) = begun().map_err(|error| error.to_string())?;
+            loop {
+                match wanted.load(Ordering::SeqCst) {
+                    RESTS => {
+                        is.store(RESTS, Ordering::SeqCst);
+                        std::thread::park();
+                    }
+                    WORKS => {
+                        work.begin();
+                        is.store(WORKS, Ordering::SeqCst);
+                        while !work.is_through() {
+                            work.step(&runtime).map_err(|error| error.to_string())?;
+                        }
+                        let _ = wanted.compare_exchange(WORKS, RESTS, Ordering::SeqCst, Ordering::SeqCst);
+                    }
+                    _ => return Ok::<_, String>(()),
+                }
             }
-        }
-        let rate = |seconds: f64| count as f64 / seconds;
-        Ok(Rate {
-            wall: rate(began.elapsed().as_secs_f64()),
-            computing: rate((cpu_nanos() - computed) / 1e9),
+        });
+        let becomes = |next: u32| {
+            wanted.store(next, Ordering::SeqCst);
+            other.thread().unpark();
+            while is.load(Ordering::SeqCst) != next && !other.is_finished() {
+                std::hint::spin_loop();
+            }
+        };
+        let rates: Result<Vec<[Rate; 2]>> = (0..TURNS)
+            .map(|_| {
+                refill(others, &before);
+                becomes(RESTS);
+                let began = Instant::now();
+                let resting =
+                    rate_of(|| (began.elapsed() < TURN).then(|| app.reads_and_writes()).transpose())?;
+                becomes(WORKS);
+                // Until the worker's pass is over, and no longer.
+                let works = || is.load(Ordering::SeqCst) == WORKS && !other.is_finished();
+                let working = rate_of(|| works().then(|| app.reads_and_writes()).transpose())?;
+                Ok([resting, working])
+            })
+            .collect();
+        becomes(ENDS);
+        other.join().map_err(|_| "the worker died")??;
+        rates
+    })?;
+    let of = |what: fn(&Rate) -> f64| {
+        median(rates.iter().map(|[before, during]| what(during) / what(before)).collect())
+    };
+    Ok(Rate { wall: of(|rate| rate.wall), computing: of(|rate| rate.computing) })
+}
+
+/// An app's work: some records read and written again.
+struct App<'a> {
+    runtime: Runtime,
+    instance: Instance,
+    store: &'a MemoryRecords,
+    count: usize,
+}
+
+impl<'a> App<'a> {
+    fn new(world: &World, store: &'a MemoryRecords) -> Result<Self> {
+        let instance = world.client.instance("acme", "acme-eng", "jira");
+        Ok(Self { runtime: runtime()?, instance, store, count: 0 })
+    }
+
+    fn reads_and_writes(&mut self) -> Result<u64> {
+        self.runtime.block_on(async {
+            for _ in 0..16 {
+                let id = id((self.count * 7919) % BUSY);
+                let context = Context::new("note", &id);
+                let record = self.store.get(&place(), "note", &id).ok_or("a note is missing")?;
+                let plain = self.instance.decrypt(&context, &record).await?;
+                self.store.put(&place(), "note", &id, &self.instance.encrypt(&context, &plain).await?);
+                self.count += 1;
+            }
+            Ok(16)
         })
-    })
+    }
 }
 
 /// As many records as one likes: pages of the same few, one for each old version, written nowhere.
@@ -445,8 +613,8 @@ impl RecordStore for Endless {
 fn kms(runtime: &Runtime) -> Result<()> {
     const COUNT: u64 = 1_000_000;
     const VERSIONS: usize = 10;
-    /// Before the switch, for each data key: one unwrap, and one wrap under each new regional key.
-    const PREPARING: u64 = 3;
+    /// Before the switch, for each data key: one ReEncrypt in each region.
+    const PREPARING: u64 = 2;
     /// The data key of the new generation: made under one regional key, wrapped under the other.
     const NEW: u64 = 2;
     let world = World::new(VERSIONS)?;
@@ -462,7 +630,7 @@ fn kms(runtime: &Runtime) -> Result<()> {
     let before = world.client.metrics().kms_calls;
     let rewriter =
         Rewriter::new(world.client.clone(), Arc::new(Endless { records, left: AtomicU64::new(COUNT) }));
-    assert_eq!(runtime.block_on(work(&rewriter, &Checkpoints::default(), Shard::WHOLE))?, COUNT);
+    assert_eq!(runtime.block_on(Shift::new(&rewriter, Shard::WHOLE).all())?, COUNT);
     let unwraps = world.client.metrics().kms_calls - before;
     let calls = unwraps + PREPARING * VERSIONS as u64 + NEW;
     println!("bench reencrypt.kms records={COUNT} per_record={:.6}", calls as f64 / COUNT as f64);

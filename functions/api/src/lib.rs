@@ -50,6 +50,7 @@ pub fn router(api: Api) -> Router {
         .route("/encryption-policy/migrate", post(reencryptions::migrate))
         .route("/reencryptions", post(reencryptions::request).get(reencryptions::list))
         .route("/reencryptions/{id}", get(reencryptions::show))
+        .route("/reencryptions/{id}/instances", get(reencryptions::instances))
         .route("/reencryptions/{id}/pause", post(reencryptions::pause))
         .route("/reencryptions/{id}/resume", post(reencryptions::resume))
         .route("/reencryptions/{id}/cancel", post(reencryptions::cancel))

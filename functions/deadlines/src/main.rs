@@ -15,6 +15,7 @@ async fn main() -> Result<(), Error> {
         watch: store,
         requests: store,
         overdue: store,
+        instances: store,
         erasures: store,
         ids,
         clock,

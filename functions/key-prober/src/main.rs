@@ -32,6 +32,8 @@ async fn main() -> Result<(), Error> {
         describe: DescribeKeys {
             policies: store,
             watch: store,
+            instances: store,
+            registry: store,
             keys: &keys,
             queue: &queue,
             check: CheckEnrolment { keys: &keys, roles: &keys, ids },

@@ -189,10 +189,11 @@ impl CarryReencryption<'_> {
             shards: 0,
             shards_done: 0,
             counts: Counts::default(),
+            seen_by_done: 0,
             rewritten_before: before
                 .as_ref()
                 .map_or(0, |before| before.rewritten_before.saturating_add(before.counts.rewritten)),
-            estimate: before.as_ref().and_then(|before| before.estimate),
+            estimate: before.as_ref().and_then(|before| before.counted().or(before.estimate)),
             scanned: before.as_ref().and_then(|before| before.scanned),
             fault: None,
             token,
@@ -382,6 +383,7 @@ impl CarryReencryption<'_> {
     ) -> Result<Next, WorkError> {
         let (mut cursor, now) = (None, self.clock.now());
         let (mut shards, mut done, mut counts) = (0_u64, 0_u64, Counts::default());
+        let mut seen_by_done = 0_u64;
         let (mut estimate, mut fault, mut lost) = (None::<u64>, None, Vec::new());
         loop {
             let page = self.checkpoints.shards(job.id, cursor.as_deref(), LIST).await?;
@@ -393,6 +395,7 @@ impl CarryReencryption<'_> {
                 }
                 if shard.done {
                     done = done.saturating_add(1);
+                    seen_by_done = seen_by_done.saturating_add(shard.counts.seen);
                     continue;
                 }
                 fault = fault.or_else(|| shard.fault.clone());
@@ -406,7 +409,9 @@ impl CarryReencryption<'_> {
             }
         }
         (progress.shards, progress.shards_done, progress.counts) = (shards, done, counts);
-        progress.estimate = estimate.or(progress.estimate);
+        progress.seen_by_done = seen_by_done;
+        // What an earlier pass counted is better than what a store thinks.
+        progress.estimate = if pass == 1 { estimate } else { progress.estimate.or(estimate) };
         progress.fault = fault;
         for shard in lost {
             self.queue_shard(shard, step).await?;
@@ -539,7 +544,11 @@ impl CarryReencryption<'_> {
         pass: u32,
         step: &JobStep,
     ) -> Result<(), WorkError> {
-        let of = self.settings.record_shards.max(1);
+        // INVARIANT (X4): what a shard covers stays the same for the whole job, whatever is deployed meanwhile; with
+        // fewer of them in a later pass, some records would never be looked at.
+        let first = ShardPlace { job: job.id, instance: instance.id, index: 0 };
+        let first = self.checkpoints.shard(first).await?;
+        let of = first.map_or(self.settings.record_shards.max(1), |first| first.of);
         for index in 0..of {
             let place = ShardPlace { job: job.id, instance: instance.id, index };
             let known = self.checkpoints.shard(place).await?;
@@ -550,8 +559,7 @@ impl CarryReencryption<'_> {
                 place,
                 site: instance.site.clone(),
                 app: instance.app.clone(),
-                // What a shard covers stays the same for the whole job.
-                of: known.as_ref().map_or(of, |known| known.of),
+                of,
                 pass,
                 cursor: None,
                 done: false,

@@ -8,9 +8,9 @@ use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::ids::{CorrelationId, OrganisationId};
 use claviger_domain::key_access::KeyAccess;
 use claviger_domain::observation::Observation;
-use claviger_domain::outlook::{Described, Loophole};
+use claviger_domain::outlook::{Described, Loophole, MaterialShare};
 use claviger_domain::policy::{EncryptionPolicy, PURPOSE_CANARY, encryption_context};
-use claviger_domain::values::{OrganisationName, Region, ShardId};
+use claviger_domain::values::{KeyArn, OrganisationName, Region, ShardId};
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -19,12 +19,15 @@ use crate::check_enrolment::{CheckEnrolment, Checked};
 use crate::error::{ATTEMPTS, WorkError};
 use crate::messages::{CheckResult, ProbeMessage};
 use crate::ports::{
-    Clock, CustomerKeys, KeyRef, Policies, ProbeQueue, RoleSession, StoreError, Trial, WatchList,
+    Clock, CustomerKeys, DataKeyRegistry, Instances, KeyRef, Policies, ProbeQueue, RoleSession, StoreError,
+    Trial, WatchList,
 };
 use crate::settings::Settings;
 
 /// How many policies of a shard are described at once: it competes with sweeps for the customers' quotas.
 const AT_ONCE: usize = 16;
+/// How many instances are read at a time when data keys are counted.
+const PAGE: u16 = 100;
 /// Over how long the shards of a run are spread.
 const SPREAD: SignedDuration = SignedDuration::from_mins(10);
 
@@ -34,6 +37,10 @@ pub struct DescribeKeys<'a> {
     pub policies: &'a dyn Policies,
     /// Every policy in use.
     pub watch: &'a dyn WatchList,
+    /// Where instances are.
+    pub instances: &'a dyn Instances,
+    /// Where wrapped data keys are.
+    pub registry: &'a dyn DataKeyRegistry,
     /// The customers' keys.
     pub keys: &'a dyn CustomerKeys,
     /// The prober's own queue.
@@ -128,11 +135,13 @@ impl DescribeKeys<'_> {
                     }),
                     None => None,
                 },
+                share: None,
             };
             Some((region.clone(), said))
         });
-        let described: BTreeMap<Region, Described> =
+        let mut described: BTreeMap<Region, Described> =
             join_all(described).await.into_iter().flatten().collect();
+        self.count(known, &mut described).await?;
         let rules = self.settings.rules();
         if !describes_news(&rules, known, &described, self.clock.now()) {
             return Ok(false);
@@ -191,6 +200,50 @@ impl DescribeKeys<'_> {
         let trust = self.check.trust(whose, &role.arn).await;
         let enforced = trust.checks.iter().find(|check| check.id == Loophole::ExternalIdEnforced.slug())?;
         (!trust.unanswered).then_some(enforced.result == CheckResult::Fail)
+    }
+
+    /// After a rotation: how many data keys each key still wraps under its older material (spec K2).
+    async fn count(
+        &self,
+        known: &EncryptionPolicy,
+        described: &mut BTreeMap<Region, Described>,
+    ) -> Result<(), WorkError> {
+        let now = self.clock.now();
+        let since = known.keys.iter().filter_map(|(region, key)| {
+            let rotated_at = key.outlook.as_ref()?.count_since(now)?;
+            described.contains_key(region).then_some((region, &key.arn, rotated_at))
+        });
+        let since: Vec<(&Region, &KeyArn, Timestamp)> = since.collect();
+        if since.is_empty() {
+            return Ok(());
+        }
+        let mut shares = vec![MaterialShare { data_keys: 0, under_old: 0, counted_at: now }; since.len()];
+        let mut cursor: Option<String> = None;
+        loop {
+            let page = self.instances.instances(&known.organisation_name, cursor.as_deref(), PAGE).await?;
+            for instance in &page.items {
+                for data_key in self.registry.data_keys(instance.id).await? {
+                    for ((_, arn, rotated_at), share) in since.iter().zip(&mut shares) {
+                        let Some(wrap) = data_key.wrap_under(arn) else {
+                            continue;
+                        };
+                        let old = wrap.made_at.unwrap_or(data_key.created_at) < *rotated_at;
+                        share.data_keys = share.data_keys.saturating_add(1);
+                        share.under_old = share.under_old.saturating_add(u64::from(old));
+                    }
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        for ((region, ..), share) in since.into_iter().zip(shares) {
+            if let Some(said) = described.get_mut(region) {
+                said.share = Some(share);
+            }
+        }
+        Ok(())
     }
 }
 

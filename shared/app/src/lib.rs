@@ -54,6 +54,7 @@ pub mod settings;
 mod settle;
 pub mod show_key_policy;
 pub mod show_policy;
+pub mod show_reencrypted_instances;
 pub mod show_reencryption;
 pub mod sites;
 pub mod steer_reencryption;

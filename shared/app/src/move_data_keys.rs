@@ -190,18 +190,53 @@ impl MoveDataKeys<'_> {
         known: &WrappedDataKey,
         context: &EncryptionContext,
     ) -> Result<(), MoveError> {
-        let plain = self.unwrapped(policy, known, context).await?;
         let mut next = known.clone();
+        let mut plain: Option<Zeroizing<Vec<u8>>> = None;
         for (region, arn) in &target.keys {
             if known.wrap_under(arn).is_some() {
                 continue;
             }
-            let wrap = self.wrapped(policy, target, arn, &plain, context).await?;
+            let wrap = match self.moved(policy, target, known, arn, context).await {
+                Some(wrap) => wrap,
+                None => {
+                    let plain = match &plain {
+                        Some(plain) => plain,
+                        None => plain.insert(self.unwrapped(policy, known, context).await?),
+                    };
+                    self.wrapped(policy, target, arn, plain, context).await?
+                }
+            };
             // A data key of the target's own generation has no other wraps beside which these could stand.
             let wraps = if known.generation < target.generation { &mut next.second } else { &mut next.wraps };
             wraps.insert(region.clone(), wrap);
         }
         Ok(self.registry.rewrap_data_key(known, &next).await?)
+    }
+
+    /// By ReEncrypt, where there is a wrap under a key of the same region that works and is reached the same way: the
+    /// data key does not come into the clear. None where that is not so, or not allowed; then it is unwrapped in
+    /// whichever region will do, and what that answers says which key is at fault.
+    async fn moved(
+        &self,
+        policy: &EncryptionPolicy,
+        target: &Target<'_>,
+        known: &WrappedDataKey,
+        arn: &KeyArn,
+        context: &EncryptionContext,
+    ) -> Option<Wrap> {
+        let beside = known.every_wrap().find(|wrap| {
+            let same_way = policy.access_of(&wrap.key) == Some(target.access);
+            wrap.key.region() == arn.region() && same_way && works(policy, wrap)
+        })?;
+        let sealed = BASE64_STANDARD.decode(&beside.ciphertext).ok()?;
+        let (from, to) = (key_of(policy, &beside.key, target.access), key_of(policy, arn, target.access));
+        match self.keys.re_encrypt(from, to, &sealed, context).await {
+            Ok(sealed) => Some(Wrap::new(arn, &sealed, self.clock.now())),
+            Err(error) => {
+                tracing::info!(%error, key.arn = %arn, "no ReEncrypt: the data key is unwrapped instead");
+                None
+            }
+        }
     }
 
     /// Through any key that is known: those that work first.
@@ -213,11 +248,7 @@ impl MoveDataKeys<'_> {
     ) -> Result<Zeroizing<Vec<u8>>, MoveError> {
         let mut wraps: Vec<(&Wrap, &KeyAccess)> =
             known.every_wrap().filter_map(|wrap| Some((wrap, policy.access_of(&wrap.key)?))).collect();
-        let works = |wrap: &Wrap| {
-            let key = policy.keys.values().find(|key| key.arn == wrap.key);
-            key.is_some_and(|key| key.health == KeyHealth::Usable)
-        };
-        wraps.sort_by_key(|(wrap, _)| !works(wrap));
+        wraps.sort_by_key(|(wrap, _)| !works(policy, wrap));
         let mut last = WorkError::NotThere { what: "a wrap under a known key" };
         for (wrap, access) in wraps {
             let Ok(sealed) = BASE64_STANDARD.decode(&wrap.ciphertext) else {
@@ -244,7 +275,7 @@ impl MoveDataKeys<'_> {
             Ok(sealed) => sealed,
             Err(error) => return Err(self.failed(key, error).await),
         };
-        Ok(Wrap { key: arn.clone(), ciphertext: BASE64_STANDARD.encode(sealed) })
+        Ok(Wrap::new(arn, &sealed, self.clock.now()))
     }
 
     async fn make(
@@ -263,7 +294,7 @@ impl MoveDataKeys<'_> {
             Ok(made) => made,
             Err(error) => return Err(self.failed(key, error).await),
         };
-        let wrap = Wrap { key: first.1.clone(), ciphertext: BASE64_STANDARD.encode(sealed) };
+        let wrap = Wrap::new(first.1, &sealed, self.clock.now());
         let mut wraps = BTreeMap::from([(first.0.clone(), wrap)]);
         for (region, arn) in keys {
             let wrap = self.wrapped(policy, target, arn, &plain, context).await?;
@@ -290,6 +321,12 @@ impl MoveDataKeys<'_> {
             Observation::NoAnswer(_) | Observation::Usable => MoveError::Work(error.into()),
         }
     }
+}
+
+/// Whether a wrap is under a key of the policy's that is believed to work.
+fn works(policy: &EncryptionPolicy, wrap: &Wrap) -> bool {
+    let key = policy.keys.values().find(|key| key.arn == wrap.key);
+    key.is_some_and(|key| key.health == KeyHealth::Usable)
 }
 
 fn key_of<'a>(policy: &EncryptionPolicy, arn: &'a KeyArn, access: &'a KeyAccess) -> KeyRef<'a> {

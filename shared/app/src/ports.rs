@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use claviger_domain::access::KeyPolicyTemplate;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::closing::{Closing, ClosingStage};
@@ -495,6 +497,16 @@ pub struct Wrap {
     pub key: KeyArn,
     /// The ciphertext, base64.
     pub ciphertext: String,
+    /// When it was made; none of those that were made before this was kept, which are as old as their data key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_at: Option<Timestamp>,
+}
+
+impl Wrap {
+    /// One that was made just now.
+    pub fn new(key: &KeyArn, ciphertext: &[u8], now: Timestamp) -> Self {
+        Self { key: key.clone(), ciphertext: BASE64_STANDARD.encode(ciphertext), made_at: Some(now) }
+    }
 }
 
 /// Which data key is meant.
@@ -718,6 +730,15 @@ pub trait CustomerKeys: Send + Sync {
         &self,
         key: KeyRef<'_>,
         plaintext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Vec<u8>, KeyError>;
+    /// Moves what is encrypted under one key to another of its region, under the same context; nothing comes into the
+    /// clear. Both keys are reached the same way. A failure does not say which of them refused.
+    async fn re_encrypt(
+        &self,
+        from: KeyRef<'_>,
+        to: KeyRef<'_>,
+        ciphertext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Vec<u8>, KeyError>;
     /// Makes 32 random bytes: in the clear, and wrapped under the key.

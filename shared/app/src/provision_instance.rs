@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use claviger_domain::decide::Refusal;
 use claviger_domain::event::{Actor, InstanceEvent, Origin};
 use claviger_domain::ids::{CorrelationId, DataKeyId, InstanceId};
@@ -124,14 +122,11 @@ impl ProvisionInstance<'_> {
         let mut regions = policy.keys.iter();
         let (first, key) = regions.next().ok_or(WorkError::NotThere { what: "the policy's first key" })?;
         let (plain, sealed) = self.keys.generate_data_key(KeyRef::of(policy, &key.arn), &context).await?;
-        let wrap = |arn: &claviger_domain::values::KeyArn, sealed: &[u8]| Wrap {
-            key: arn.clone(),
-            ciphertext: BASE64_STANDARD.encode(sealed),
-        };
-        let mut wraps = BTreeMap::from([(first.clone(), wrap(&key.arn, &sealed))]);
+        let now = self.clock.now();
+        let mut wraps = BTreeMap::from([(first.clone(), Wrap::new(&key.arn, &sealed, now))]);
         for (region, key) in regions {
             let sealed = self.keys.encrypt(KeyRef::of(policy, &key.arn), &plain, &context).await?;
-            wraps.insert(region.clone(), wrap(&key.arn, &sealed));
+            wraps.insert(region.clone(), Wrap::new(&key.arn, &sealed, now));
         }
         Ok(WrappedDataKey {
             id: DataKeyId::from_uuid(self.ids.random()),
@@ -139,7 +134,7 @@ impl ProvisionInstance<'_> {
             purpose: PURPOSE_RECORDS.to_owned(),
             version,
             generation: policy.generation,
-            created_at: self.clock.now(),
+            created_at: now,
             wraps,
             second: BTreeMap::new(),
         })

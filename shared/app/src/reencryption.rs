@@ -115,6 +115,9 @@ pub struct JobProgress {
     pub shards_done: u64,
     /// What the shards of this pass found and did.
     pub counts: Counts,
+    /// Records of those shards that are through: what is left is estimated by them where no store counts.
+    #[serde(default)]
+    pub seen_by_done: u64,
     /// Records that earlier passes wrote anew.
     pub rewritten_before: u64,
     /// About how many records there are; none if nobody knows.
@@ -132,6 +135,26 @@ pub struct JobProgress {
     pub token_until: Timestamp,
     /// Raised by every change.
     pub version: u64,
+}
+
+impl JobProgress {
+    /// How many records there are, once a pass has gone through all of them.
+    pub fn counted(&self) -> Option<u64> {
+        let through = self.of.pass().is_some() && self.listed && self.shards_done == self.shards;
+        through.then_some(self.counts.seen)
+    }
+
+    /// About how many records there are: as the stores say, else by the shards that are through.
+    pub fn estimated(&self) -> Option<u64> {
+        let by_shards = || estimate_by_shards(self.seen_by_done, self.shards_done, self.shards);
+        self.estimate.or_else(by_shards).map(|total| total.max(self.counts.seen))
+    }
+}
+
+/// Shards are about the same size: what those that are through have seen tells of the others.
+pub(crate) fn estimate_by_shards(seen: u64, done: u64, of: u64) -> Option<u64> {
+    let total = u128::from(seen).checked_mul(u128::from(of))?.checked_div(u128::from(done))?;
+    u64::try_from(total).ok()
 }
 
 /// What a whole scan found.

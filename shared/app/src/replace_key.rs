@@ -102,7 +102,7 @@ impl ReplaceKey<'_> {
             }
             let plain = self.unwrapped(policy, &known, region, &context).await?;
             let sealed = self.keys.encrypt(KeyRef::of(policy, arn), &plain, &context).await?;
-            let wrap = Wrap { key: arn.clone(), ciphertext: BASE64_STANDARD.encode(sealed) };
+            let wrap = Wrap::new(arn, &sealed, self.clock.now());
             let mut next = known.clone();
             // The lost key's wrap is the one that goes; while data moves to new keys there is another beside it.
             let lost = policy.keys.get(region).map(|key| &key.arn);

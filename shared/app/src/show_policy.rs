@@ -6,8 +6,9 @@ use claviger_domain::catalogue::{Mode, WindowPhase};
 use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::ids::{PolicyId, TicketId};
 use claviger_domain::key_access::RoleArn;
-use claviger_domain::outlook::{Countdown, Loophole, Outlook, RunsOut};
+use claviger_domain::outlook::{Countdown, Loophole, MaterialShare, Outlook, RunsOut};
 use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle, RegionalKey};
+use claviger_domain::reencryption::Depth;
 use claviger_domain::values::{AccountId, ContextTag, KeyArn, OrganisationName, Realm, Region};
 use claviger_domain::vendor::{Ground, VendorSuspension};
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +18,7 @@ use crate::close_organisation::ClosingView;
 use crate::ports::{Beat, Clock, Policies, WatchList};
 use crate::request_error::RequestError;
 use crate::settings::Settings;
+use crate::show_reencryption::{NewKeyView, key_views};
 
 /// A policy as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -54,6 +56,8 @@ pub struct PolicyView {
     pub lift_proposal: Option<LiftProposalView>,
     /// A new key that a second org admin has to confirm.
     pub key_change_proposal: Option<KeyChangeView>,
+    /// A re-encryption that waits for a second org admin.
+    pub reencryption_proposal: Option<ReencryptionProposalView>,
     /// The organisation is leaving.
     pub closing: Option<ClosingView>,
     /// The restoration window; none while nothing is cut off.
@@ -98,13 +102,30 @@ pub struct KeyView {
 
 /// How a key's material is renewed, as it is shown. Nobody has to tell us of it: old data stays readable, new data
 /// uses the new material.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationView {
     /// Whether AWS renews it by itself; none where we may not ask.
     pub enabled: Option<bool>,
     /// When other material than before was first seen; none while that never happened.
     pub last_seen_at: Option<Timestamp>,
+    /// How much is still wrapped under older material; none before it was counted, within an hour of the rotation.
+    pub old_material: Option<MaterialShareView>,
+}
+
+/// How many data keys a key wraps under material that it had before its last rotation, as it is shown. They stay
+/// readable; a re-encryption brings them under new material.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MaterialShareView {
+    /// Those under older material.
+    pub data_keys: u64,
+    /// All that it wraps.
+    pub of: u64,
+    /// The first of the second, from 0 to 1.
+    pub share: f64,
+    /// When they were counted.
+    pub counted_at: Timestamp,
 }
 
 /// Something that will take effect, as it is shown.
@@ -130,7 +151,20 @@ pub struct LoopholeView {
 }
 
 fn rotation(outlook: &Outlook) -> RotationView {
-    RotationView { enabled: outlook.described.rotates, last_seen_at: outlook.rotated_at }
+    // What was counted before a rotation says nothing of it.
+    let counted = outlook.described.share.filter(|share| Some(share.counted_at) >= outlook.rotated_at);
+    RotationView {
+        enabled: outlook.described.rotates,
+        last_seen_at: outlook.rotated_at,
+        old_material: counted.map(material_share),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share is shown, not reckoned with")]
+fn material_share(counted: MaterialShare) -> MaterialShareView {
+    let MaterialShare { data_keys, under_old, counted_at } = counted;
+    let share = if data_keys == 0 { 0.0 } else { under_old as f64 / data_keys as f64 };
+    MaterialShareView { data_keys: under_old, of: data_keys, share, counted_at }
 }
 
 fn countdowns(outlook: &Outlook, now: Timestamp) -> Vec<CountdownView> {
@@ -199,6 +233,22 @@ pub struct KeyChangeView {
     pub at: Timestamp,
     /// Until when a second one may.
     pub until: Timestamp,
+}
+
+/// A re-encryption that waits for a second org admin, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReencryptionProposalView {
+    /// The new keys; none where the service makes them.
+    pub keys: Vec<NewKeyView>,
+    /// What is moved.
+    pub depth: Depth,
+    /// When the first admin asked.
+    pub at: Timestamp,
+    /// Until when a second one may.
+    pub until: Timestamp,
+    /// The ticket that tells of it.
+    pub ticket_id: TicketId,
 }
 
 /// A suspension by the vendor as it is shown.
@@ -331,6 +381,7 @@ impl ShowPolicy<'_> {
             vendor_suspension: policy.vendor.as_ref().map(vendor_view),
             lift_proposal: self.lift_proposal(policy),
             key_change_proposal: self.key_change(policy),
+            reencryption_proposal: self.reencryption(policy),
             closing: policy.closing.as_ref().map(|closing| ClosingView::of(closing, now)),
             window,
             due_at: match policy.lifecycle {
@@ -378,15 +429,32 @@ impl ShowPolicy<'_> {
 
     /// The same for a new key.
     fn key_change(&self, policy: &EncryptionPolicy) -> Option<KeyChangeView> {
-        let hours = i64::from(self.settings.catalogue.key_changes.confirm_within_hours);
         let proposal = policy.key_change.as_ref()?;
-        let until = proposal.at + SignedDuration::from_hours(hours);
+        let until = self.confirmed_until(proposal.at);
         (self.clock.now() <= until).then(|| KeyChangeView {
             region: proposal.region.clone(),
             key_arn: proposal.key.clone(),
             at: proposal.at,
             until,
         })
+    }
+
+    /// The same for new keys everywhere.
+    fn reencryption(&self, policy: &EncryptionPolicy) -> Option<ReencryptionProposalView> {
+        let proposal = policy.reencryption_proposal.as_ref()?;
+        let until = self.confirmed_until(proposal.at);
+        (self.clock.now() <= until).then(|| ReencryptionProposalView {
+            keys: key_views(proposal.keys.iter()),
+            depth: proposal.depth,
+            at: proposal.at,
+            until,
+            ticket_id: proposal.ticket,
+        })
+    }
+
+    fn confirmed_until(&self, asked_at: Timestamp) -> Timestamp {
+        let hours = i64::from(self.settings.catalogue.key_changes.confirm_within_hours);
+        asked_at + SignedDuration::from_hours(hours)
     }
 
     /// One that nobody confirmed in time is none any more.

@@ -238,11 +238,30 @@ fn known(policy: &EncryptionPolicy) -> Vec<Known<'_>> {
     open.chain(ended.map(|ended| Known { job: &ended.job, ended: Some((ended.outcome, ended.at)) })).collect()
 }
 
-fn key_views<'k>(keys: impl Iterator<Item = (&'k Region, &'k KeyArn)>) -> Vec<NewKeyView> {
+/// Keys as they are shown.
+pub(crate) fn key_views<'k>(keys: impl Iterator<Item = (&'k Region, &'k KeyArn)>) -> Vec<NewKeyView> {
     keys.map(|(region, arn)| NewKeyView { region: region.clone(), key_arn: arn.clone() }).collect()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate is shown, not reckoned with")]
+/// How fast something goes on, and how long it will take.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Speed {
+    pub rate_per_second: Option<f64>,
+    pub seconds_left: Option<u64>,
+}
+
+impl Speed {
+    /// Of what has been under way since then; none of what is not.
+    #[expect(clippy::cast_precision_loss, reason = "a rate is shown, not reckoned with")]
+    pub fn of(since: Option<Timestamp>, (done, total): (u64, Option<u64>), now: Timestamp) -> Self {
+        let elapsed = since.map(|since| now.duration_since(since).as_secs_f64());
+        let rate = elapsed.filter(|elapsed| *elapsed > 0.0 && done > 0).map(|elapsed| done as f64 / elapsed);
+        let left = total.map(|total| total.saturating_sub(done));
+        let seconds_left = rate.zip(left).map(|(rate, left)| seconds(left as f64 / rate));
+        Self { rate_per_second: rate, seconds_left }
+    }
+}
+
 fn progress_view(
     progress: Option<&JobProgress>,
     job: &Reencryption,
@@ -272,20 +291,18 @@ fn progress_view(
     let scanned = progress.scanned.map(|scanned| scanned.records);
     let (done, total, estimated) = match (in_pass, scanned) {
         (true, _) if through => (counts.seen, Some(counts.seen), false),
-        (true, _) => (counts.seen, progress.estimate.or(scanned).map(|total| total.max(counts.seen)), true),
+        (true, _) => (counts.seen, progress.estimated().or(scanned), true),
         (false, Some(records)) => (records, Some(records), false),
         (false, None) => (0, progress.estimate, true),
     };
-    let elapsed = now.duration_since(progress.began_at).as_secs_f64();
-    let rate = (in_pass && !through && elapsed > 0.0 && done > 0).then(|| done as f64 / elapsed);
-    let left = total.filter(|_| !through).map(|total| total.saturating_sub(done));
+    let speed = Speed::of((in_pass && !through).then_some(progress.began_at), (done, total), now);
     ProgressView {
         pass: if open { job.phase.pass() } else { None },
         done,
         total,
         estimated,
-        rate_per_second: rate,
-        seconds_left: rate.zip(left).map(|(rate, left)| seconds(left as f64 / rate)),
+        rate_per_second: speed.rate_per_second,
+        seconds_left: speed.seconds_left,
         rewritten: progress.rewritten_before.saturating_add(counts.rewritten),
         lost_races: counts.lost_races,
         data_keys: progress.data_keys,
@@ -354,13 +371,27 @@ fn ledger(
         generation: former.generation,
         keys: key_views(former.keys.iter()),
         replaced_at: former.replaced_at,
-        // INVARIANT (X3): the switch took place when every data key had every new wrap, and each pass sees to it.
-        data_keys: completed.then_some(0),
+        data_keys: all_wrapped(job, progress, open).then_some(0),
         records: scanned.map(|scanned| scanned.old),
         object_versions: versions,
         backups: needing.into_iter().map(|backup| backup.id.clone()).collect(),
         safe_to_delete,
         why,
+    }
+}
+
+/// Whether every data key is wrapped under the new keys for certain.
+///
+/// INVARIANT (X3): the switch took place when every data key had every new wrap. One that was being made in that very
+/// moment gets them by the next pass over the instances.
+fn all_wrapped(job: &Reencryption, progress: Option<&JobProgress>, open: bool) -> bool {
+    let listed = || progress.is_some_and(|progress| progress.of == job.phase && progress.listed);
+    match job.phase {
+        _ if !open => true,
+        Phase::Preparing | Phase::Cancelling => false,
+        Phase::Rewriting { pass: 1 } => listed(),
+        Phase::Finishing => job.depth == Depth::Rekey,
+        Phase::Rewriting { .. } | Phase::Scanning { .. } | Phase::Waiting { .. } => true,
     }
 }
 

@@ -80,7 +80,26 @@ pub struct Described {
     /// Ways in that were found; none when it was not tried, or could not be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loopholes: Option<BTreeSet<Loophole>>,
+    /// How many data keys its older material wraps: counted after a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<MaterialShare>,
 }
+
+/// How much of what a key wraps is under material that it had before its last rotation. All of it stays readable; only
+/// wrapping it anew brings it under the new material (spec K2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MaterialShare {
+    /// Data keys that the key wraps.
+    pub data_keys: u64,
+    /// Those that were wrapped before new material was seen.
+    pub under_old: u64,
+    /// When they were counted.
+    pub counted_at: Timestamp,
+}
+
+/// How long a count of data keys is good for, as long as some are under old material.
+const COUNT_AGAIN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 impl Described {
     /// The ways in that are known.
@@ -141,4 +160,16 @@ pub struct Outlook {
     /// When its countdowns were last told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warned_at: Option<Timestamp>,
+}
+
+impl Outlook {
+    /// Since when other material is in use, if it is time to count what the older still wraps.
+    pub fn count_since(&self, now: Timestamp) -> Option<Timestamp> {
+        let rotated_at = self.rotated_at?;
+        let due = self.described.share.is_none_or(|share| {
+            let stale = share.under_old > 0 && now.duration_since(share.counted_at) >= COUNT_AGAIN;
+            share.counted_at < rotated_at || stale
+        });
+        due.then_some(rotated_at)
+    }
 }

@@ -16,7 +16,7 @@ use crate::key_access::KeyAccess;
 use crate::key_policy::KEY_POLICY_VERSION;
 use crate::observation::{NoAnswerKind, RefusalKind, RefusedUnwrap};
 use crate::outlook::Outlook;
-use crate::reencryption::{EndedReencryption, FormerKeys, Reencryption};
+use crate::reencryption::{Depth, EndedReencryption, FormerKeys, Reencryption};
 use crate::values::{AccountId, App, ContextTag, KeyArn, OrganisationName, Realm, Region, ShardId, Subject};
 use crate::vendor::{LiftProposal, VendorSuspension};
 
@@ -134,6 +134,22 @@ pub struct KeyChange {
     pub by: Subject,
     /// When.
     pub at: Timestamp,
+}
+
+/// One org admin's word that everything moves to new keys. It changes nothing: a second admin has to say so too, in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReencryptionProposal {
+    /// The new keys; none where the service makes them.
+    pub keys: BTreeMap<Region, KeyArn>,
+    /// What is moved.
+    pub depth: Depth,
+    /// The first admin.
+    pub by: Subject,
+    /// When.
+    pub at: Timestamp,
+    /// The ticket that tells of it, and then of the job.
+    pub ticket: TicketId,
 }
 
 /// A new key for a region whose key is gone for good.
@@ -332,6 +348,9 @@ pub struct EncryptionPolicy {
     /// A new key that a second org admin has to confirm, where the catalogue asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_change: Option<KeyChange>,
+    /// A re-encryption that a second org admin has to confirm, where the catalogue asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reencryption_proposal: Option<ReencryptionProposal>,
     /// The organisation is leaving.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing: Option<Closing>,

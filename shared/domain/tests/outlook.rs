@@ -6,7 +6,7 @@ mod support;
 use claviger_domain::decide::{Decision, Refusal, describes_news};
 use claviger_domain::effect::Effect;
 use claviger_domain::event::PolicyEvent;
-use claviger_domain::outlook::{Described, RunsOut};
+use claviger_domain::outlook::{Described, MaterialShare, RunsOut};
 use jiff::{SignedDuration, Timestamp};
 
 use support::{DUBLIN, World, prober, region};
@@ -45,6 +45,37 @@ fn k2_a_rotation_is_recorded_and_asks_nobody_for_anything() {
     // Whom we may not ask keeps what is known.
     let silent = Described { rotates: None, material: None, ..Described::default() };
     assert_eq!(world.described(&silent).unwrap_err(), Refusal::Redundant);
+}
+
+#[test]
+fn k2_what_older_material_still_wraps_is_counted_after_a_rotation_and_again_once_a_week() {
+    let mut world = World::active();
+    world.described(&healthy()).unwrap();
+    let due =
+        |world: &World| world.policy.keys[&region(DUBLIN)].outlook.as_ref().unwrap().count_since(world.now);
+    assert_eq!(due(&world), None, "nothing was rotated");
+    world.now += SignedDuration::from_hours(24);
+    let rotated = Described { material: Some("m2".to_owned()), ..healthy() };
+    world.described(&rotated).unwrap();
+    let rotated_at = world.now;
+    assert_eq!(due(&world), Some(rotated_at));
+    world.now += SignedDuration::from_hours(1);
+    let share = MaterialShare { data_keys: 10, under_old: 7, counted_at: world.now };
+    let counted = Described { share: Some(share), ..rotated.clone() };
+    assert!(world.described(&counted).unwrap().outbox.is_empty());
+    assert_eq!(due(&world), None);
+    // Who did not count says nothing about it.
+    assert_eq!(world.described(&rotated).unwrap_err(), Refusal::Redundant);
+    assert_eq!(world.policy.keys[&region(DUBLIN)].outlook.as_ref().unwrap().described.share, Some(share));
+    world.now += SignedDuration::from_hours(7 * 24);
+    assert_eq!(due(&world), Some(rotated_at));
+    let none = MaterialShare { data_keys: 10, under_old: 0, counted_at: world.now };
+    world.described(&Described { share: Some(none), ..rotated.clone() }).unwrap();
+    world.now += SignedDuration::from_hours(30 * 24);
+    assert_eq!(due(&world), None, "nothing is left to fall");
+    // Another rotation makes what was counted before worthless.
+    world.described(&Described { material: Some("m3".to_owned()), ..healthy() }).unwrap();
+    assert_eq!(due(&world), Some(world.now));
 }
 
 #[test]

@@ -104,6 +104,53 @@ fn x5_a_request_opens_the_ticket_of_the_documents_with_the_advice_and_starts_the
 }
 
 #[test]
+fn e3_where_the_catalogue_asks_for_two_admins_one_alone_moves_nothing_to_new_keys() {
+    let mut world = World::active();
+    world.catalogue.key_changes.second_approver = true;
+    let ask = |world: &mut World, who: &str, name: &str, depth: Depth| {
+        let by = support::by(claviger_domain::event::Actor::OrgAdmin(who.parse().unwrap()));
+        world.asks(name, depth, &by)
+    };
+    let proposed = ask(&mut world, "ada", "cc", Depth::Rekey).unwrap();
+    assert!(!taken_up(&proposed) && world.policy.reencryption.is_none());
+    let [Effect::OpenTicket { title, body, ticket }] =
+        &proposed.outbox.iter().map(|row| row.effect.clone()).collect::<Vec<_>>()[..]
+    else {
+        panic!("no ticket")
+    };
+    assert_eq!(title, "Re-encryption for AWS account 222222222222");
+    assert!(body.contains("Nothing has begun") && body.contains("weigh it against revocation"), "{body}");
+    let again = ask(&mut world, "ada", "cc", Depth::Rekey).unwrap_err();
+    assert_eq!(again, Refusal::Forbidden { who: "another org admin" });
+    // Other keys, or another depth, are another proposal; too late is none. All are told on one ticket.
+    for (who, name, depth) in
+        [("bea", "dd", Depth::Rekey), ("ada", "dd", Depth::Rewrap), ("bea", "cc", Depth::Rekey)]
+    {
+        let other = ask(&mut world, who, name, depth).unwrap();
+        assert!(!taken_up(&other));
+        let Effect::CommentTicket { ticket: told, .. } = &other.outbox[0].effect else {
+            panic!("no comment")
+        };
+        assert_eq!(told, ticket);
+    }
+    world.later(24 * 3600 + 1);
+    assert!(!taken_up(&ask(&mut world, "ada", "cc", Depth::Rekey).unwrap()));
+    let seconded = ask(&mut world, "bea", "cc", Depth::Rekey).unwrap();
+    assert!(taken_up(&seconded) && said(&seconded)[0].contains("Re-encryption started"));
+    assert_eq!(world.policy.reencryption_proposal, None);
+    assert_eq!(world.policy.reencryption.as_ref().unwrap().ticket, *ticket);
+    // The next one begins anew, on a ticket of its own.
+    let job = world.job();
+    let cancelled = PolicyEvent::ReencryptionCancelled { job };
+    world.happens(cancelled, &admin()).unwrap();
+    world.ends(job).unwrap();
+    let next = ask(&mut world, "ada", "ee", Depth::Rekey).unwrap();
+    assert!(matches!(&next.outbox[0].effect, Effect::OpenTicket { ticket: other, .. } if other != ticket));
+    ask(&mut world, "bea", "ee", Depth::Rekey).unwrap();
+    assert_ne!(world.job(), job);
+}
+
+#[test]
 fn x1_nobody_but_an_org_admin_asks() {
     let mut world = World::active();
     for origin in [agent(), prober()] {

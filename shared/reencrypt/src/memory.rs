@@ -14,6 +14,8 @@ use std::task::Poll;
 
 /// Locks over which the records are spread, so that shards do not wait for one another.
 const STRIPES: u32 = 64;
+/// Records that a page takes from a stripe before it lets others at it: reading holds up no writer for longer.
+const AT_ONCE: usize = 8;
 /// Between the parts of a key. Not allowed in them, like any control character.
 const BETWEEN: char = '\u{1f}';
 
@@ -25,34 +27,54 @@ struct Item {
     old_versions: Vec<Vec<u8>>,
 }
 
+impl Item {
+    fn write(&mut self, bytes: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// Records, and behind which key and how many items they end.
+type Part = (Vec<StoredRecord>, Option<(String, usize)>);
+
 type Hook = Box<dyn Fn(&MemoryRecords, &StoredRecord) + Send + Sync>;
 
+/// The records under one lock, and what was done to them: what is counted together would make writers of different
+/// stripes wait for one another's cache line.
+#[derive(Default)]
+struct Stripe {
+    items: BTreeMap<String, Item>,
+    replaced: u64,
+}
+
+/// On cache lines of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Lock(Mutex<Stripe>);
+
 /// A store of records in memory.
+///
+/// Bytes are copied into the item's own buffer, as a write to a store elsewhere would, so no memory goes from one
+/// thread to another: the allocator would make both wait.
 pub struct MemoryRecords {
-    stripes: Vec<Mutex<BTreeMap<String, Item>>>,
+    stripes: Vec<Lock>,
     troubles: Mutex<VecDeque<RecordStoreError>>,
     troubled: AtomicBool,
     before_replace: Option<Hook>,
     yields: bool,
     /// Steps until it stands still.
     steps: AtomicU64,
-    /// Conditional writes that were done.
-    pub replaced: AtomicU64,
-    /// Pages that were read.
-    pub pages: AtomicU64,
 }
 
 impl Default for MemoryRecords {
     fn default() -> Self {
         Self {
-            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            stripes: (0..STRIPES).map(|_| Lock::default()).collect(),
             troubles: Mutex::default(),
             troubled: AtomicBool::new(false),
             before_replace: None,
             yields: false,
             steps: AtomicU64::new(u64::MAX),
-            replaced: AtomicU64::new(0),
-            pages: AtomicU64::new(0),
         }
     }
 }
@@ -84,6 +106,12 @@ impl MemoryRecords {
     /// After so many steps no call gets on any more, as for a process that is about to be killed.
     pub fn stand_still_after(&self, steps: u64) {
         self.steps.store(steps, Ordering::Release);
+    }
+
+    /// How many conditional writes were done.
+    #[must_use]
+    pub fn replaced(&self) -> u64 {
+        (0..STRIPES).filter_map(|number| self.stripe(number)).map(|stripe| stripe.replaced).sum()
     }
 
     /// Whether it came to that.
@@ -132,13 +160,34 @@ impl MemoryRecords {
         .await;
     }
 
-    fn stripe(&self, number: u32) -> Option<MutexGuard<'_, BTreeMap<String, Item>>> {
-        let stripe = self.stripes.get(usize::try_from(number).ok()?)?;
+    fn stripe(&self, number: u32) -> Option<MutexGuard<'_, Stripe>> {
+        let Lock(stripe) = self.stripes.get(usize::try_from(number).ok()?)?;
         Some(stripe.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn with<R>(&self, key: &str, f: impl FnOnce(&mut BTreeMap<String, Item>) -> R) -> Option<R> {
+    fn with<R>(&self, key: &str, f: impl FnOnce(&mut Stripe) -> R) -> Option<R> {
         self.stripe(stripe_of(key)).map(|mut stripe| f(&mut stripe))
+    }
+
+    /// The next records of a stripe; the key of the last, and how many they are, old versions not counted.
+    fn part(&self, number: u32, prefix: &str, after: Option<&str>, most: usize) -> Option<Part> {
+        let stripe = self.stripe(number)?;
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let (mut records, mut last) = (Vec::with_capacity(most), None);
+        let items = stripe.items.range::<str, _>((from, Bound::Unbounded));
+        for (key, item) in items.take_while(|(key, _)| key.starts_with(prefix)).take(most) {
+            let record = |bytes: &Vec<u8>, noncurrent| StoredRecord {
+                key: key.clone(),
+                data_type: item.data_type.clone(),
+                record_id: item.record_id.clone(),
+                bytes: bytes.clone(),
+                noncurrent,
+            };
+            records.extend(item.old_versions.iter().map(|bytes| record(bytes, true)));
+            records.push(record(&item.bytes, false));
+            last = Some((key, last.map_or(1, |(_, count)| count + 1)));
+        }
+        Some((records, last.map(|(key, count)| (key.clone(), count))))
     }
 
     fn key(of: &Place, data_type: &str, record_id: &str) -> String {
@@ -146,17 +195,19 @@ impl MemoryRecords {
     }
 
     /// The app's own write: unconditional, and it moves the app's version.
-    pub fn put(&self, of: &Place, data_type: &str, record_id: &str, bytes: Vec<u8>) {
+    pub fn put(&self, of: &Place, data_type: &str, record_id: &str, bytes: &[u8]) {
         let key = Self::key(of, data_type, record_id);
-        self.with(&key.clone(), |stripe| match stripe.get_mut(&key) {
+        self.with(&key, |stripe| match stripe.items.get_mut(&key) {
             Some(item) => {
-                item.bytes = bytes;
+                item.write(bytes);
                 item.version += 1;
             }
             None => {
                 let (data_type, record_id) = (data_type.to_owned(), record_id.to_owned());
-                let old_versions = Vec::new();
-                stripe.insert(key, Item { data_type, record_id, bytes, version: 1, old_versions });
+                let (bytes, old_versions) = (bytes.to_vec(), Vec::new());
+                stripe
+                    .items
+                    .insert(key.clone(), Item { data_type, record_id, bytes, version: 1, old_versions });
             }
         });
     }
@@ -164,7 +215,7 @@ impl MemoryRecords {
     /// The app's own delete.
     pub fn delete(&self, of: &Place, data_type: &str, record_id: &str) {
         let key = Self::key(of, data_type, record_id);
-        self.with(&key, |stripe| stripe.remove(&key));
+        self.with(&key, |stripe| stripe.items.remove(&key));
     }
 
     /// As a versioned bucket: what is stored now stays as an old version when it is written over by a `put` that
@@ -172,7 +223,7 @@ impl MemoryRecords {
     pub fn keep_as_old_version(&self, of: &Place, data_type: &str, record_id: &str) {
         let key = Self::key(of, data_type, record_id);
         self.with(&key, |stripe| {
-            if let Some(item) = stripe.get_mut(&key) {
+            if let Some(item) = stripe.items.get_mut(&key) {
                 item.old_versions.push(item.bytes.clone());
             }
         });
@@ -181,14 +232,14 @@ impl MemoryRecords {
     #[must_use]
     pub fn get(&self, of: &Place, data_type: &str, record_id: &str) -> Option<Vec<u8>> {
         let key = Self::key(of, data_type, record_id);
-        self.with(&key, |stripe| stripe.get(&key).map(|item| item.bytes.clone())).flatten()
+        self.with(&key, |stripe| stripe.items.get(&key).map(|item| item.bytes.clone())).flatten()
     }
 
     /// The app's version of a record: how often the app has written it.
     #[must_use]
     pub fn version(&self, of: &Place, data_type: &str, record_id: &str) -> Option<u64> {
         let key = Self::key(of, data_type, record_id);
-        self.with(&key, |stripe| stripe.get(&key).map(|item| item.version)).flatten()
+        self.with(&key, |stripe| stripe.items.get(&key).map(|item| item.version)).flatten()
     }
 
     /// Every record of a place: data type, record id, bytes.
@@ -197,7 +248,8 @@ impl MemoryRecords {
         let prefix = prefix(of);
         let mut all = Vec::new();
         for stripe in (0..STRIPES).filter_map(|number| self.stripe(number)) {
-            let of_place = stripe.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+            let of_place =
+                stripe.items.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
             all.extend(
                 of_place
                     .map(|(_, item)| (item.data_type.clone(), item.record_id.clone(), item.bytes.clone())),
@@ -213,7 +265,11 @@ fn position(cursor: Option<&str>) -> Result<(u32, Option<&str>), RecordStoreErro
     cursor
         .split_once(':')
         .and_then(|(stripe, key)| Some((stripe.parse().ok()?, Some(key))))
-        .ok_or_else(|| RecordStoreError::Refused { reason: "the cursor is none of this store".into() })
+        .ok_or_else(nowhere)
+}
+
+fn nowhere() -> RecordStoreError {
+    RecordStoreError::Refused { reason: "the cursor is none of this store".into() }
 }
 
 #[async_trait]
@@ -227,7 +283,6 @@ impl RecordStore for MemoryRecords {
     ) -> Result<RecordPage, RecordStoreError> {
         self.turn().await;
         self.troubles()?;
-        self.pages.fetch_add(1, Ordering::Relaxed);
         let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
         let (first, mut after) = position(cursor)?;
         let prefix = prefix(of);
@@ -235,27 +290,18 @@ impl RecordStore for MemoryRecords {
         let mut seen = 0;
         // Whole stripes belong to a shard; more shards than stripes leave some of them empty.
         for number in (first..STRIPES).filter(|number| number % shard.of.max(1) == shard.index) {
-            let Some(stripe) = self.stripe(number) else { break };
-            let after = after.take().filter(|_| number == first);
-            let from = after.map_or(Bound::Included(prefix.as_str()), Bound::Excluded);
-            for (key, item) in stripe.range::<str, _>((from, Bound::Unbounded)) {
-                if !key.starts_with(&prefix) {
-                    break;
-                }
-                let record = |bytes: &Vec<u8>, noncurrent| StoredRecord {
-                    key: key.clone(),
-                    data_type: item.data_type.clone(),
-                    record_id: item.record_id.clone(),
-                    bytes: bytes.clone(),
-                    noncurrent,
-                };
-                page.records.extend(item.old_versions.iter().map(|bytes| record(bytes, true)));
-                page.records.push(record(&item.bytes, false));
-                seen += 1;
-                if seen == limit {
-                    page.next = Some(format!("{number}:{key}"));
+            let mut after = after.take().filter(|_| number == first).map(str::to_owned);
+            loop {
+                let part = self.part(number, &prefix, after.as_deref(), AT_ONCE.min(limit - seen));
+                let (records, last) = part.ok_or_else(nowhere)?;
+                page.records.extend(records);
+                let Some((last, count)) = last else { break };
+                seen += count;
+                if seen >= limit {
+                    page.next = Some(format!("{number}:{last}"));
                     return Ok(page);
                 }
+                after = Some(last);
             }
         }
         Ok(page)
@@ -267,27 +313,25 @@ impl RecordStore for MemoryRecords {
         if let Some(hook) = &self.before_replace {
             hook(self, old);
         }
-        let replaced = self.with(&old.key, |stripe| match stripe.get_mut(&old.key) {
+        let replaced = self.with(&old.key, |stripe| match stripe.items.get_mut(&old.key) {
             None => Replaced::Gone,
             Some(item) if header_of(&item.bytes) != header_of(&old.bytes) => Replaced::Changed,
             Some(item) => {
-                item.bytes = new;
+                item.write(&new);
+                stripe.replaced += 1;
                 Replaced::Done
             }
         });
-        let replaced = replaced.unwrap_or(Replaced::Gone);
-        if replaced == Replaced::Done {
-            self.replaced.fetch_add(1, Ordering::Relaxed);
-        }
         self.turn().await;
-        Ok(replaced)
+        Ok(replaced.unwrap_or(Replaced::Gone))
     }
 
     async fn estimate(&self, of: &Place) -> Result<Option<u64>, RecordStoreError> {
         let prefix = prefix(of);
         let mut count = 0;
         for stripe in (0..STRIPES).filter_map(|number| self.stripe(number)) {
-            let of_place = stripe.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+            let of_place =
+                stripe.items.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
             count += u64::try_from(of_place.count()).unwrap_or_default();
         }
         Ok(Some(count))

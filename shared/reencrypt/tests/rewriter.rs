@@ -9,7 +9,6 @@ use claviger_reencrypt::{
 };
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context as Task, Poll, Waker};
 use std::time::Duration;
 
@@ -56,7 +55,7 @@ impl World {
                 envelope.revoke();
             }
             let record = acme.encrypt(&Context::new("note", &id(n)), &text(n)).await.unwrap();
-            records.put(&place, "note", &id(n), record);
+            records.put(&place, "note", &id(n), &record);
         }
         cloud.min_write_generation("acme", 2);
         Self { cloud, envelope, acme, place, records }
@@ -156,7 +155,7 @@ async fn i6_a_stream_is_sealed_anew_too() {
         stream.finish(&mut bytes).await.unwrap();
         bytes
     };
-    world.records.put(&world.place, "attachment", "a-1", old.clone());
+    world.records.put(&world.place, "attachment", "a-1", &old);
     world.through(&world.rewriter(), Shard::WHOLE, Mode::Rewrite).await.unwrap();
     let new = world.records.get(&world.place, "attachment", "a-1").unwrap();
     assert_eq!((new.len(), generation_of(&new)), (old.len(), Ok(2)));
@@ -178,7 +177,7 @@ async fn i8_a_concurrent_write_by_the_app_always_wins() {
             let mut record = Vec::new();
             let context = Context::new("note", &old.record_id);
             app.get().unwrap().try_encrypt_into(&context, b"the app was faster", &mut record).unwrap();
-            records.put(&place, "note", &old.record_id, record);
+            records.put(&place, "note", &old.record_id, &record);
         } else if n.is_multiple_of(7) {
             records.delete(&place, "note", &old.record_id);
         }
@@ -231,7 +230,7 @@ async fn i8_a_kill_between_any_two_steps_redoes_at_most_a_batch_and_loses_nothin
         // Killed here. Everything reads, and another process goes on from the stored cursor.
         world.assert_every_note_reads(&[]).await;
         world.records.stand_still_after(u64::MAX);
-        let done_before = world.records.replaced.load(Ordering::SeqCst) - first.rewritten;
+        let done_before = world.records.replaced() - first.rewritten;
         let rewriter = world.rewriter();
         let mut total = first;
         while let Some(next) = total.next.clone() {
@@ -240,7 +239,7 @@ async fn i8_a_kill_between_any_two_steps_redoes_at_most_a_batch_and_loses_nothin
         }
         assert_eq!(total.seen, ALL, "none was passed over");
         assert_eq!(total.current, done_before, "what was done is seen, and not done again");
-        assert_eq!(world.records.replaced.load(Ordering::SeqCst), ALL, "each was sealed anew once");
+        assert_eq!(world.records.replaced(), ALL, "each was sealed anew once");
         assert_eq!(world.generations(), (0, COUNT));
         world.assert_every_note_reads(&[]).await;
     }
@@ -268,7 +267,7 @@ async fn i8_two_workers_on_the_same_shard_do_each_record_once() {
     );
     let (a, b) = (a.unwrap(), b.unwrap());
     assert_eq!(a.rewritten + b.rewritten, ALL);
-    assert_eq!(world.records.replaced.load(Ordering::SeqCst), ALL);
+    assert_eq!(world.records.replaced(), ALL);
     world.assert_every_note_reads(&[]).await;
 }
 
@@ -277,7 +276,7 @@ async fn i6_a_record_of_an_unknown_key_is_named_and_the_others_are_moved() {
     let world = World::switched(MemoryRecords::new()).await;
     let elsewhere = envelope_of(&TestCloud::new()).instance("acme", "acme-eng", "jira");
     let strange = elsewhere.encrypt(&Context::new("note", &id(5)), b"?").await.unwrap();
-    world.records.put(&world.place, "note", &id(5), strange.clone());
+    world.records.put(&world.place, "note", &id(5), &strange);
     let rewriter = world.rewriter();
     let mut cursor = None;
     let error = loop {
@@ -298,7 +297,7 @@ async fn i6_a_record_of_an_unknown_key_is_named_and_the_others_are_moved() {
 async fn i6_what_is_no_record_or_was_moved_to_another_name_is_named() {
     for bytes in [b"in the clear".to_vec(), Vec::new(), vec![9; 200]] {
         let world = World::switched(MemoryRecords::new()).await;
-        world.records.put(&world.place, "note", &id(7), bytes);
+        world.records.put(&world.place, "note", &id(7), &bytes);
         for mode in [Mode::Rewrite, Mode::Scan] {
             let result = world.through(&world.rewriter(), Shard::WHOLE, mode).await;
             assert!(
@@ -308,7 +307,7 @@ async fn i6_what_is_no_record_or_was_moved_to_another_name_is_named() {
     }
     let world = World::switched(MemoryRecords::new()).await;
     let other = world.records.get(&world.place, "note", &id(8)).unwrap();
-    world.records.put(&world.place, "note", &id(7), other);
+    world.records.put(&world.place, "note", &id(7), &other);
     let result = world.through(&world.rewriter(), Shard::WHOLE, Mode::Rewrite).await;
     assert!(matches!(&result, Err(RewriteError::Unreadable { record, .. }) if record.ends_with(&id(7))));
 }
@@ -341,7 +340,7 @@ async fn x3_a_key_that_is_lost_between_two_records_of_a_batch_leaves_each_old_or
     let cloud: Arc<std::sync::OnceLock<(Arc<TestCloud>, Envelope)>> = Arc::default();
     let world_of = cloud.clone();
     let store = MemoryRecords::new().before_replace(move |records, _| {
-        if records.replaced.load(Ordering::SeqCst) == 50 {
+        if records.replaced() == 50 {
             let (cloud, envelope) = world_of.get().unwrap();
             cloud.close("acme");
             envelope.revoke();
@@ -432,7 +431,7 @@ async fn x4_old_versions_are_counted_and_not_touched() {
 async fn i7_only_the_records_of_the_place_are_touched() {
     let world = World::switched(MemoryRecords::new()).await;
     let other = Place { app: "jira2".into(), ..world.place.clone() };
-    world.records.put(&other, "note", "n-1", b"not ours".to_vec());
+    world.records.put(&other, "note", "n-1", b"not ours");
     world.through(&world.rewriter(), Shard::WHOLE, Mode::Rewrite).await.unwrap();
     assert_eq!(world.records.get(&other, "note", "n-1").unwrap(), b"not ours");
     assert_eq!(world.records.estimate(&other).await, Ok(Some(1)));

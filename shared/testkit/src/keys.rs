@@ -348,6 +348,22 @@ fn seal(key: &KeyArn, plaintext: &[u8], context: &EncryptionContext) -> Vec<u8> 
     serde_json::to_vec(&sealed).expect("a ciphertext is plain JSON")
 }
 
+fn opened(
+    key: &KeyArn,
+    ciphertext: &[u8],
+    context: &EncryptionContext,
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let sealed: Sealed =
+        serde_json::from_slice(ciphertext).map_err(|_| not_ours("InvalidCiphertextException"))?;
+    if sealed.key != *key {
+        return Err(not_ours("IncorrectKeyException"));
+    }
+    if sealed.context != *context {
+        return Err(not_ours("InvalidCiphertextException"));
+    }
+    hex::decode(sealed.plaintext).map(Zeroizing::new).map_err(|_| not_ours("InvalidCiphertextException"))
+}
+
 #[async_trait]
 impl CustomerKeys for FakeKeys {
     async fn decrypt(
@@ -357,15 +373,7 @@ impl CustomerKeys for FakeKeys {
         context: &EncryptionContext,
     ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         self.called("Decrypt", key, context)?;
-        let sealed: Sealed =
-            serde_json::from_slice(ciphertext).map_err(|_| not_ours("InvalidCiphertextException"))?;
-        if sealed.key != *key.arn {
-            return Err(not_ours("IncorrectKeyException"));
-        }
-        if sealed.context != *context {
-            return Err(not_ours("InvalidCiphertextException"));
-        }
-        hex::decode(sealed.plaintext).map(Zeroizing::new).map_err(|_| not_ours("InvalidCiphertextException"))
+        opened(key.arn, ciphertext, context)
     }
 
     async fn encrypt(
@@ -376,6 +384,26 @@ impl CustomerKeys for FakeKeys {
     ) -> Result<Vec<u8>, KeyError> {
         self.called("Encrypt", key, context)?;
         Ok(seal(key.arn, plaintext, context))
+    }
+
+    async fn re_encrypt(
+        &self,
+        from: KeyRef<'_>,
+        to: KeyRef<'_>,
+        ciphertext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Vec<u8>, KeyError> {
+        for key in [from, to] {
+            self.called("ReEncrypt", key, context)?;
+        }
+        // The call goes to one region, which knows nothing of the other's keys.
+        if from.region() != to.region() {
+            return Err(refusal(Observation::Refused(RefusalKind::KeyNotFound), 0));
+        }
+        if self.state().not_granted.contains("ReEncrypt") {
+            return Err(refusal(Observation::Refused(RefusalKind::AccessDenied), 0));
+        }
+        Ok(seal(to.arn, &opened(from.arn, ciphertext, context)?, context))
     }
 
     async fn generate_data_key(

@@ -5,10 +5,13 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use claviger_app::as_of::AsOf;
 use claviger_app::request_reencryption::RequestReencryption;
+use claviger_app::show_policy::ShowPolicy;
+use claviger_app::show_reencrypted_instances::ShowReencryptedInstances;
 use claviger_app::show_reencryption::ShowReencryption;
 use claviger_app::steer_reencryption::{Steer, SteerReencryption};
 use claviger_domain::authorisation::Call;
 use claviger_domain::catalogue::Mode;
+use claviger_domain::decide::ADVICE;
 use claviger_domain::ids::ReencryptionId;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_lambda::problem::{Problem, ProblemKind};
@@ -16,8 +19,9 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::access::Visit;
-use crate::answer::{Answer, document, located, tagged};
+use crate::answer::{Answer, document, located, page, tagged};
 use crate::body;
+use crate::cursor::{Asked, List};
 use crate::if_match::IfMatch;
 use crate::state::{Api, Shared};
 use crate::trouble::trouble;
@@ -86,16 +90,21 @@ async fn asked(
     let (prober, clock, settings) = (&*api.prober, &*api.clock, &api.settings);
     let request = RequestReencryption { policies: &policies, prober, clock, settings };
     let policy = request.run(&access.organisation, &sent, &origin).await.map_err(trouble)?;
-    let id = policy.reencryption.as_ref().map(|job| job.id);
-    let id = id.ok_or_else(|| Problem::new(ProblemKind::Internal, "the job is not there"))?;
-    accepted(api, org, &policy, id).await
+    if let Some(job) = &policy.reencryption {
+        return accepted(api, org, &policy, job.id).await;
+    }
+    // It waits for a second org admin.
+    let show = ShowPolicy { policies: &*api.stores, watch_list: &*api.stores, clock, settings };
+    let view = show.view(&policy, None);
+    Ok(tagged(document(StatusCode::OK, &view), &view.etag))
 }
 
 /// Lists the organisation's re-encryptions, newest first.
 pub async fn list(State(api): State<Shared>, visit: Visit, Path(org): Path<String>) -> Answer {
     let access = api.enter(&visit, &org, Call::SeeReencryption).await?;
     let views = shows(&api).list(&access.organisation.name).await.map_err(trouble)?;
-    Ok(document(StatusCode::OK, &json!({ "items": views, "nextCursor": null })))
+    // What to weigh can be read before anything is asked for.
+    Ok(document(StatusCode::OK, &json!({ "items": views, "nextCursor": null, "advice": ADVICE })))
 }
 
 /// Shows one.
@@ -108,6 +117,23 @@ pub async fn show(
     let id = id.parse().map_err(|_| Problem::not_found())?;
     let view = shows(&api).run(&access.organisation.name, id).await.map_err(trouble)?;
     Ok(tagged(document(StatusCode::OK, &view), &view.etag))
+}
+
+/// Shows how far one is with each instance.
+pub async fn instances(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path((org, id)): Path<(String, String)>,
+    asked: Result<Asked, Problem>,
+) -> Answer {
+    let access = api.enter(&visit, &org, Call::SeeReencryption).await?;
+    let id: ReencryptionId = id.parse().map_err(|_| Problem::not_found())?;
+    let list = List { name: "reencrypted-instances", owner: Some(access.organisation.id) };
+    let (cursor, limit) = asked?.page(&list)?;
+    let (policies, instances, checkpoints) = (&*api.stores, &*api.stores, &*api.stores);
+    let show = ShowReencryptedInstances { policies, instances, checkpoints, clock: &*api.clock };
+    let found = show.run(&access.organisation.name, id, cursor.as_deref(), limit).await.map_err(trouble)?;
+    Ok(page(&list, &found))
 }
 
 /// Has it stand still.

@@ -5,13 +5,14 @@ use claviger_domain::event::PolicyEvent;
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_testkit::builders::{
-    a_key, a_round, an_active_policy, an_enrolment, an_organisation, by_claviger, decided, parsed,
+    a_key, a_round, an_active_instance, an_active_policy, an_enrolment, an_organisation, by_claviger,
+    decided, parsed,
 };
 use http::StatusCode;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, stage};
+use crate::stage::{Stage, stage, stage_of_two_admins};
 
 const POLICY: &str = "organizations/acme/encryption-policy";
 const JOBS: &str = "organizations/acme/reencryptions";
@@ -19,7 +20,10 @@ const BACKUPS: &str = "organizations/acme/backups";
 const REGIONS: [&str; 2] = ["eu-central-1", "eu-west-1"];
 
 async fn active() -> Stage {
-    let stage = stage().await;
+    activated(stage().await)
+}
+
+fn activated(stage: Stage) -> Stage {
     let now = stage.clock.advance(SignedDuration::from_secs(5));
     let policy = an_active_policy(&an_organisation("acme"), &an_enrolment("222222222222", "europe"), now);
     stage.world.seed_policy(policy);
@@ -78,6 +82,31 @@ async fn x2_a_job_is_asked_for_with_the_advice_and_shown_to_the_organisation_and
         policy["keys"][0]["keyArn"],
         a_key("222222222222", REGIONS[0], 1).as_str(),
         "the old ones still"
+    );
+}
+
+#[tokio::test]
+async fn x2_the_advice_is_there_before_anything_starts_and_progress_is_shown_by_app() {
+    let stage = active().await;
+    let before = stage.get("acme-admin", JOBS).await.json();
+    assert_eq!(before["items"], json!([]));
+    assert!(before["advice"].as_str().unwrap().contains("weigh it against revocation"));
+    let (_, location) = asked(&stage).await;
+    let policy = stored(&stage).await;
+    let now = stage.clock.advance(SignedDuration::from_secs(1));
+    stage.world.seed_instance(an_active_instance(&policy, "acme-eng", "jira", now));
+    for who in ["acme-admin", "acme-auditor", "support"] {
+        let shown = stage.get(who, &format!("{location}/instances")).await.json();
+        let [instance] = &shown["items"].as_array().unwrap()[..] else { panic!("{shown}") };
+        assert_eq!((&instance["site"], &instance["app"]), (&json!("acme-eng"), &json!("jira")));
+        assert_eq!((&instance["total"], &instance["estimated"]), (&Value::Null, &json!(true)));
+        assert_eq!(instance["shards"], json!([]), "its records are not worked yet");
+    }
+    let nowhere = format!("{JOBS}/00000000-0000-4000-8000-000000000001/instances");
+    assert_eq!(stage.get("acme-admin", &nowhere).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        stage.get("globex-admin", &format!("{location}/instances")).await.status,
+        StatusCode::NOT_FOUND
     );
 }
 
@@ -169,4 +198,24 @@ async fn x6_what_is_cmk_already_does_not_migrate() {
     let stage = active().await;
     let came = stage.post("acme-admin", &format!("{POLICY}/migrate"), json!({ "keys": keys(2) })).await;
     assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
+}
+
+#[tokio::test]
+async fn e3_where_two_admins_have_to_agree_the_first_is_told_what_it_waits_for() {
+    let stage = activated(stage_of_two_admins().await);
+    stage.keys_are_good();
+    let ask = json!({ "keys": keys(2) });
+    let first = stage.post("acme-admin", JOBS, ask.clone()).await;
+    assert_eq!(first.status, StatusCode::OK, "{}", first.text);
+    let proposal = &first.json()["reencryptionProposal"];
+    assert_eq!((&proposal["depth"], proposal["keys"].as_array().unwrap().len()), (&json!("rekey"), 2));
+    assert!(proposal["until"].as_str() > proposal["at"].as_str());
+    assert_eq!(first.json()["reencrypting"], json!(false));
+    assert_eq!(stage.get("acme-admin", JOBS).await.json()["items"], json!([]));
+    let again = stage.post("acme-admin", JOBS, ask.clone()).await;
+    assert_eq!(again.status, StatusCode::FORBIDDEN, "{}", again.text);
+    let second = stage.post("acme-second-admin", JOBS, ask).await;
+    assert_eq!(second.status, StatusCode::ACCEPTED, "{}", second.text);
+    assert_eq!(second.json()["status"], json!("preparing"));
+    assert_eq!(stage.get("acme-admin", POLICY).await.json()["reencryptionProposal"], Value::Null);
 }

@@ -8,6 +8,7 @@ use axum::response::Response;
 use claviger_api::{Api, router};
 use claviger_app::messages::{Check, CheckResult, ProbeAnswer};
 use claviger_app::ports::{Organisations, Prober};
+use claviger_app::settings::Settings;
 use claviger_domain::organisation::Organisation;
 use claviger_lambda::auth::{AuthError, Authenticator, Caller, GROUP_SUPPORT, GROUP_SYSTEM};
 use claviger_testkit::builders::{a_key, an_organisation, parsed, settings};
@@ -78,6 +79,21 @@ pub async fn stage() -> Stage {
 
 /// The same with a prober of the test's.
 pub async fn stage_with(prober: Option<Arc<dyn Prober>>) -> Stage {
+    stage_of(prober, settings().clone()).await
+}
+
+/// The same where a second org admin has to agree to a change of keys.
+pub async fn stage_of_two_admins() -> Stage {
+    let mut settings = settings().clone();
+    settings.catalogue.key_changes.second_approver = true;
+    let stage = stage_of(None, settings).await;
+    let mut acme = organisation("acme");
+    acme.admins.insert(parsed("acme-second-admin"));
+    stage.world.save_organisation(&acme).await.unwrap();
+    stage
+}
+
+async fn stage_of(prober: Option<Arc<dyn Prober>>, settings: Settings) -> Stage {
     let (world, clock) = (Arc::new(MemoryWorld::new()), Arc::new(FakeClock::default()));
     for name in ["acme", "globex"] {
         world.save_organisation(&organisation(name)).await.unwrap();
@@ -88,7 +104,7 @@ pub async fn stage_with(prober: Option<Arc<dyn Prober>>) -> Stage {
         prober: prober.unwrap_or_else(|| world.clone()),
         clock: clock.clone(),
         ids: Arc::new(SequentialIds::default()),
-        settings: settings().clone(),
+        settings,
     };
     Stage { world, clock, router: router(api) }
 }

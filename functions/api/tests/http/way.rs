@@ -301,6 +301,7 @@ async fn lapsed() -> (Stage, String) {
         watch: &*stage.world,
         requests: &*stage.world,
         overdue: &*stage.world,
+        instances: &*stage.world,
         erasures: &*stage.world,
         ids: &claviger_testkit::SequentialIds::default(),
         clock: &*stage.clock,

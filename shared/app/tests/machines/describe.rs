@@ -3,10 +3,13 @@
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::messages::ProbeMessage;
+use claviger_app::ports::{DataKeyRegistry, Wrap, WrappedDataKey};
 use claviger_app::show_policy::ShowPolicy;
+use claviger_domain::ids::DataKeyId;
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::outlook::{Loophole, RunsOut};
-use claviger_testkit::a_description;
+use claviger_domain::values::KeyArn;
+use claviger_testkit::{SequentialIds, a_description, builders};
 
 use crate::world::{World, correlation};
 
@@ -14,6 +17,8 @@ fn describe(world: &World) -> DescribeKeys<'_> {
     DescribeKeys {
         policies: &world.store,
         watch: &world.store,
+        instances: &world.store,
+        registry: &world.store,
         keys: &world.keys,
         queue: &world.store,
         check: CheckEnrolment { keys: &world.keys, roles: &world.keys, ids: &world.ids },
@@ -188,4 +193,49 @@ async fn e12_byok_a_role_that_lets_in_without_the_external_id_is_found_within_a_
     world.keys.create_role(&world.role(), Some(&organisation.external_id));
     assert_eq!(a_day(&world).await, 1);
     assert_eq!(world.policy().await.warning, None);
+}
+
+#[tokio::test]
+async fn k2_the_share_of_data_keys_under_old_material_is_shown_after_a_rotation() {
+    let world = World::with_acme().await;
+    let with_material = |material: &str| {
+        let mut description = a_description();
+        description.material = Some(material.to_owned());
+        Ok(description)
+    };
+    let key = world.key("eu-west-1");
+    world.keys.describe_as(&key, with_material("m1"));
+    described(&world).await;
+    world.later(3600);
+    world.keys.describe_as(&key, with_material("m2"));
+    described(&world).await;
+    let shown = async || {
+        let show = ShowPolicy {
+            policies: &world.store,
+            watch_list: &world.store,
+            clock: &world.clock,
+            settings: world.settings(),
+        };
+        show.view(&world.policy().await, None).keys[1].rotation.clone().unwrap()
+    };
+    assert!(shown().await.last_seen_at.is_some() && shown().await.old_material.is_none(), "not counted yet");
+    world.later(3600);
+    // One that is made since is under new material.
+    let instance = world.instances().await.remove(0);
+    let known = world.store.data_keys(instance.id).await.unwrap().remove(0);
+    let wrap = |arn: &KeyArn| Wrap::new(arn, b"sealed", world.now());
+    let wraps =
+        ["eu-central-1", "eu-west-1"].map(|region| (builders::parsed(region), wrap(&world.key(region))));
+    let id = DataKeyId::from_uuid(SequentialIds::uuid(4711));
+    let version = known.version + 1;
+    let newer = WrappedDataKey { id, version, created_at: world.now(), wraps: wraps.into(), ..known };
+    world.store.add_data_key(&newer).await.unwrap();
+    assert_eq!(described(&world).await, 1);
+    let share = shown().await.old_material.unwrap();
+    assert_eq!((share.data_keys, share.of, share.counted_at), (1, 2, world.now()));
+    assert!((share.share - 0.5).abs() < f64::EPSILON);
+    world.later(3600);
+    assert_eq!(described(&world).await, 0, "it is not counted every hour");
+    let frankfurt = world.policy().await.keys[world.key("eu-central-1").region()].outlook.clone().unwrap();
+    assert_eq!(frankfurt.described.share, None, "a key that did not rotate is not counted");
 }

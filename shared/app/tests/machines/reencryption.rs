@@ -8,12 +8,14 @@ use claviger_app::carry_reencryption::CarryReencryption;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::error::WorkError;
 use claviger_app::ports::{
-    Backups, CallError, DataKeyChoice, DataKeyRegistry, Policies, Records, StoreError,
+    Backups, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, Policies, Records, StoreError,
 };
 use claviger_app::reencryption::{
     Backup, Counts, JobStep, RecordBatch, RecordsError, ShardCheckpoint, ShardWork,
 };
 use claviger_app::rewrite_shard::RewriteShard;
+use claviger_app::settings::Settings;
+use claviger_app::show_reencrypted_instances::ShowReencryptedInstances;
 use claviger_app::show_reencryption::{ReencryptionView, ShowReencryption};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::{Refusal, decide};
@@ -21,9 +23,10 @@ use claviger_domain::effect::{Effect, OutboxRow};
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::ids::{DataKeyId, ReencryptionId};
 use claviger_domain::observation::{NoAnswerKind, Observation};
+use claviger_domain::policy::{CONTEXT_PURPOSE, PURPOSE_DATA_KEY};
 use claviger_domain::reencryption::{Depth, Outcome, Phase};
 use claviger_domain::values::{KeyArn, OrganisationName, Region};
-use claviger_testkit::builders;
+use claviger_testkit::{KeyCall, builders};
 use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 
@@ -120,12 +123,18 @@ struct Stage {
     mail: Mutex<Vec<(Timestamp, Mail)>>,
     /// Every message is delivered twice.
     doubled: bool,
+    /// So many records that nobody keeps them.
+    many: Option<u64>,
+    /// Messages for workers so far.
+    worked: Mutex<usize>,
+    /// What is deployed, where it is not as ever.
+    record_shards: Option<u16>,
 }
 
 impl Stage {
     async fn new(records: u64) -> Self {
         let world = World::with_acme().await;
-        let stage = Self { world, notes: Notes::default(), mail: Mutex::default(), doubled: false };
+        let stage = Self::of(world);
         for id in 0..records {
             stage.writes(id).await;
         }
@@ -133,6 +142,27 @@ impl Stage {
             stage.make_key(&stage.new_key(region));
         }
         stage
+    }
+
+    fn of(world: World) -> Self {
+        Self {
+            world,
+            notes: Notes::default(),
+            mail: Mutex::default(),
+            doubled: false,
+            many: None,
+            worked: Mutex::default(),
+            record_shards: None,
+        }
+    }
+
+    fn messages(&self) -> usize {
+        *self.worked.lock().unwrap()
+    }
+
+    fn settings(&self) -> Settings {
+        let usual = self.world.settings();
+        Settings { record_shards: self.record_shards.unwrap_or(usual.record_shards), ..usual.clone() }
     }
 
     fn make_key(&self, key: &KeyArn) {
@@ -171,7 +201,7 @@ impl Stage {
         Ok(())
     }
 
-    fn carry(&self) -> CarryReencryption<'_> {
+    fn carry<'a>(&'a self, settings: &'a Settings) -> CarryReencryption<'a> {
         let World { store, keys, ids, clock, .. } = &self.world;
         CarryReencryption {
             policies: store,
@@ -186,23 +216,30 @@ impl Stage {
             check: CheckEnrolment { keys, roles: keys, ids },
             ids,
             clock,
-            settings: self.world.settings(),
+            settings,
         }
+    }
+
+    async fn tick(&self) -> Result<u64, WorkError> {
+        self.carry(&self.settings()).tick().await
     }
 
     async fn deliver(&self, mail: &Mail) -> Result<(), WorkError> {
         let World { store, ids, clock, .. } = &self.world;
+        let settings = self.settings();
         match mail {
             Mail::Effect(row) if matches!(row.effect, Effect::Reencrypt { .. }) => {
-                self.carry().run(row).await
+                self.carry(&settings).run(row).await
             }
             Mail::Effect(row) => self.world.work(row).await,
-            Mail::Step(step) => self.carry().step(step).await,
+            Mail::Step(step) => self.carry(&settings).step(step).await,
             Mail::Shard(work) => {
-                let records = Rewriting { world: &self.world, notes: &self.notes };
+                *self.worked.lock().unwrap() += 1;
+                let few = Rewriting { world: &self.world, notes: &self.notes };
+                let many = self.many.map(|records| Many { world: &self.world, records });
+                let records: &dyn Records = many.as_ref().map_or(&few, |many| many);
                 let (policies, instances, checkpoints, queue) = (store, store, store, store);
-                let worker =
-                    RewriteShard { policies, instances, checkpoints, records: &records, queue, ids, clock };
+                let worker = RewriteShard { policies, instances, checkpoints, records, queue, ids, clock };
                 worker.run(work, SignedDuration::from_secs(12)).await
             }
         }
@@ -269,7 +306,7 @@ impl Stage {
             self.world.later(3);
             // The tick, once in a while: it takes up what a lost message left.
             if turn % 40 == 39 {
-                let _ = self.carry().tick().await;
+                let _ = self.tick().await;
             }
         }
         panic!("it never comes to that: {:?}", self.world.policy().await.reencryption);
@@ -451,7 +488,7 @@ async fn x3_messages_that_are_lost_are_made_up_for() {
         if turn % 3 == 2 {
             stage.mail.lock().unwrap().clear();
             stage.world.later(200);
-            stage.carry().tick().await.unwrap();
+            stage.tick().await.unwrap();
         }
     }
     stage.through().await;
@@ -556,7 +593,7 @@ async fn x2_a_pause_stands_still_and_a_resume_goes_on_where_it_was() {
     for _ in 0..20 {
         stage.turn().await;
         stage.world.later(60);
-        stage.carry().tick().await.unwrap();
+        stage.tick().await.unwrap();
     }
     let paused = stage.view(job).await;
     assert!(paused.paused_at.is_some() && paused.status == "rewriting", "{paused:?}");
@@ -581,6 +618,233 @@ async fn x1_a_rewrap_touches_no_record_and_makes_no_old_key_safe_to_delete() {
     stage.world.later(600);
     stage.old_keys_answer(DISABLED);
     stage.reads_everything().await;
+}
+
+/// Uses of keys for data keys so far, each named once a key.
+fn used(stage: &Stage, operation: &str) -> Vec<KeyArn> {
+    let of_data_key = |call: &KeyCall| {
+        let purpose = call.context.get(CONTEXT_PURPOSE).map(String::as_str);
+        call.operation == operation && !call.dry_run && purpose == Some(PURPOSE_DATA_KEY)
+    };
+    stage.world.keys.calls().into_iter().filter(of_data_key).map(|call| call.key).collect()
+}
+
+#[rstest]
+#[tokio::test]
+async fn x1_data_keys_move_within_their_region_and_do_not_come_into_the_clear(
+    #[values(Depth::Rewrap, Depth::Rekey)] depth: Depth,
+) {
+    let stage = Stage::new(6).await;
+    stage.world.keys.forget_calls();
+    stage.asks(depth).await;
+    stage.until(|phase| matches!(phase, Some(Phase::Rewriting { .. } | Phase::Finishing) | None)).await;
+    assert!(used(&stage, "Decrypt").is_empty(), "no data key was unwrapped");
+    let moved = used(&stage, "ReEncrypt");
+    for region in REGIONS {
+        for key in [stage.world.key(region), stage.new_key(region)] {
+            assert_eq!(moved.iter().filter(|known| **known == key).count(), 1, "{key}: {moved:?}");
+        }
+    }
+    stage.through().await;
+    stage.old_keys_answer(DISABLED);
+    stage.world.later(600);
+    stage.reads_everything().await;
+}
+
+#[tokio::test]
+async fn x3_where_reencrypt_is_not_granted_or_its_region_is_lost_data_keys_are_unwrapped_elsewhere() {
+    for lost in [None, Some("eu-west-1")] {
+        let stage = Stage::new(6).await;
+        match lost {
+            None => stage.world.keys.grant_not("ReEncrypt"),
+            Some(region) => stage.world.keys.answer(&stage.world.key(region), DISABLED),
+        }
+        stage.world.keys.forget_calls();
+        let id = stage.asks(Depth::Rewrap).await;
+        stage.through().await;
+        assert_eq!(stage.view(id).await.status, "completed", "{lost:?}");
+        assert!(!used(&stage, "Decrypt").is_empty(), "{lost:?}");
+        stage.old_keys_answer(DISABLED);
+        stage.world.later(600);
+        stage.reads_everything().await;
+    }
+}
+
+#[tokio::test]
+async fn x6_from_a_role_to_key_policies_there_is_no_one_who_could_reencrypt() {
+    let stage = Stage::byok(3).await;
+    for region in REGIONS {
+        stage.make_key(&stage.new_key(region));
+    }
+    stage.world.keys.forget_calls();
+    stage.asks(Depth::Rewrap).await;
+    stage.through().await;
+    assert!(used(&stage, "ReEncrypt").is_empty());
+    assert_eq!(stage.world.policy().await.mode(), Mode::Cmk);
+}
+
+/// Records of which nobody says how many they are, that one has to go through to know.
+struct Many<'a> {
+    world: &'a World,
+    records: u64,
+}
+
+#[async_trait]
+impl Records for Many<'_> {
+    async fn batch(
+        &self,
+        of: &ShardCheckpoint,
+        _: &OrganisationName,
+        _: u32,
+        scan: bool,
+    ) -> Result<RecordBatch, RecordsError> {
+        const BATCH: u64 = 20_000;
+        self.world.later(1);
+        let parts = u64::from(of.of);
+        let ours = self.records / parts + u64::from(u64::from(of.place.index) < self.records % parts);
+        let done: u64 = of.cursor.as_ref().map_or(0, |cursor| cursor.parse().unwrap());
+        let seen = BATCH.min(ours - done);
+        let counts = if scan {
+            Counts { seen, current: seen, ..Counts::default() }
+        } else {
+            Counts { seen, rewritten: seen, ..Counts::default() }
+        };
+        let next = Some(done + seen).filter(|done| *done < ours).map(|done| done.to_string());
+        Ok(RecordBatch { counts, next })
+    }
+
+    async fn estimate(&self, _: &ShardCheckpoint, _: &OrganisationName) -> Result<Option<u64>, RecordsError> {
+        Ok(None)
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn x2_ten_records_and_ten_millions_are_planned_alike_without_a_count_beforehand(
+    #[values(0, 1, 10, 10_000_000)] records: u64,
+) {
+    let mut stage = Stage::new(0).await;
+    stage.many = Some(records);
+    let id = stage.asks(Depth::Rekey).await;
+    stage.until(|phase| matches!(phase, Some(Phase::Rewriting { .. }))).await;
+    let show = async || stage.view(id).await.progress;
+    assert_eq!((show().await.total, show().await.estimated), (None, true), "nobody knows yet");
+    let mut estimates = Vec::new();
+    while let Some(Phase::Rewriting { .. }) = stage.phase().await {
+        stage.turn().await;
+        stage.world.later(3);
+        let progress = show().await;
+        if progress.pass == Some(1) && progress.estimated && progress.shards_done > 0 {
+            estimates.push((progress.total, progress.rate_per_second, progress.seconds_left));
+        }
+    }
+    if records == 10_000_000 {
+        let (total, rate, left) = *estimates.last().expect("some parts are through before others");
+        assert_eq!(total, Some(records));
+        assert!(rate.is_some_and(|rate| rate > 0.0) && left.is_some(), "{rate:?} {left:?}");
+        assert!(stage.messages() > 40, "a message works for a limited time");
+    } else {
+        assert!(stage.messages() < 20, "{} messages for {records} records", stage.messages());
+    }
+    stage.through().await;
+    let view = stage.view(id).await;
+    assert_eq!((view.status, view.ledger[0].safe_to_delete), ("completed", true));
+    let progress = view.progress;
+    assert_eq!((progress.total, progress.estimated, progress.rewritten), (Some(records), false, records));
+    let World { store, .. } = &stage.world;
+    let parts = store.shards(id, None, 200).await.unwrap().items;
+    assert_eq!(
+        parts.len(),
+        usize::from(stage.world.settings().record_shards),
+        "whatever the number of records"
+    );
+}
+
+#[tokio::test]
+async fn x2_progress_is_shown_for_each_instance_and_each_part() {
+    let mut stage = Stage::new(0).await;
+    stage.many = Some(1_000_000);
+    let id = stage.asks(Depth::Rekey).await;
+    let shown = async |stage: &Stage| {
+        let World { store, clock, .. } = &stage.world;
+        let (policies, instances, checkpoints) = (store, store, store);
+        let show = ShowReencryptedInstances { policies, instances, checkpoints, clock };
+        show.run(&stage.world.name(), id, None, 50).await.unwrap().items.remove(0)
+    };
+    assert!(shown(&stage).await.shards.is_empty(), "before its records are worked");
+    stage.until(|phase| matches!(phase, Some(Phase::Rewriting { .. }))).await;
+    let mut seen = Vec::new();
+    while let Some(Phase::Rewriting { .. }) = stage.phase().await {
+        stage.turn().await;
+        stage.world.later(3);
+        let all = stage.view(id).await.progress;
+        let instance = shown(&stage).await;
+        let of_parts: u64 = instance.shards.iter().map(|part| part.done).sum();
+        assert_eq!(instance.done, of_parts);
+        if all.pass == Some(1) {
+            assert!(instance.done >= all.done, "the planner sums up now and then");
+            seen.push(instance);
+        }
+    }
+    let midway = seen.iter().find(|one| one.estimated && one.shards.iter().any(|part| part.through));
+    let midway = midway.expect("some parts are through before others");
+    assert_eq!((midway.app.as_str(), midway.shards.len()), ("jira", 4));
+    assert_eq!(
+        (midway.total, midway.rate_per_second.is_some(), midway.seconds_left.is_some()),
+        (Some(1_000_000), true, true)
+    );
+    let slow = midway.shards.iter().find(|part| !part.through).unwrap();
+    assert_eq!((slow.total, slow.estimated), (Some(250_000), true));
+    stage.through().await;
+    let ended = shown(&stage).await;
+    assert_eq!((ended.done, ended.total, ended.estimated), (1_000_000, Some(1_000_000), false));
+    assert!(ended.shards.iter().all(|part| part.through && part.total == Some(250_000)));
+}
+
+#[rstest]
+#[case::cmk(false, "Re-encryption for AWS account 222222222222")]
+#[case::byok(true, "BYOK re-encryption for AWS account 222222222222")]
+#[tokio::test]
+async fn x5_started_paused_resumed_and_completed_are_told_under_the_documents_titles(
+    #[case] byok: bool,
+    #[case] title: &str,
+) {
+    let stage = if byok { Stage::byok(6).await } else { Stage::new(6).await };
+    let job = if byok {
+        stage
+            .happens(PolicyEvent::ReencryptionRequested { keys: BTreeMap::new(), depth: Depth::Rekey })
+            .await;
+        stage.world.policy().await.reencryption.unwrap().id
+    } else {
+        stage.asks(Depth::Rekey).await
+    };
+    stage.until(|phase| matches!(phase, Some(Phase::Rewriting { .. }))).await;
+    stage.happens(PolicyEvent::ReencryptionPaused { job }).await;
+    stage.turn().await;
+    stage.happens(PolicyEvent::ReencryptionResumed { job }).await;
+    stage.through().await;
+    let tickets = stage.world.tickets().await;
+    let ticket = tickets.iter().find(|ticket| ticket.title == title);
+    let ticket = ticket.unwrap_or_else(|| panic!("{tickets:?}"));
+    assert!(ticket.resolved_at.is_some());
+    let mut said = ticket.comments.iter().map(|comment| comment.body.as_str());
+    for words in
+        ["Re-encryption started", "Re-encryption paused", "Re-encryption resumed", "Re-encryption completed"]
+    {
+        assert!(said.any(|body| body.contains(words)), "{words}, in this order: {:?}", ticket.comments);
+    }
+}
+
+#[tokio::test]
+async fn x4_fewer_parts_deployed_in_the_middle_of_a_job_leave_no_record_out() {
+    let mut stage = Stage::new(40).await;
+    let id = stage.asks(Depth::Rekey).await;
+    stage.until(|phase| matches!(phase, Some(Phase::Rewriting { .. }))).await;
+    stage.until(|phase| matches!(phase, Some(Phase::Scanning { .. }))).await;
+    stage.record_shards = Some(1);
+    stage.through().await;
+    let progress = stage.view(id).await.progress;
+    assert_eq!((progress.shards, progress.total), (4, Some(40)));
 }
 
 #[tokio::test]
@@ -664,7 +928,7 @@ impl Stage {
     /// An organisation whose keys the service made.
     async fn byok(records: u64) -> Self {
         let world = World::with_byok_acme().await;
-        let stage = Self { world, notes: Notes::default(), mail: Mutex::default(), doubled: false };
+        let stage = Self::of(world);
         for id in 0..records {
             stage.writes(id).await;
         }

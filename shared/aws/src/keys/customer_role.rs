@@ -22,21 +22,24 @@ use super::session::{MARGIN, SESSION_SECONDS, credentials};
 use super::{KmsKeys, timeouts};
 use crate::errors::{Call, key_error};
 
-/// Kept sessions, by role and key: each may use one key and nothing else.
+/// What a session is kept for: a role, the key that it may use, and the one from which data keys move to it.
+type Kept = (CustomerRole, KeyArn, Option<KeyArn>);
+
+/// Kept sessions: each may use its key, or its two keys, and nothing else.
 #[derive(Debug, Default)]
-pub(super) struct CustomerRoleSessions(Mutex<HashMap<(CustomerRole, KeyArn), (Client, SystemTime)>>);
+pub(super) struct CustomerRoleSessions(Mutex<HashMap<Kept, (Client, SystemTime)>>);
 
 impl CustomerRoleSessions {
-    fn kept(&self, role: &CustomerRole, key: &KeyArn, now: SystemTime) -> Option<Client> {
+    fn kept(&self, of: &Kept, now: SystemTime) -> Option<Client> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (client, expiry) = kept.get(&(role.clone(), key.clone()))?;
+        let (client, expiry) = kept.get(of)?;
         (now.checked_add(MARGIN)? < *expiry).then(|| client.clone())
     }
 
-    fn keep(&self, role: &CustomerRole, key: &KeyArn, client: &Client, expiry: SystemTime, now: SystemTime) {
+    fn keep(&self, of: Kept, client: &Client, expiry: SystemTime, now: SystemTime) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|_, (_, expiry)| *expiry > now);
-        kept.insert((role.clone(), key.clone()), (client.clone(), expiry));
+        kept.insert(of, (client.clone(), expiry));
     }
 }
 
@@ -69,14 +72,15 @@ fn session_name(purpose: Purpose, organisation: OrganisationId) -> String {
     format!("claviger-{}-{organisation}", purpose.word())
 }
 
-/// The session may use this one key.
-fn one_key(key: &KeyArn) -> Value {
+/// The session may use this key, and the one from which data keys move to it.
+fn these_keys(key: &KeyArn, also: Option<&KeyArn>) -> Value {
     // What templates may ask for as well (spec K1): what the role itself does not allow, no session may.
     let asked = KEY_PERMISSIONS.iter().map(|permission| permission.action());
     let actions: BTreeSet<&str> = KEY_ACTIONS.into_iter().chain(LOOK_ACTIONS).chain(asked).collect();
+    let keys: Vec<&str> = [key].into_iter().chain(also).map(KeyArn::as_str).collect();
     json!({
         "Version": "2012-10-17",
-        "Statement": [{ "Effect": "Allow", "Action": actions, "Resource": key.as_str() }],
+        "Statement": [{ "Effect": "Allow", "Action": actions, "Resource": keys }],
     })
 }
 
@@ -89,12 +93,18 @@ pub(super) fn nothing() -> Value {
 }
 
 impl KmsKeys {
-    /// A client with a session of the customer's role that may use this key.
-    pub(super) async fn role_client(&self, role: &CustomerRole, key: KeyRef<'_>) -> Result<Client, KeyError> {
+    /// A client with a session of the customer's role that may use this key, and another one with it.
+    pub(super) async fn role_client(
+        &self,
+        role: &CustomerRole,
+        key: KeyRef<'_>,
+        also: Option<&KeyArn>,
+    ) -> Result<Client, KeyError> {
         let now = SystemTime::now();
+        let of: Kept = (role.clone(), key.arn.clone(), also.cloned());
         let purpose = match key.session {
             RoleSession::Kept => {
-                if let Some(client) = self.customer_roles.kept(role, key.arn, now) {
+                if let Some(client) = self.customer_roles.kept(&of, now) {
                     return Ok(client);
                 }
                 Purpose::Use
@@ -102,13 +112,13 @@ impl KmsKeys {
             RoleSession::Fresh => Purpose::Probe,
         };
         let asking = Asking::With(&role.external_id);
-        let policy = one_key(key.arn);
+        let policy = these_keys(key.arn, also);
         let session =
             self.assumed(&role.arn, asking, purpose, key.organisation, key.region(), &policy).await?;
         let expiry = session.expiry();
         let client = self.client_with(key.region(), SharedCredentialsProvider::new(session));
         if let (RoleSession::Kept, Some(expiry)) = (key.session, expiry) {
-            self.customer_roles.keep(role, key.arn, &client, expiry, now);
+            self.customer_roles.keep(of, &client, expiry, now);
         }
         Ok(client)
     }

@@ -214,6 +214,16 @@ impl<C: Clock> CustomerKeys for MeteredKeys<C> {
         self.with(key, self.keys.encrypt(key, plaintext, context)).await
     }
 
+    async fn re_encrypt(
+        &self,
+        from: KeyRef<'_>,
+        to: KeyRef<'_>,
+        ciphertext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Vec<u8>, KeyError> {
+        self.with(to, self.keys.re_encrypt(from, to, ciphertext, context)).await
+    }
+
     async fn generate_data_key(
         &self,
         key: KeyRef<'_>,

@@ -96,9 +96,14 @@ impl KmsKeys {
 
     /// A client with a session that may use the key.
     async fn client(&self, key: KeyRef<'_>) -> Result<Client, KeyError> {
+        self.client_of(key, None).await
+    }
+
+    /// A client with a session that may use the key, and another of the same region.
+    async fn client_of(&self, key: KeyRef<'_>, also: Option<&KeyArn>) -> Result<Client, KeyError> {
         match key.access {
             KeyAccess::KeyPolicy => self.own_client(key.region()).await,
-            KeyAccess::Role(role) => self.role_client(role, key).await,
+            KeyAccess::Role(role) => self.role_client(role, key, also).await,
         }
     }
 
@@ -239,6 +244,39 @@ impl CustomerKeys for KmsKeys {
                 Ok(ciphertext.into_inner())
             }
             Err(error) => Err(failed("Encrypt", key.arn, &error)),
+        }
+    }
+
+    async fn re_encrypt(
+        &self,
+        from: KeyRef<'_>,
+        to: KeyRef<'_>,
+        ciphertext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Vec<u8>, KeyError> {
+        let answer = self
+            .client_of(to, Some(from.arn))
+            .await?
+            .re_encrypt()
+            .source_key_id(from.arn.as_str())
+            .destination_key_id(to.arn.as_str())
+            .ciphertext_blob(Blob::new(ciphertext))
+            .set_source_encryption_context(context_of(context))
+            .set_destination_encryption_context(context_of(context))
+            .send()
+            .await;
+        match answer {
+            Ok(mut output) => {
+                counted("ReEncrypt", to.arn, "ok", output.request_id());
+                let moved = output.ciphertext_blob.take();
+                moved.map(Blob::into_inner).ok_or_else(|| incomplete(output.request_id()))
+            }
+            // Which of the two keys refused is not said, so none is described.
+            Err(error) => {
+                let error = key_error(Call::CustomerKey, &error);
+                counted("ReEncrypt", to.arn, &error.code, error.request_id.as_deref());
+                Err(error)
+            }
         }
     }
 

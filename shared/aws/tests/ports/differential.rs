@@ -691,6 +691,7 @@ fn progress(job: u64, version: u64, now: Timestamp) -> JobProgress {
         shards: 4,
         shards_done: 1,
         counts: Counts { seen: version, ..Counts::default() },
+        seen_by_done: 1,
         rewritten_before: 3,
         estimate: None,
         scanned: None,

@@ -331,7 +331,7 @@ async fn e12_a_customers_role_is_assumed_with_its_external_id_for_one_key_and_90
     let policy = body.split('&').find_map(|pair| pair.strip_prefix("Policy=")).unwrap();
     let policy: serde_json::Value = serde_json::from_str(&percent_decoded(policy)).unwrap();
     let statement = &policy["Statement"][0];
-    assert_eq!(statement["Resource"], a_key("333333333333", "us-east-1", 1).as_str());
+    assert_eq!(statement["Resource"], serde_json::json!([a_key("333333333333", "us-east-1", 1).as_str()]));
     let actions = statement["Action"].to_string();
     assert!(actions.contains("kms:Decrypt") && !actions.contains('*'), "{actions}");
     for never in ["ScheduleKeyDeletion", "DisableKey", "PutKeyPolicy", "CreateGrant"] {
@@ -351,6 +351,57 @@ async fn r1_a_probe_assumes_the_role_anew_and_work_keeps_its_session() {
         decrypt_through_role(&keys, RoleSession::Fresh).await.unwrap();
     }
     assert_eq!(wire.operations()[5..], ["AssumeRole", "Decrypt", "AssumeRole", "Decrypt"]);
+}
+
+/// `dGV4dA==` is "text".
+const MOVED: &str = r#"{"KeyId":"k","CiphertextBlob":"dGV4dA=="}"#;
+
+async fn moved(keys: &KmsKeys, account: &str, access: &KeyAccess) -> Result<Vec<u8>, KeyError> {
+    let (from, to) = (a_key(account, "us-east-1", 1), a_key(account, "us-east-1", 2));
+    let of = |arn| reached(arn, access, RoleSession::Kept);
+    keys.re_encrypt(of(&from), of(&to), b"wrapped", &context()).await
+}
+
+#[tokio::test]
+async fn x1_a_data_key_moves_by_one_call_that_pins_both_keys_and_both_contexts() {
+    let (wire, keys) = wire().await;
+    wire.answers("ReEncrypt", [Answer::ok(MOVED)]);
+    assert_eq!(moved(&keys, "222222222222", &KeyAccess::KeyPolicy).await.unwrap(), b"text");
+    assert_eq!(wire.operations(), ["AssumeRole", "ReEncrypt"]);
+    let asked: serde_json::Value = serde_json::from_str(&wire.asked()[1].body).unwrap();
+    assert_eq!(asked["SourceKeyId"], a_key("222222222222", "us-east-1", 1).as_str());
+    assert_eq!(asked["DestinationKeyId"], a_key("222222222222", "us-east-1", 2).as_str());
+    for side in ["SourceEncryptionContext", "DestinationEncryptionContext"] {
+        assert_eq!(asked[side], serde_json::json!(context()), "{side}");
+    }
+}
+
+#[tokio::test]
+async fn x1_a_session_of_a_customers_role_that_moves_a_data_key_may_use_those_two_keys() {
+    let (wire, keys) = wire().await;
+    wire.answers("ReEncrypt", [Answer::ok(MOVED)]);
+    wire.answers("Decrypt", [Answer::ok(PLAINTEXT)]);
+    let access = KeyAccess::Role(key_management());
+    for _ in 0..2 {
+        moved(&keys, "333333333333", &access).await.unwrap();
+    }
+    decrypt_through_role(&keys, RoleSession::Kept).await.unwrap();
+    let sessions = ["AssumeRole", "AssumeRole", "ReEncrypt", "ReEncrypt", "AssumeRole", "Decrypt"];
+    assert_eq!(wire.operations(), sessions, "its session is kept, and is no other call's");
+    let body = &wire.asked()[1].body;
+    let policy = body.split('&').find_map(|pair| pair.strip_prefix("Policy=")).unwrap();
+    let policy: serde_json::Value = serde_json::from_str(&percent_decoded(policy)).unwrap();
+    let both = [2, 1].map(|number| a_key("333333333333", "us-east-1", number).to_string());
+    assert_eq!(policy["Statement"][0]["Resource"], serde_json::json!(both));
+}
+
+#[tokio::test]
+async fn x3_a_reencrypt_that_fails_blames_neither_key() {
+    let (wire, keys) = wire().await;
+    wire.answers("ReEncrypt", [Answer::error(400, "KMSInvalidStateException")]);
+    let error = moved(&keys, "222222222222", &KeyAccess::KeyPolicy).await.unwrap_err();
+    assert_eq!(error.code, "KMSInvalidStateException");
+    assert_eq!(wire.operations(), ["AssumeRole", "ReEncrypt"], "no key is described for it");
 }
 
 #[rstest]

@@ -72,6 +72,7 @@ pub fn enrol(
         vendor: None,
         records: None,
         key_change: None,
+        reencryption_proposal: None,
         closing: None,
         erasure: None,
         lift: None,

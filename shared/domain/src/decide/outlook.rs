@@ -80,6 +80,7 @@ fn seen(known: Option<&Outlook>, said: &Described, now: Timestamp) -> Outlook {
         deleted_at: said.deleted_at,
         material_expires_at: said.material_expires_at,
         loopholes: said.loopholes.clone().or_else(|| before.loopholes.clone()),
+        share: said.share.or(before.share),
     };
     let rotated = before.material.is_some() && described.material != before.material;
     Outlook {

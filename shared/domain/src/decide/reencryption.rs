@@ -10,11 +10,12 @@ use crate::fact::derived_ticket_id;
 use crate::ids::ReencryptionId;
 use crate::key_access::KeyAccess;
 use crate::observation::ProbeRound;
-use crate::policy::EncryptionPolicy;
+use crate::policy::{EncryptionPolicy, ReencryptionProposal};
 use crate::reencryption::{Depth, EndedReencryption, FormerKeys, KeyFault, Outcome, Phase, Reencryption};
 use crate::values::{KeyArn, Region};
 
 use super::health::all_usable;
+use super::replacement::{agreed, within};
 use super::{Change, Refusal, Rules, illegal, in_use};
 
 /// What is said before it starts: a job that is under way is no emergency brake.
@@ -53,9 +54,31 @@ pub(super) fn reencryption_requested(
     if !made_by_us {
         suitable(rules, policy, keys)?;
     }
+    let fresh = derived_ticket_id(policy.id.as_uuid(), policy.audit.seq.saturating_add(1), now);
+    let told = policy.reencryption_proposal.as_ref().map(|first| first.ticket);
+    let ticket = told.unwrap_or(fresh);
+    let title = rules.title(policy, |mode| &mode.reencryption_title);
+    let tell = |body: String| match told {
+        Some(ticket) => Effect::CommentTicket { ticket, body },
+        None => Effect::OpenTicket { ticket, title, body },
+    };
+    let list = if made_by_us { "New keys are made through your role.".to_owned() } else { lines(keys) };
+    let first = policy.reencryption_proposal.as_ref();
+    let first = first.filter(|first| first.keys == *keys && first.depth == depth);
+    if !agreed(rules, first.map(|first| (&first.by, first.at)), (by, now))? {
+        let body = format!(
+            "An org admin wants everything moved to new keys ({}). Nothing has begun: it does when another org admin \
+             asks for the very same by {:.0}.\n{list}\n{ADVICE}",
+            depth.slug(),
+            now + within(rules)
+        );
+        let proposal = ReencryptionProposal { keys: keys.clone(), depth, by: by.clone(), at: now, ticket };
+        let next = EncryptionPolicy { reencryption_proposal: Some(proposal), ..policy.clone() };
+        return Ok(Change { next, effects: vec![tell(body)] });
+    }
     let mut next = policy.clone();
-    let ticket = derived_ticket_id(next.id.as_uuid(), next.audit.seq.saturating_add(1), now);
-    let id = ReencryptionId::from_uuid(ticket.as_uuid());
+    let id = ReencryptionId::from_uuid(fresh.as_uuid());
+    next.reencryption_proposal = None;
     next.reencryption = Some(Reencryption {
         id,
         ticket,
@@ -71,16 +94,14 @@ pub(super) fn reencryption_requested(
         paused: None,
         fault: None,
     });
-    let title = rules.title(policy, |mode| &mode.reencryption_title);
     let what = match depth {
         Depth::Rekey => "Every record is written anew under data keys that the old keys never wrapped.",
         Depth::Rewrap => {
             "Data keys alone are wrapped anew; no record is touched, and the old keys do not become safe to delete."
         }
     };
-    let list = if made_by_us { "New keys are made through your role.".to_owned() } else { lines(keys) };
     let body = format!("Re-encryption started ({}). {what}\n{list}\n{ADVICE}", depth.slug());
-    let effects = vec![Effect::OpenTicket { ticket, title, body }, Effect::Reencrypt { job: id }];
+    let effects = vec![tell(body), Effect::Reencrypt { job: id }];
     Ok(Change { next, effects })
 }
 

@@ -8,7 +8,7 @@ use crate::effect::Effect;
 use crate::event::{Actor, Origin};
 use crate::observation::{Observation, ProbeRound};
 use crate::policy::{EncryptionPolicy, KeyChange, KeyHealth, RegionalKey, Replacement};
-use crate::values::{KeyArn, Region};
+use crate::values::{KeyArn, Region, Subject};
 
 use super::reencryption::keys_are_free;
 use super::{Change, Refusal, Rules, in_use};
@@ -50,8 +50,9 @@ pub(super) fn key_replacement_asked(
     if !(key.health.stands_refused() || key.given_up) {
         return Err(Refusal::KeyNotLost { region: region.clone() });
     }
-    let change = KeyChange { region: region.clone(), key: arn.clone(), by: by.clone(), at: now };
-    if rules.catalogue.key_changes.second_approver && !seconded(rules, policy, &change)? {
+    let first = policy.key_change.as_ref().filter(|first| first.region == *region && first.key == *arn);
+    if !agreed(rules, first.map(|first| (&first.by, first.at)), (by, now))? {
+        let change = KeyChange { region: region.clone(), key: arn.clone(), by: by.clone(), at: now };
         return Ok(proposed(rules, policy, change));
     }
     key.replacement = Some(Replacement { arn: arn.clone(), asked_at: now, by: by.clone() });
@@ -65,16 +66,20 @@ pub(super) fn key_replacement_asked(
     Ok(Change { next, effects: told.into_iter().chain([order]).collect() })
 }
 
-/// Whether another org admin said the very same in time.
+/// Whether a change of keys is agreed on: one org admin is enough, or, where the catalogue asks for two, another one
+/// said the very same in time.
 ///
 /// INVARIANT (E3): where the catalogue asks for two, one admin alone, however often, changes no key.
-fn seconded(rules: &Rules<'_>, policy: &EncryptionPolicy, change: &KeyChange) -> Result<bool, Refusal> {
-    let waiting = policy.key_change.as_ref().filter(|first| {
-        let same = first.region == change.region && first.key == change.key;
-        same && change.at.duration_since(first.at) <= within(rules)
-    });
-    match waiting {
-        Some(first) if first.by == change.by => Err(Refusal::Forbidden { who: "another org admin" }),
+pub(super) fn agreed(
+    rules: &Rules<'_>,
+    first: Option<(&Subject, Timestamp)>,
+    (by, now): (&Subject, Timestamp),
+) -> Result<bool, Refusal> {
+    if !rules.catalogue.key_changes.second_approver {
+        return Ok(true);
+    }
+    match first.filter(|(_, at)| now.duration_since(*at) <= within(rules)) {
+        Some((first, _)) if first == by => Err(Refusal::Forbidden { who: "another org admin" }),
         Some(_) => Ok(true),
         None => Ok(false),
     }
@@ -93,7 +98,7 @@ fn proposed(rules: &Rules<'_>, policy: &EncryptionPolicy, change: KeyChange) -> 
     Change { next, effects: told.into_iter().collect() }
 }
 
-fn within(rules: &Rules<'_>) -> SignedDuration {
+pub(super) fn within(rules: &Rules<'_>) -> SignedDuration {
     SignedDuration::from_hours(i64::from(rules.catalogue.key_changes.confirm_within_hours))
 }
 

@@ -261,6 +261,27 @@ impl CustomerKeys for Ports {
         self.world.kms.vault.encrypt(key, plaintext, context).await
     }
 
+    async fn re_encrypt(
+        &self,
+        from: KeyRef<'_>,
+        to: KeyRef<'_>,
+        ciphertext: &[u8],
+        context: &EncryptionContext,
+    ) -> Result<Vec<u8>, KeyError> {
+        for key in [from, to] {
+            let (seen, _) = self.kms("ReEncrypt", key.arn).await;
+            if seen != Observation::Usable {
+                return Err(failed(seen));
+            }
+        }
+        let moved = self.world.kms.vault.re_encrypt(from, to, ciphertext, context).await;
+        self.world.kms.vault.forget_calls();
+        if moved.is_ok() {
+            self.world.key_used(from.arn, false);
+        }
+        moved
+    }
+
     async fn generate_data_key(
         &self,
         key: KeyRef<'_>,

@@ -35,7 +35,17 @@ fn report(ports: &Ports) -> ReportProbes<'_> {
 fn describe(ports: &Ports) -> DescribeKeys<'_> {
     let (keys, settings) = (ports, settings());
     let check = CheckEnrolment { keys, roles: ports, ids: ports };
-    DescribeKeys { policies: ports, watch: ports, keys, queue: ports, check, clock: ports, settings }
+    DescribeKeys {
+        policies: ports,
+        watch: ports,
+        instances: ports,
+        registry: ports,
+        keys,
+        queue: ports,
+        check,
+        clock: ports,
+        settings,
+    }
 }
 
 fn erase(ports: &Ports) -> EraseDataKeys<'_> {

@@ -360,11 +360,14 @@ pub const OPERATIONS: &[Operation] = &[
         if_match: true,
         body: Some("ReencryptionRequest"),
         query: &[],
-        answers: &[(
-            202,
-            "It is under way; until the switch it can be cancelled.",
-            Answers::Located("Reencryption"),
-        )],
+        answers: &[
+            (
+                200,
+                "Nothing has begun: another org admin has to ask for the very same (`reencryptionProposal`).",
+                Answers::Document("EncryptionPolicy"),
+            ),
+            (202, "It is under way; until the switch it can be cancelled.", Answers::Located("Reencryption")),
+        ],
         problems: &[Conflict, IllegalState, KeysNotUsable, KeysNotVerified],
     },
     Operation {
@@ -377,11 +380,14 @@ pub const OPERATIONS: &[Operation] = &[
         if_match: true,
         body: Some("ReencryptionRequest"),
         query: &[],
-        answers: &[(
-            202,
-            "It is under way; until the switch it can be cancelled.",
-            Answers::Located("Reencryption"),
-        )],
+        answers: &[
+            (
+                200,
+                "Nothing has begun: another org admin has to ask for the very same (`reencryptionProposal`).",
+                Answers::Document("EncryptionPolicy"),
+            ),
+            (202, "It is under way; until the switch it can be cancelled.", Answers::Located("Reencryption")),
+        ],
         problems: &[Conflict, IllegalState, KeysNotUsable, KeysNotVerified],
     },
     Operation {
@@ -408,6 +414,19 @@ pub const OPERATIONS: &[Operation] = &[
         body: None,
         query: &[],
         answers: &[(200, "The re-encryption.", Answers::Document("Reencryption"))],
+        problems: &[],
+    },
+    Operation {
+        id: "listReencryptedInstances",
+        tag: "re-encryption",
+        method: Get,
+        path: organization!("/reencryptions/{id}/instances"),
+        call: Some(Call::SeeReencryption),
+        summary: "Show how far a re-encryption is with each app, and with each part of its records",
+        if_match: false,
+        body: None,
+        query: PAGE,
+        answers: &[(200, "A page.", Answers::Document("ReencryptedInstancePage"))],
         problems: &[],
     },
     Operation {

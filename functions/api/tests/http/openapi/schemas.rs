@@ -225,6 +225,9 @@ pub struct EncryptionPolicy {
     /// A new key that a second org admin has to confirm, where the catalogue asks for one.
     #[schema(required)]
     key_change_proposal: Option<KeyChangeProposal>,
+    /// A re-encryption that a second org admin has to confirm, where the catalogue asks for one.
+    #[schema(required)]
+    reencryption_proposal: Option<ReencryptionProposal>,
     /// The organization is leaving.
     #[schema(required)]
     closing: Option<Closing>,
@@ -250,6 +253,19 @@ pub struct KeyChangeProposal {
     at: Moment,
     /// Until when a second admin may ask for the same.
     until: Moment,
+}
+
+/// A re-encryption that waits for a second org admin.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct ReencryptionProposal {
+    /// The new keys; empty where the service makes them.
+    keys: Vec<RegionalKey>,
+    depth: Depth,
+    at: Moment,
+    /// Until when a second admin may ask for the same.
+    until: Moment,
+    ticket_id: Id,
 }
 
 /// The name of the organization that leaves.
@@ -460,6 +476,25 @@ pub struct Rotation {
     /// When other material than before was first seen.
     #[schema(required)]
     last_seen_at: Option<Moment>,
+    /// How much is still wrapped under older material; null before it was counted.
+    #[schema(required)]
+    old_material: Option<OldMaterial>,
+}
+
+/// Data keys that a key wraps under material of before its last rotation. They stay readable; a re-encryption brings
+/// them under new material.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct OldMaterial {
+    #[schema(minimum = 0)]
+    data_keys: u64,
+    /// All that it wraps.
+    #[schema(minimum = 0)]
+    of: u64,
+    /// The first of the second.
+    #[schema(minimum = 0, maximum = 1)]
+    share: f64,
+    counted_at: Moment,
 }
 
 /// Something that will take effect.
@@ -1124,6 +1159,68 @@ pub struct LedgerEntry {
     why: Vec<String>,
 }
 
+/// How far a re-encryption is with an app.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct ReencryptedInstance {
+    instance_id: Id,
+    site: SiteName,
+    app: App,
+    /// Records that were gone through in this pass; after all passes, in the last.
+    #[schema(minimum = 0)]
+    done: u64,
+    /// Records in all; none while nobody knows.
+    #[schema(required, minimum = 0)]
+    total: Option<u64>,
+    /// The total is exact only when the pass is through.
+    estimated: bool,
+    #[schema(required)]
+    rate_per_second: Option<f64>,
+    #[schema(required)]
+    seconds_left: Option<u64>,
+    /// Parts of its records; empty before they are worked.
+    shards: Vec<ReencryptedShard>,
+}
+
+/// How far a re-encryption is with a part of an app's records.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct ReencryptedShard {
+    #[schema(minimum = 0)]
+    index: u16,
+    /// Through with this pass.
+    through: bool,
+    #[schema(minimum = 0)]
+    done: u64,
+    #[schema(required, minimum = 0)]
+    total: Option<u64>,
+    estimated: bool,
+    #[schema(required)]
+    rate_per_second: Option<f64>,
+    #[schema(required)]
+    seconds_left: Option<u64>,
+    /// Written anew in this pass.
+    rewritten: u64,
+    /// Records that the app wrote in the same moment: its write stays.
+    lost_races: u64,
+    /// Found by a scan under old data keys.
+    old: u64,
+    /// Old versions of objects under old data keys.
+    old_versions: u64,
+    /// What stands in its way.
+    #[schema(required)]
+    fault: Option<String>,
+}
+
+/// A page of a re-encryption's apps.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct ReencryptedInstancePage {
+    items: Vec<ReencryptedInstance>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
+}
+
 /// All re-encryptions.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
@@ -1131,6 +1228,8 @@ pub struct ReencryptionPage {
     items: Vec<Reencryption>,
     #[schema(required)]
     next_cursor: Option<Cursor>,
+    /// What to weigh before asking for one.
+    advice: String,
 }
 
 /// A backup that holds data of the organization.
@@ -1536,6 +1635,7 @@ pub fn components() -> Components {
         ReencryptionRequest,
         Reencryption,
         ReencryptionPage,
+        ReencryptedInstancePage,
         Backup,
         BackupPage,
         KeyUse,
