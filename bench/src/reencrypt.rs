@@ -15,7 +15,7 @@ use claviger_reencrypt::{
 };
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -26,8 +26,8 @@ const OVERHEAD: usize = 93;
 const PAGE: u32 = 512;
 const RECORDS: usize = 20_000;
 /// What two threads share: so little that it stays in a core's own cache. A worker's own machine holds a page of
-/// records, not the store. Where each pass goes through megabytes, two processes that share nothing at all slow each
-/// other down on this machine as much as two workers do, and one would measure that.
+/// records, not the store. Where each pass goes through megabytes, two processes that share nothing at all were seen to
+/// slow each other down as much as two workers do, and one would measure that.
 const SHARED: usize = 1000;
 /// Those of them with which the app is busy.
 const BUSY: usize = 250;
@@ -272,8 +272,7 @@ impl<'a> Shift<'a> {
     }
 
     fn checkpoint(&mut self) {
-        let row =
-            serde_json::json!({"shard": self.shard.index, "cursor": self.cursor, "rewritten": self.rewritten});
+        let row = serde_json::json!({"shard": self.shard.index, "cursor": self.cursor, "rewritten": self.rewritten});
         assert!(self.checkpoints.save(self.shard.index, self.version, row.to_string()), "it is ours");
         self.version += 1;
     }
@@ -492,54 +491,51 @@ fn beside<W: Work>(
     const WORKS: u32 = 1;
     const ENDS: u32 = 2;
     pin(0);
-    let (wanted, is) = (AtomicU32::new(RESTS), AtomicU32::new(ENDS));
+    let (wanted, begun, ended) = (AtomicU32::new(RESTS), AtomicUsize::new(0), AtomicUsize::new(0));
     let (mut app, before) = (App::new(world, store)?, others.all(&place()));
     let rates: Vec<[Rate; 2]> = std::thread::scope(|scope| {
-        let (wanted, is) = (&wanted, &is);
+        let (wanted, begun, ended) = (&wanted, &begun, &ended);
         let other = scope.spawn(move || {
             pin(1);
-            let begun = || Ok::<_, Box<dyn std::error::Error>>((runtime()?, worker()?));
-            let (runtime, mut work) = begun().map_err(|error| error.to_string())?;
+            let start = || Ok::<_, Box<dyn std::error::Error>>((runtime()?, worker()?));
+            let (runtime, mut work) = start().map_err(|error| error.to_string())?;
             loop {
                 match wanted.load(Ordering::SeqCst) {
-                    RESTS => {
-                        is.store(RESTS, Ordering::SeqCst);
-                        std::thread::park();
-                    }
+                    RESTS => std::thread::park(),
                     WORKS => {
                         work.begin();
-                        is.store(WORKS, Ordering::SeqCst);
+                        begun.fetch_add(1, Ordering::SeqCst);
                         while !work.is_through() {
                             work.step(&runtime).map_err(|error| error.to_string())?;
                         }
                         let _ = wanted.compare_exchange(WORKS, RESTS, Ordering::SeqCst, Ordering::SeqCst);
+                        ended.fetch_add(1, Ordering::SeqCst);
                     }
                     _ => return Ok::<_, String>(()),
                 }
             }
         });
-        let becomes = |next: u32| {
+        let tell = |next: u32| {
             wanted.store(next, Ordering::SeqCst);
             other.thread().unpark();
-            while is.load(Ordering::SeqCst) != next && !other.is_finished() {
-                std::hint::spin_loop();
-            }
         };
         let rates: Result<Vec<[Rate; 2]>> = (0..TURNS)
-            .map(|_| {
+            .map(|turn| {
                 refill(others, &before);
-                becomes(RESTS);
                 let began = Instant::now();
                 let resting =
                     rate_of(|| (began.elapsed() < TURN).then(|| app.reads_and_writes()).transpose())?;
-                becomes(WORKS);
+                tell(WORKS);
+                while begun.load(Ordering::SeqCst) <= turn && !other.is_finished() {
+                    std::hint::spin_loop();
+                }
                 // Until the worker's pass is over, and no longer.
-                let works = || is.load(Ordering::SeqCst) == WORKS && !other.is_finished();
+                let works = || ended.load(Ordering::SeqCst) <= turn && !other.is_finished();
                 let working = rate_of(|| works().then(|| app.reads_and_writes()).transpose())?;
                 Ok([resting, working])
             })
             .collect();
-        becomes(ENDS);
+        tell(ENDS);
         other.join().map_err(|_| "the worker died")??;
         rates
     })?;

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context as Task, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -176,8 +177,8 @@ impl Stage {
         let rewriter = Rewriter::new(self.process(), self.store.clone());
         let records = VendorRecords::new(BTreeMap::from([(parsed("jira"), rewriter)]));
         let (world, ids, clock) = (&self.world, &self.ids, &*self.clock);
-        let (policies, checkpoints, queue) = (world, world, world);
-        let rewrite = RewriteShard { policies, checkpoints, records: &records, queue, ids, clock };
+        let (policies, instances, checkpoints, queue) = (world, world, world, world);
+        let rewrite = RewriteShard { policies, instances, checkpoints, records: &records, queue, ids, clock };
         Worker { rewrite }.handle(event(&bodies), WORKS_FOR).await
     }
 
@@ -309,7 +310,10 @@ async fn x2_a_store_that_goes_on_throttling_is_left_alone_for_a_while_and_no_mes
     // Three invocations' worth: each is patient seven times.
     stage.store.records.trouble(vec![RecordStoreError::Throttled; 20]);
     let work = stage.message(0).await;
-    assert!(stage.delivered(&[work.clone()]).await.is_empty(), "throttling is no failure of the message");
+    assert!(
+        stage.delivered(std::slice::from_ref(&work)).await.is_empty(),
+        "throttling is no failure of the message"
+    );
     let queued = stage.world.take_queued_shards();
     let [(rest, wait)] = &queued[..] else { panic!("{queued:?}") };
     assert_eq!((wait.as_secs(), rest.place.index), (10, 0));
@@ -319,7 +323,7 @@ async fn x2_a_store_that_goes_on_throttling_is_left_alone_for_a_while_and_no_mes
     assert!(stage.delivered(&[work]).await.is_empty());
     assert_eq!(stage.store.limits().len(), pages);
     stage.later(10);
-    assert!(stage.delivered(&[rest.clone()]).await.is_empty());
+    assert!(stage.delivered(std::slice::from_ref(rest)).await.is_empty());
     stage.drained().await;
     stage.assert_all_done().await;
 }
@@ -346,7 +350,7 @@ async fn x3_what_is_left_when_its_time_is_over_goes_on_at_the_checkpoint() {
     assert!(wait.is_zero());
     assert_eq!(rest.token, left.token);
     let read = stage.store.pages.lock().unwrap().len();
-    assert!(stage.delivered(&[rest.clone()]).await.is_empty());
+    assert!(stage.delivered(std::slice::from_ref(rest)).await.is_empty());
     assert_eq!(stage.store.pages.lock().unwrap()[read].1, left.cursor, "it goes on there");
     assert!(stage.delivered(&[stage.message(1).await]).await.is_empty());
     stage.drained().await;
@@ -361,14 +365,16 @@ async fn killed_after(steps: u64) -> Option<()> {
     let bodies: Vec<String> = work.iter().map(|work| serde_json::to_string(work).unwrap()).collect();
     stage.store.records.stand_still_after(steps);
     let ended = {
-        let (mut invocation, mut task) = (pin!(stage.invoked(bodies)), Task::from_waker(Waker::noop()));
-        loop {
-            match invocation.as_mut().poll(&mut task) {
-                Poll::Ready(response) => break Some(failures(response)),
-                Poll::Pending if stage.store.records.stands_still() => break None,
-                Poll::Pending => {}
+        let mut invocation = pin!(stage.invoked(bodies));
+        poll_fn(|task| match invocation.as_mut().poll(task) {
+            Poll::Ready(response) => Poll::Ready(Some(failures(response))),
+            Poll::Pending if stage.store.records.stands_still() => Poll::Ready(None),
+            Poll::Pending => {
+                task.waker().wake_by_ref();
+                Poll::Pending
             }
-        }
+        })
+        .await
     };
     if let Some(failed) = ended {
         assert!(failed.is_empty());

@@ -214,6 +214,7 @@ async fn e3_where_two_admins_have_to_agree_the_first_is_told_what_it_waits_for()
     assert_eq!(stage.get("acme-admin", JOBS).await.json()["items"], json!([]));
     let again = stage.post("acme-admin", JOBS, ask.clone()).await;
     assert_eq!(again.status, StatusCode::FORBIDDEN, "{}", again.text);
+    stage.keys_are_good();
     let second = stage.post("acme-second-admin", JOBS, ask).await;
     assert_eq!(second.status, StatusCode::ACCEPTED, "{}", second.text);
     assert_eq!(second.json()["status"], json!("preparing"));

@@ -23,6 +23,7 @@ pub async fn deadlines(world: &World) {
         watch: &world.store,
         requests: &world.store,
         overdue: &world.store,
+        instances: &world.store,
         erasures: &world.store,
         ids: &world.ids,
         clock: &world.clock,

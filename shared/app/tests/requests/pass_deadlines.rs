@@ -56,6 +56,7 @@ impl Stage {
             watch: &self.world,
             requests: &self.world,
             overdue: &self.world,
+            instances: &self.world,
             erasures: &self.world,
             ids: &self.ids,
             clock: &self.clock,

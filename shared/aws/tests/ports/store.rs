@@ -24,6 +24,7 @@ use claviger_domain::observation::Observation;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::ticket::{Ticket, TicketStatus};
 use claviger_domain::values::{ShardId, SiteName};
+use claviger_testkit::FakeClock;
 use claviger_testkit::SequentialIds;
 use claviger_testkit::builders::{
     a_byok_enrolment, a_round, an_active_policy, an_enrolment, an_enrolment_decision,
@@ -31,7 +32,6 @@ use claviger_testkit::builders::{
     by_claviger, by_support, by_system, commit_active_instance, commit_active_policy, cut_off,
     instance_decided, instant, parsed, rejection, settings, verification,
 };
-use claviger_testkit::{FakeClock, SequentialIds};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 

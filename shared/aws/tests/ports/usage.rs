@@ -9,10 +9,11 @@ use claviger_app::ports::{
     ControlProbes, CustomerKeys, CustomerRoles, KeyRef, NewKey, RoleSession, UsageRecords,
 };
 use claviger_app::usage::{DayOfUse, FlushUsage, KeyUse, Payer, Tally, UsageDelta, UsageMeter};
-use claviger_aws::keys::{CanaryKey, KmsKeys, MeteredKeys};
+use claviger_aws::keys::{CanaryKey, CanaryKeys, KmsKeys, MeteredKeys};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess};
+use claviger_domain::key_policy::KeyLabel;
 use claviger_domain::policy::CONTEXT_PURPOSE;
 use claviger_domain::values::KeyArn;
 use claviger_testkit::builders::{a_key, a_role, parsed};
@@ -34,10 +35,7 @@ struct Stage {
     world: MemoryWorld,
 }
 
-async fn stage_with(
-    timeout: Duration,
-    canaries: BTreeMap<claviger_domain::values::Region, CanaryKey>,
-) -> Stage {
+async fn stage_with(timeout: Duration, canaries: CanaryKeys) -> Stage {
     let wire = Wire::new().await;
     wire.answers("AssumeRole", [Answer::session("2090-01-01T00:00:00Z")]);
     let meter = Arc::new(UsageMeter::new(SignedDuration::from_mins(15)));
@@ -150,7 +148,8 @@ async fn k3_calls_in_the_customers_account_are_billed_to_it_and_counted_before_t
     stage.wire.answers("CreateKey", [Answer::ok(metadata)]);
     stage.wire.answers("CreateAlias", [Answer::ok("{}")]);
     stage.wire.answers("Decrypt", [Answer::ok(PLAINTEXT)]);
-    let wanted = NewKey { organisation: organisation(1), generation: 1, policy: serde_json::json!({}) };
+    let wanted =
+        NewKey { organisation: organisation(1), label: KeyLabel::first_of(1), policy: serde_json::json!({}) };
     assert_eq!(stage.keys.make_key(&through_role(), &parsed("us-east-1"), &wanted).await, Ok(made.clone()));
     let access = KeyAccess::Role(through_role());
     stage.keys.decrypt(of(organisation(1), &made, &access), b"x", &context("canary")).await.unwrap();
@@ -170,14 +169,15 @@ async fn k3_control_probes_are_of_the_vendors_keys_and_are_not_counted() {
     let canary = CanaryKey {
         key_arn: a_key("555555555555", "eu-central-1", 1),
         organisation: organisation(7),
+        template: None,
         role: None,
     };
-    let stage = stage_with(Duration::from_secs(5), [(parsed("eu-central-1"), canary)].into()).await;
+    let stage = stage_with(Duration::from_secs(5), [(parsed("eu-central-1"), vec![canary])].into()).await;
     stage.wire.answers("Encrypt", [Answer::ok(r#"{"KeyId":"k","CiphertextBlob":"d3JhcHBlZA=="}"#)]);
     stage
         .wire
         .answers("Decrypt", [Answer::ok(r#"{"KeyId":"k","Plaintext":"Y2xhdmlnZXIgY29udHJvbCBwcm9iZQ=="}"#)]);
-    assert!(stage.keys.control_is_healthy(&parsed("eu-central-1"), Mode::Cmk).await);
+    assert!(stage.keys.control_is_healthy(&parsed("eu-central-1"), Mode::Cmk, "2026-11-22").await);
     assert!(stage.meter.is_empty());
 }
 
