@@ -430,6 +430,19 @@ impl Instances for Cloud {
         Ok(None)
     }
 
+    async fn instances_of_site(&self, _: &SiteName) -> Result<Vec<AppInstance>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn commit_site(
+        &self,
+        _: &SiteName,
+        _: &SiteName,
+        _: &[(AppInstance, InstanceDecision)],
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn instances(
         &self,
         _: &OrganisationName,

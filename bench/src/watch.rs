@@ -133,7 +133,7 @@ struct Counted {
 
 #[async_trait]
 impl UsageRecords for Counted {
-    async fn add_usage(&self, delta: &UsageDelta) -> Result<(), StoreError> {
+    async fn add_usage(&self, delta: &UsageDelta) -> std::result::Result<(), StoreError> {
         let mut days = self.days.lock().unwrap();
         let day = days.entry(delta.organisation).or_default();
         for what in delta.uses.keys() {
@@ -148,7 +148,12 @@ impl UsageRecords for Counted {
         Ok(())
     }
 
-    async fn usage(&self, _: OrganisationId, _: Date, _: Date) -> Result<Vec<DayOfUse>, StoreError> {
+    async fn usage(
+        &self,
+        _: OrganisationId,
+        _: Date,
+        _: Date,
+    ) -> std::result::Result<Vec<DayOfUse>, StoreError> {
         unreachable!("it only counts")
     }
 }
@@ -181,7 +186,7 @@ async fn counting(organisations: usize, interval: f64) -> (f64, f64, u64) {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let meter = &meters[(seed >> 33) as usize % meters.len()];
             let now = clock.advance(SignedDuration::ZERO);
-            let mut count = |n: usize, uses: &[KeyUse]| {
+            let count = |n: usize, uses: &[KeyUse]| {
                 for what in uses {
                     meter.count(whose[n], now, what, Tally::SENT);
                     meter.count(whose[n], now, what, Tally::answered(None));
