@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use claviger_proof::conform::replay;
-use claviger_proof::model::{Bounds, Found, Production, explore, explore_pair};
-use claviger_proof::sim::{Options, Outcome, run};
+use claviger_proof::model::{BOUNDED, DEEP, Production, Search};
+use claviger_proof::sim::{Options, Outcome, broken_on_two_threads, every_step, run};
+use claviger_proof::twin::Twin;
 
 /// Checks the invariants of claviger by machine.
 #[derive(Debug, Parser)]
@@ -35,6 +36,21 @@ enum Command {
         /// As far as an hour goes, not as far as a test goes.
         #[arg(long)]
         deep: bool,
+        /// One search of its own, within these bounds: organisations, regions, changes, faults, support's acts, steps of
+        /// the clock, states.
+        #[arg(long, num_args = 7, conflicts_with = "deep")]
+        within: Option<Vec<usize>>,
+    },
+    /// Repeat, fail and break off each step of each use case; in the end everything has to be as if nothing had happened.
+    Steps {
+        /// How many invocations of each are looked at.
+        #[arg(long, default_value_t = 1)]
+        invocations: usize,
+    },
+    /// Break an invariant on purpose, and print whether the checks catch it: that line and no other.
+    Twin {
+        /// Which: I1 to I8.
+        invariant: String,
     },
     /// Replay an organisation's audit log (one fact a line, as `GET .../audit` prints it) through the deciding functions.
     Conform {
@@ -49,20 +65,18 @@ enum Command {
     },
 }
 
-fn model(deep: bool) -> ExitCode {
-    let (changes, ticks, most) = if deep { (3, 4, 150_000) } else { (2, 2, 6_000) };
-    let bounds = |regions| Bounds { regions, changes, faults: 1, support: 2, ticks, states: most };
-    let searches: [(&str, &dyn Fn() -> Found); 3] = [
-        ("organisations=1 regions=1", &|| explore(&Production, bounds(1))),
-        ("organisations=1 regions=2", &|| explore(&Production, bounds(2))),
-        ("organisations=2 regions=1", &|| explore_pair(&Production, bounds(1))),
-    ];
+fn model(deep: bool, within: Option<&[usize]>) -> ExitCode {
+    let searches = match within {
+        Some(bounds) => vec![Search::within(bounds)],
+        None if deep => DEEP.to_vec(),
+        None => BOUNDED.to_vec(),
+    };
     let mut states = 0;
-    for (name, search) in searches {
-        let found = search();
+    for search in searches {
+        let found = search.run(&Production);
         states += found.states;
         eprintln!(
-            "{name} states={} transitions={} complete={}",
+            "{search} states={} transitions={} complete={}",
             found.states, found.transitions, found.complete
         );
         if let Some((invariant, what, way)) = found.violation {
@@ -71,9 +85,23 @@ fn model(deep: bool) -> ExitCode {
             println!("proof model states={states} violations=1");
             return ExitCode::FAILURE;
         }
+        if search.complete && !found.complete {
+            eprintln!("{search} was to reach its own end, and did not");
+            return ExitCode::FAILURE;
+        }
     }
     println!("proof model states={states} violations=0");
     ExitCode::SUCCESS
+}
+
+fn steps(invocations: usize) -> ExitCode {
+    let all = every_step(invocations);
+    let broken = broken_on_two_threads(&all);
+    for one in &broken {
+        println!("{:?}\n  {}", one.step, one.what);
+    }
+    println!("proof steps runs={} violations={}", all.len(), broken.len());
+    if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn conform(file: &std::path::Path, ambiguity_seconds: i64, in_transit_seconds: i64) -> ExitCode {
@@ -93,13 +121,26 @@ fn conform(file: &std::path::Path, ambiguity_seconds: i64, in_transit_seconds: i
     if found.divergences.is_empty() && found.facts > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn twin(invariant: &str) -> ExitCode {
+    let Some(twin) = Twin::ALL.into_iter().find(|twin| twin.invariant().eq_ignore_ascii_case(invariant))
+    else {
+        eprintln!("`{invariant}` is no invariant; there are I1 to I8");
+        return ExitCode::FAILURE;
+    };
+    let (line, caught) = twin.line(twin.shows().as_ref());
+    println!("{line}");
+    if caught { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match &arguments.command {
-        Some(Command::Model { deep }) => return model(*deep),
+        Some(Command::Model { deep, within }) => return model(*deep, within.as_deref()),
+        Some(Command::Steps { invocations }) => return steps(*invocations),
         Some(Command::Conform { file, ambiguity_seconds, in_transit_seconds }) => {
             return conform(file, *ambiguity_seconds, *in_transit_seconds);
         }
+        Some(Command::Twin { invariant }) => return twin(invariant),
         None => {}
     }
     let started = Instant::now();

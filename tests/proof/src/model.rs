@@ -7,10 +7,12 @@
 //! does not come. How the use cases themselves take a fault at each call is the simulation's to show.
 
 mod pair;
+mod search;
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use claviger_domain::decide::{Decision, Refusal, decide, wants_confirmation};
 use claviger_domain::effect::{Effect, Order, OutboxRow};
@@ -25,6 +27,7 @@ use claviger_testkit::builders;
 use jiff::Timestamp;
 
 pub use self::pair::explore_pair;
+pub use self::search::{BOUNDED, DEEP, Search};
 
 /// A second, in milliseconds.
 const SECOND: i64 = 1_000;
@@ -35,7 +38,7 @@ const LEASE: i64 = 30 * SECOND;
 const PROBE_AGE: i64 = 45 * SECOND;
 
 /// What decides. Production's functions, unless a twin puts a defect in front of one.
-pub trait Mind {
+pub trait Mind: Sync {
     /// Decides about a policy.
     ///
     /// # Errors
@@ -133,7 +136,7 @@ struct Truth {
 
 #[derive(Debug, Clone)]
 struct Probe {
-    known: EncryptionPolicy,
+    known: Arc<EncryptionPolicy>,
     rounds: Vec<ProbeRound>,
     confirms: bool,
 }
@@ -156,10 +159,10 @@ struct Plane {
 #[derive(Debug, Clone)]
 struct State {
     now: i64,
-    policy: EncryptionPolicy,
-    instances: Vec<AppInstance>,
+    policy: Arc<EncryptionPolicy>,
+    instances: Vec<Arc<AppInstance>>,
     truth: Vec<Truth>,
-    outbox: Vec<OutboxRow>,
+    outbox: Vec<Arc<OutboxRow>>,
     mail: Vec<Mail>,
     aside: Vec<Mail>,
     probes: Vec<Probe>,
@@ -190,7 +193,7 @@ fn begin(bounds: Bounds, name: &str, account: &str) -> State {
     let policy = builders::an_active_policy(&builders::an_organisation(name), &enrolment, begun);
     let now = begun.as_millisecond() + 60 * SECOND;
     let instances = ["jira", "confluence"]
-        .map(|app| builders::an_active_instance(&policy, &format!("{name}-eng"), app, begun))
+        .map(|app| Arc::new(builders::an_active_instance(&policy, &format!("{name}-eng"), app, begun)))
         .into();
     let truth = policy
         .keys
@@ -205,7 +208,7 @@ fn begin(bounds: Bounds, name: &str, account: &str) -> State {
         .collect();
     State {
         now,
-        policy,
+        policy: Arc::new(policy),
         instances,
         truth,
         outbox: Vec::new(),
@@ -347,8 +350,8 @@ impl State {
                 Effect::SuspendInstances { .. } | Effect::RestoreInstances { .. } | Effect::ProveRestoration
             )
         };
-        self.outbox.extend(decision.outbox.into_iter().filter(waits));
-        self.policy = decision.next;
+        self.outbox.extend(decision.outbox.into_iter().filter(waits).map(Arc::new));
+        self.policy = Arc::new(decision.next);
     }
 
     /// Every round that a probe may see now: the truth, what has not spread yet, and, for a fault, no answer or an ill
@@ -489,7 +492,7 @@ impl State {
             self.wrong("I4", "an order that is not newer changed an instance".to_owned());
         }
         if let Some(place) = self.instances.get_mut(index) {
-            *place = decision.next;
+            *place = Arc::new(decision.next);
         }
     }
 
@@ -743,7 +746,7 @@ impl State {
 }
 
 /// What can be explored.
-trait World: Clone {
+trait World: Clone + Send + Sync {
     /// What can still matter, as one number.
     fn fingerprint(&self) -> u64;
     /// Every step from here.
@@ -783,12 +786,38 @@ pub fn explore(mind: &dyn Mind, bounds: Bounds) -> Found {
     explore_from(mind, start(bounds), bounds.states)
 }
 
+/// States that are looked at between two moments in which threads wait for one another.
+const PART: usize = 1_024;
+
+/// What comes of one state: what is wrong after a fair drain, and every step from it with what it leads to.
+struct Seen<W> {
+    at_rest: Option<(&'static str, String)>,
+    next: Vec<(String, W, u64)>,
+}
+
+fn look<W: World>(mind: &dyn Mind, states: &[(usize, W)]) -> Vec<Seen<W>> {
+    let one = |(_, state): &(usize, W)| {
+        let next = state.next(mind).into_iter().map(|(label, next)| {
+            let print = next.fingerprint();
+            (label, next, print)
+        });
+        Seen { at_rest: state.wrong_at_rest(mind), next: next.collect() }
+    };
+    let (first, second) = states.split_at(states.len() / 2);
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| second.iter().map(one).collect::<Vec<_>>());
+        let mut all: Vec<Seen<W>> = first.iter().map(one).collect();
+        all.extend(second.join().expect("the other half"));
+        all
+    })
+}
+
+/// Breadth first, on two threads, in an order that does not depend on them.
 fn explore_from<W: World>(mind: &dyn Mind, first: W, most: usize) -> Found {
     let mut found = Found::default();
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::from([first.fingerprint()]);
     // Where each state came from: to tell the way to a violation.
     let mut way: Vec<(usize, String)> = vec![(0, "start".to_owned())];
-    seen.insert(first.fingerprint());
     let mut queue = VecDeque::from([(0_usize, first)]);
     let story = |way: &[(usize, String)], mut place: usize| {
         let mut steps = Vec::new();
@@ -799,26 +828,30 @@ fn explore_from<W: World>(mind: &dyn Mind, first: W, most: usize) -> Found {
         steps.reverse();
         steps
     };
-    while let Some((place, state)) = queue.pop_front() {
-        found.states += 1;
-        if let Some((invariant, what)) = state.wrong_at_rest(mind) {
-            found.violation = Some((invariant, what, story(&way, place)));
+    while !queue.is_empty() {
+        let left = most.saturating_sub(found.states);
+        if left == 0 {
             return found;
         }
-        if found.states >= most {
-            return found;
-        }
-        for (label, next) in state.next(mind) {
-            found.transitions += 1;
-            if let Some((invariant, what)) = next.wrong() {
-                let mut steps = story(&way, place);
-                steps.push(label);
-                found.violation = Some((invariant, what, steps));
+        let part: Vec<(usize, W)> = queue.drain(..queue.len().min(PART).min(left)).collect();
+        for ((place, _), came) in part.iter().zip(look(mind, &part)) {
+            found.states += 1;
+            if let Some((invariant, what)) = came.at_rest {
+                found.violation = Some((invariant, what, story(&way, *place)));
                 return found;
             }
-            if seen.insert(next.fingerprint()) {
-                way.push((place, label));
-                queue.push_back((way.len() - 1, next));
+            for (label, next, print) in came.next {
+                found.transitions += 1;
+                if let Some((invariant, what)) = next.wrong() {
+                    let mut steps = story(&way, *place);
+                    steps.push(label);
+                    found.violation = Some((invariant, what, steps));
+                    return found;
+                }
+                if seen.insert(print) {
+                    way.push((*place, label));
+                    queue.push_back((way.len() - 1, next));
+                }
             }
         }
     }

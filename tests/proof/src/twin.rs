@@ -1,6 +1,13 @@
 //! Broken twins: the system with one defect each, which the checks must catch. They live here, not in the
 //! product: a twin wraps a port or the data plane, and only tests choose one.
 
+use crate::sim::{Options, Violation, run};
+
+/// How many seeds are tried. How soon a defect shows depends on chance, that it shows does not.
+const SEEDS: u64 = 60;
+/// Episodes of each.
+const EPISODES: u32 = 12;
+
 /// A defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Twin {
@@ -14,19 +21,25 @@ pub enum Twin {
     EpochIgnored,
     /// The door takes a support agent's request for an org admin's.
     SupportOpens,
+    /// A re-encryption's wraps are stored in place of those that are there, not beside them.
+    NewWrapsInPlaceOfOld,
     /// The broker looks for the owner of the site, not at who asks.
     OwnerInsteadOfCaller,
+    /// A record is written anew whatever became of it since it was read.
+    RewritesUnconditionally,
 }
 
 impl Twin {
     /// Every twin.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::LeaseFromAfterTheRead,
         Self::ThrottlingIsRefusal,
         Self::DeadWatcherBeats,
         Self::EpochIgnored,
         Self::SupportOpens,
+        Self::NewWrapsInPlaceOfOld,
         Self::OwnerInsteadOfCaller,
+        Self::RewritesUnconditionally,
     ];
 
     /// The invariant that it breaks.
@@ -37,7 +50,23 @@ impl Twin {
             Self::DeadWatcherBeats => "I3",
             Self::EpochIgnored => "I4",
             Self::SupportOpens => "I5",
+            Self::NewWrapsInPlaceOfOld => "I6",
             Self::OwnerInsteadOfCaller => "I7",
+            Self::RewritesUnconditionally => "I8",
         }
+    }
+
+    /// The first thing that is seen to be wrong with this twin of the system.
+    pub fn shows(self) -> Option<Violation> {
+        (0..SEEDS).find_map(|seed| {
+            let outcome = run(Options { seed, episodes: EPISODES, twin: Some(self), traced: false });
+            outcome.violations.into_iter().next()
+        })
+    }
+
+    /// The line that a run of a twin prints, and whether the invariant that it breaks caught it.
+    pub fn line(self, seen: Option<&Violation>) -> (String, bool) {
+        let caught = seen.is_some_and(|violation| violation.invariant == self.invariant());
+        (format!("proof twin invariant={} caught={caught}", self.invariant()), caught)
     }
 }

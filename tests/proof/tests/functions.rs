@@ -7,13 +7,20 @@ mod corpus;
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
+use aws_lambda_events::event::sqs::SqsEvent;
+use claviger_app::deliver_effect::DeliverEffect;
 use claviger_app::hand_out_data_key::{HandOutDataKey, UnwrappedKeys};
+use claviger_app::messages::ProbeMessage;
+use claviger_app::ports::{CallError, DeadLetters};
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::prove_policies::ProvePolicies;
+use claviger_app::reencryption::{JobStep, ShardWork};
+use claviger_app::webhooks::{WebhookMessage, Webhooks};
 use claviger_domain::values::AccountId;
 use claviger_key_broker::KeyBroker;
 use claviger_key_events::{Heard, KeyEvent};
 use claviger_lambda::auth::{AuthError, Authenticator, IssuerKeys, TokenVerifier};
+use claviger_lambda::work::Work;
 use claviger_testkit::{FakeClock, FakeKeys, MemoryWorld, SequentialIds, builders};
 use jsonwebtoken::jwk::JwkSet;
 use proptest::prelude::*;
@@ -28,6 +35,64 @@ fn samples(of: &str) -> Vec<String> {
         files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
     assert!(!texts.is_empty());
     texts
+}
+
+/// Every function that works messages or ticks off, with what it is invoked with.
+static INVOCATIONS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let of = [
+        "deadlines",
+        "key-prober",
+        "outbox",
+        "provisioner",
+        "reencryption-planner",
+        "reencryption-worker",
+        "restorer",
+        "suspender",
+    ];
+    of.iter().flat_map(|of| samples(of)).collect()
+});
+
+/// What the functions read of what they are invoked with.
+fn every_input(text: &str) {
+    let _ = serde_json::from_str::<claviger_deadlines::Input>(text);
+    let _ = serde_json::from_str::<claviger_key_prober::Input>(text);
+    let _ = serde_json::from_str::<claviger_outbox::Input>(text);
+    let _ = serde_json::from_str::<claviger_reencryption_planner::Input>(text);
+    let Ok(event) = serde_json::from_str::<SqsEvent>(text) else { return };
+    for body in event.records.iter().filter_map(|record| record.body.as_deref()) {
+        let _ = serde_json::from_str::<ProbeMessage>(body);
+        let _ = serde_json::from_str::<ShardWork>(body);
+        let _ = serde_json::from_str::<WebhookMessage>(body);
+        let _ = serde_json::from_str::<Work<JobStep>>(body);
+        let _ = serde_json::from_str::<claviger_suspender::Work>(body);
+        let _ = serde_json::from_str::<Work<claviger_restorer::Page>>(body);
+        let _ = serde_json::from_str::<Work<claviger_provisioner::Page>>(body);
+    }
+}
+
+/// What the outbox answers to what it is invoked with: rows that are none are partial failures.
+fn carried(text: &str) -> Option<Value> {
+    let input = serde_json::from_str(text).ok()?;
+    let (world, clock) = (MemoryWorld::new(), FakeClock::at("2026-11-22T09:00:00Z"));
+    let deliver = DeliverEffect {
+        outbox: &world,
+        tickets: &world,
+        instances: &world,
+        bus: &world,
+        webhooks: Webhooks::none(),
+        clock: &clock,
+    };
+    let outbox = claviger_outbox::Outbox { deliver, webhook: None, dead_letters: &NoLetters };
+    runtime().block_on(outbox.handle(input)).ok()
+}
+
+struct NoLetters;
+
+#[async_trait]
+impl DeadLetters for NoLetters {
+    async fn redrive(&self) -> Result<(), CallError> {
+        Ok(())
+    }
 }
 
 static KEY_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| samples("key-events"));
@@ -120,6 +185,33 @@ proptest! {
             prop_assert!(account.as_str().parse::<AccountId>().is_ok());
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(600), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn r9_what_functions_are_invoked_with_is_read_or_refused(text in nearly(&INVOCATIONS)) {
+        every_input(&text);
+    }
+
+    #[test]
+    fn r9_a_row_of_the_stream_that_is_none_is_a_partial_failure(text in nearly(&INVOCATIONS)) {
+        if let Some(answer) = carried(&text) {
+            prop_assert!(answer.is_object(), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn the_samples_of_every_function_are_read() {
+    let read = INVOCATIONS.iter().filter(|text| {
+        serde_json::from_str::<SqsEvent>(text).is_ok_and(|event| !event.records.is_empty())
+            || serde_json::from_str::<claviger_key_prober::Input>(text).is_ok()
+            || serde_json::from_str::<claviger_outbox::Input>(text).is_ok()
+            || serde_json::from_str::<claviger_deadlines::Input>(text).is_ok()
+    });
+    assert_eq!(read.count(), INVOCATIONS.len());
 }
 
 proptest! {

@@ -6,17 +6,28 @@ mod corpus;
 
 use std::sync::LazyLock;
 
-use claviger_app::messages::{AppOrder, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+use claviger_app::messages::{
+    AppOrder, DataKeyPage, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+};
+use claviger_app::put_organisation::Feed;
+use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardWork};
+use claviger_app::register_backup::parse_backup;
+use claviger_app::webhooks::{WebhookMessage, WebhookSecret};
+use claviger_domain::access::{KeyPermission, TemplateVersion};
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::effect::OutboxRow;
 use claviger_domain::enrolment::{Enrolment, Holding};
 use claviger_domain::event::{InstanceEvent, PolicyEvent};
 use claviger_domain::fact::Fact;
 use claviger_domain::ids::{DataKeyId, PolicyId};
+use claviger_domain::key_access::RoleArn;
+use claviger_domain::reencryption::Depth;
 use claviger_domain::values::{
     AccountId, App, ContextTag, KeyArn, OrganisationName, Realm, Region, SiteName, Subject,
 };
-use claviger_envelope::Header;
+use claviger_envelope::testing::TestCloud;
+use claviger_envelope::{Config, Context, Envelope, EnvelopeError, Header, Instance};
+use claviger_reencrypt::{Pattern, Place};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,6 +67,17 @@ fn every_value(text: &str) {
     text_comes_back::<Subject>(text);
     text_comes_back::<PolicyId>(text);
     text_comes_back::<DataKeyId>(text);
+    text_comes_back::<RoleArn>(text);
+    text_comes_back::<KeyPermission>(text);
+    text_comes_back::<TemplateVersion>(text);
+    let _ = text.parse::<Depth>();
+    let _ = text.parse::<WebhookSecret>();
+    if let Ok(pattern) = Pattern::parse(text) {
+        let place = Place { organisation: "acme".into(), site: "acme-eng".into(), app: "jira".into() };
+        for name in [text, "acme/acme-eng/jira/note/n-1", ""] {
+            let _ = pattern.read(&place, name);
+        }
+    }
 }
 
 fn every_message(text: &str) {
@@ -68,8 +90,19 @@ fn every_message(text: &str) {
     comes_back::<PolicyEvent>(text);
     comes_back::<InstanceEvent>(text);
     comes_back::<Fact>(text);
+    comes_back::<DataKeyPage>(text);
+    comes_back::<ErasurePage>(text);
+    comes_back::<WebhookMessage>(text);
+    comes_back::<JobStep>(text);
+    comes_back::<ShardWork>(text);
+    comes_back::<JobProgress>(text);
+    comes_back::<ShardCheckpoint>(text);
+    comes_back::<Backup>(text);
     if let Ok(body) = serde_json::from_str::<Value>(text) {
         let _ = Enrolment::parse(&body, &CATALOGUE);
+        for faults in [parse_backup(&body).err(), Feed::parse(&body, &CATALOGUE).err()] {
+            assert!(faults.is_none_or(|faults| faults.iter().all(|fault| !fault.help.is_empty())));
+        }
     }
 }
 
@@ -103,6 +136,12 @@ static VALUES: LazyLock<Vec<String>> = LazyLock::new(|| {
         "united-kingdom",
         "jira-service-management",
         "acme-eng",
+        "arn:aws:iam::222222222222:role/path/key-management",
+        "kms:GenerateDataKeyWithoutPlaintext",
+        "2027-01-15",
+        "rewrap",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "{organisation}/{site}/{app}/{type}/{record}",
         "0190a0b1-12ab-74cd-96ef-1234567890ab",
     ]
     .map(str::to_owned)
@@ -157,6 +196,86 @@ proptest! {
         let _ = Header::parse(&bytes);
         let _ = claviger_envelope::generation_of(&bytes);
         let _ = claviger_envelope::header_digest(&bytes);
+    }
+}
+
+const NOTE: Context<'static> = Context::new("note", "n-1");
+/// How many bytes a stream begins with.
+const STREAM_HEADER: usize = claviger_envelope::format::STREAM_HEADER_LEN;
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn app() -> Instance {
+    let cloud = TestCloud::new();
+    let library = Envelope::builder().fence(cloud.clone()).keys(cloud.clone()).clock(cloud.clock.clone());
+    let library = library.config(Config::default()).manual().start().unwrap();
+    library.instance("acme", "acme-eng", "jira")
+}
+
+async fn read_stream(app: &Instance, bytes: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+    let (header, rest) = bytes.split_at(STREAM_HEADER.min(bytes.len()));
+    let mut reader = app.decrypt_stream(&NOTE, header).await?;
+    let mut plain = Vec::new();
+    reader.update(rest, &mut plain).await?;
+    reader.finish(&mut plain).await?;
+    Ok(plain)
+}
+
+/// A record and a stream with bytes altered, added, taken away or cut.
+fn bent(bytes: &[u8], changes: &[(prop::sample::Index, u8, u8)]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for (at, kind, byte) in changes {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = at.index(bytes.len());
+        match kind % 4 {
+            0 => bytes[at] ^= byte,
+            1 => bytes.insert(at, *byte),
+            2 => drop(bytes.remove(at)),
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(500), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn i7_a_record_that_was_changed_is_refused_and_gives_nothing(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<u8>()), 1..4),
+        plain in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        runtime().block_on(async {
+            let app = app();
+            let record = app.encrypt(&NOTE, &plain).await.unwrap();
+            let changed = bent(&record, &changes);
+            let read = app.decrypt(&NOTE, &changed).await;
+            prop_assert_eq!(read.is_ok(), changed == record);
+            let _ = app.reseal(&NOTE, &changed, 1).await;
+            let mut writer = app.encrypt_stream(&NOTE).await.unwrap();
+            let mut stream = writer.header().to_vec();
+            writer.update(&plain, &mut stream).await.unwrap();
+            writer.finish(&mut stream).await.unwrap();
+            let changed = bent(&stream, &changes);
+            let read = read_stream(&app, &changed).await;
+            prop_assert_eq!(read.is_ok(), changed == stream);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn r7_a_notice_that_was_changed_has_another_signature(
+        id in "[a-z0-9]{1,20}", at in 1_i64..4_000_000_000, body in ".{0,80}", other in ".{0,80}",
+    ) {
+        let secret: WebhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
+        let signed = secret.sign(&id, at, &body);
+        prop_assert_eq!(secret.sign(&id, at, &other) == signed, other == body);
+        prop_assert_ne!(secret.sign(&id, at + 1, &body), signed.clone());
+        prop_assert_ne!(secret.sign(&format!("{id}x"), at, &body), signed);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use claviger_proof::sim::{Options, Outcome, run};
 
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 40;
 const EPISODES: u32 = 16;
 
 #[test]
@@ -41,6 +41,7 @@ fn i1_to_i8_hold_for_a_hundred_organisation_years_of_faults() {
         "it ran for less than 100 organisation-years"
     );
     assert!(all.faults > 1_000 && all.cut_offs > 50, "it did not hurt enough");
+    assert!(all.moved > 20, "only {} re-encryptions ended", all.moved);
 }
 
 #[test]

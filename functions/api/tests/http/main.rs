@@ -16,6 +16,7 @@ mod enrolment;
 mod events;
 mod form;
 mod idempotency;
+mod nearly_right;
 mod openapi;
 mod pages;
 mod reencryptions;

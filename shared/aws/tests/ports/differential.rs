@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use claviger_app::hint_budget::HintRecord;
 use claviger_app::ports::{
-    Audit, Backups, Checkpoints, DataKeyChoice, DataKeyRegistry, Instances, Organisations, Outbox,
-    OverdueOrders, Page, PendingErasures, Policies, Proofs, StoreError, SupportRequests, Tickets, Unanswered,
-    UsageRecords, WatchList, WrappedDataKey,
+    Audit, Backups, Checkpoints, DataKeyChoice, DataKeyRegistry, HintRecords, Instances, Organisations,
+    Outbox, OverdueOrder, OverdueOrders, Page, PendingErasures, Policies, Proofs, PublishedTemplate,
+    StoreError, SupportRequests, Templates, Tickets, Unanswered, UsageRecords, WatchList, Wrap,
+    WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, Counts, JobProgress, ShardCheckpoint, ShardPlace};
 use claviger_app::usage::{KeyUse, Payer, Tally, UsageDelta};
+use claviger_domain::access::{KeyPolicyTemplate, TemplateVersion};
+use claviger_domain::closing::{self, Counted};
 use claviger_domain::decide::{Decision, decide};
 use claviger_domain::event::{InstanceEvent, PolicyEvent};
 use claviger_domain::fence::{Cause, Epoch};
@@ -16,9 +20,10 @@ use claviger_domain::ids::{DataKeyId, InstanceId, PolicyId, ReencryptionId, Tick
 use claviger_domain::instance::{AppInstance, InstanceDecision, decide_instance};
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::EncryptionPolicy;
-use claviger_domain::reencryption::Phase;
+use claviger_domain::reencryption::{Depth, Phase};
 use claviger_domain::ticket::{Ticket, TicketStatus};
 use claviger_domain::values::{ShardId, SiteName};
+use claviger_domain::vendor::Ground;
 use claviger_testkit::builders::{
     a_byok_enrolment, a_key, a_round, an_enrolment_decision_as, an_enrolment_with, an_instance_decision,
     an_organisation, by_admin, by_claviger, by_support, by_system, instant, parsed, rules,
@@ -123,6 +128,42 @@ enum Operation {
         version: u32,
         as_read: bool,
     },
+    RewrapDataKey {
+        instance: u64,
+        version: u32,
+        as_read: bool,
+        second: bool,
+    },
+    EraseDataKey {
+        instance: u64,
+        version: u32,
+    },
+    /// A job to new keys, the organisation's leaving, the vendor's own suspension.
+    Steer {
+        organisation: usize,
+        which: u8,
+        keys: u32,
+    },
+    Weeks,
+    SaveHints {
+        account: usize,
+        as_read: bool,
+        used: u16,
+    },
+    AddTemplate {
+        version: u8,
+    },
+    SaveTemplate {
+        version: u8,
+        shard: u16,
+    },
+    NoteOverdue {
+        organisation: usize,
+        unanswered: u64,
+    },
+    OverdueNoMore {
+        organisation: usize,
+    },
     SaveProgress {
         job: u64,
         version: u64,
@@ -177,6 +218,18 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         2 => (0..2_u64, 0..4_u64, 1..4_u32).prop_map(|(instance, id, version)| AddDataKey { instance, id, version }),
         2 => (0..2_u64, 0..4_u32, any::<bool>())
             .prop_map(|(instance, version, as_read)| RemoveDataKey { instance, version, as_read }),
+        3 => (0..2_u64, 0..4_u32, any::<bool>(), any::<bool>())
+            .prop_map(|(instance, version, as_read, second)| RewrapDataKey { instance, version, as_read, second }),
+        1 => (0..2_u64, 0..4_u32).prop_map(|(instance, version)| EraseDataKey { instance, version }),
+        12 => (organisation(), 0..14_u8, 4..7_u32)
+            .prop_map(|(organisation, which, keys)| Steer { organisation, which, keys }),
+        1 => Just(Weeks),
+        2 => (0..2_usize, any::<bool>(), 0..3_u16)
+            .prop_map(|(account, as_read, used)| SaveHints { account, as_read, used }),
+        1 => (0..3_u8).prop_map(|version| AddTemplate { version }),
+        1 => (0..3_u8, 0..3_u16).prop_map(|(version, shard)| SaveTemplate { version, shard }),
+        1 => (organisation(), 0..3_u64).prop_map(|(organisation, unanswered)| NoteOverdue { organisation, unanswered }),
+        1 => organisation().prop_map(|organisation| OverdueNoMore { organisation }),
         3 => (0..2_u64, 0..4_u64).prop_map(|(job, version)| SaveProgress { job, version }),
         4 => (0..2_u64, 0..3_u16, 0..4_u64).prop_map(|(job, index, version)| SaveShard { job, index, version }),
         2 => (organisation(), 0..3_u64, 1..3_u64)
@@ -482,10 +535,86 @@ impl Pair {
                 let memory = self.memory.remove_data_key(&known).await;
                 same("remove data key", memory, self.dynamo.store.remove_data_key(&known).await)
             }
+            Operation::RewrapDataKey { instance, version, as_read, second } => {
+                let instance = InstanceId::from_uuid(SequentialIds::uuid(instance));
+                let choice = DataKeyChoice::Version(version);
+                let Some(mut known) = self.memory.data_key(instance, "records", choice).await.unwrap() else {
+                    return Ok(());
+                };
+                let key = a_key(ACCOUNTS[0], "eu-west-1", version + 1);
+                let wraps = BTreeMap::from([(parsed("eu-west-1"), Wrap { key, ciphertext: "Yw==".into() })]);
+                let next = if second {
+                    WrappedDataKey { second: wraps, ..known.clone() }
+                } else {
+                    WrappedDataKey { wraps, second: BTreeMap::new(), ..known.clone() }
+                };
+                if !as_read {
+                    known.generation += 1;
+                }
+                let memory = self.memory.rewrap_data_key(&known, &next).await;
+                same("rewrap data key", memory, self.dynamo.store.rewrap_data_key(&known, &next).await)
+            }
+            Operation::EraseDataKey { instance, version } => {
+                let instance = InstanceId::from_uuid(SequentialIds::uuid(instance));
+                let choice = DataKeyChoice::Version(version);
+                let Some(known) = self.memory.data_key(instance, "records", choice).await.unwrap() else {
+                    return Ok(());
+                };
+                let memory = self.memory.erase_data_key(&known).await;
+                same("erase data key", memory, self.dynamo.store.erase_data_key(&known).await)
+            }
+            Operation::Steer { organisation, which, keys } => {
+                let origin = if matches!(which, 7 | 8 | 10 | 11) { by_support() } else { by_admin() };
+                self.policy_event(organisation, origin, |policy, now| steered(policy, which, keys, now)).await
+            }
+            Operation::Weeks => {
+                self.now += SignedDuration::from_hours(24 * 31);
+                Ok(())
+            }
+            Operation::SaveHints { account, as_read, used } => {
+                let account = parsed(ACCOUNTS[account]);
+                let known = self.memory.hints_of(&account).await.unwrap().filter(|_| as_read);
+                let next = HintRecord { planned_at: self.now, period_began: self.now, used };
+                let memory = self.memory.save_hints(&account, known.as_ref(), &next).await;
+                let dynamo = self.dynamo.store.save_hints(&account, known.as_ref(), &next).await;
+                same("hints", memory, dynamo)
+            }
+            Operation::AddTemplate { version } => {
+                let template = template(version, 0, self.now);
+                let memory = self.memory.add_template(&template).await;
+                same("template", memory, self.dynamo.store.add_template(&template).await)
+            }
+            Operation::SaveTemplate { version, shard } => {
+                let known = self.memory.templates().await.unwrap();
+                let Some(known) = known.into_iter().find(|one| one.template.version == name_of(version))
+                else {
+                    return Ok(());
+                };
+                let next = PublishedTemplate { shard, opened: u64::from(shard), ..known };
+                let memory = Templates::save_progress(&self.memory, &next).await;
+                same("template", memory, Templates::save_progress(&self.dynamo.store, &next).await)
+            }
+            Operation::NoteOverdue { organisation, unanswered } => {
+                let Some(policy) = self.policy(organisation).await else { return Ok(()) };
+                let order = OverdueOrder {
+                    organisation: policy.organisation_name,
+                    policy: policy.id,
+                    ordered_at: self.now,
+                    unanswered,
+                    first: Vec::new(),
+                };
+                let memory = self.memory.note_overdue(&order).await;
+                same("overdue", memory, self.dynamo.store.note_overdue(&order).await)
+            }
+            Operation::OverdueNoMore { organisation } => {
+                let Some(policy) = self.policy(organisation).await else { return Ok(()) };
+                let memory = self.memory.overdue_no_more(policy.id).await;
+                same("overdue no more", memory, self.dynamo.store.overdue_no_more(policy.id).await)
+            }
             Operation::SaveProgress { job, version } => {
                 let progress = progress(job, version, self.now);
-                let memory = self.memory.save_progress(&progress).await;
-                same("progress", memory, self.dynamo.store.save_progress(&progress).await)
+                let memory = Checkpoints::save_progress(&self.memory, &progress).await;
+                same("progress", memory, Checkpoints::save_progress(&self.dynamo.store, &progress).await)
             }
             Operation::SaveShard { job, index, version } => {
                 let shard = shard(job, index, version, self.now);
@@ -561,6 +690,12 @@ impl Pair {
         for account in ACCOUNTS.map(parsed) {
             let memory = memory.organisations_of_account(&account).await;
             same("account", memory, dynamo.organisations_of_account(&account).await)?;
+            same("hints", self.memory.hints_of(&account).await, dynamo.hints_of(&account).await)?;
+        }
+        same("templates", memory.templates().await, dynamo.templates().await)?;
+        for limit in [1, 200] {
+            let in_memory = memory.overdue_orders(None, limit).await;
+            same("overdue", in_memory, dynamo.overdue_orders(None, limit).await)?;
         }
         for site in SITES.map(parsed) {
             same("site", memory.site_owner(&site).await, dynamo.site_owner(&site).await)?;
@@ -626,6 +761,13 @@ impl Pair {
             }
         }
         for instance in (0..2).map(|n| InstanceId::from_uuid(SequentialIds::uuid(n))) {
+            let all = |keys: Result<Vec<WrappedDataKey>, StoreError>| {
+                let mut keys = keys.unwrap();
+                keys.sort_by_key(|key| key.version);
+                keys
+            };
+            let in_memory = all(memory.data_keys(instance).await);
+            same("data keys", in_memory, all(dynamo.data_keys(instance).await))?;
             let ids = (0..4).map(|n| DataKeyChoice::Id(DataKeyId::from_uuid(SequentialIds::uuid(n))));
             let versions = (0..4).map(DataKeyChoice::Version);
             for choice in ids.chain(versions).chain([DataKeyChoice::Current]) {
@@ -673,6 +815,55 @@ fn usage(organisation: usize, id: u64) -> UsageDelta {
         day: jiff::civil::date(2026, 11, 20 + i8::try_from(id % 3).unwrap()),
         uses: uses.into(),
     }
+}
+
+/// One step of what an organisation or support begins, so that sequences of them go far.
+fn steered(policy: &EncryptionPolicy, which: u8, keys: u32, now: Timestamp) -> PolicyEvent {
+    let job = policy.reencryption.as_ref().map_or_else(|| job_id(9), |job| job.id);
+    let of = |policy: &EncryptionPolicy| -> BTreeMap<_, _> {
+        let key = |region: &str| (parsed(region), a_key(policy.account.as_str(), region, keys));
+        ["eu-central-1", "eu-west-1"].map(key).into()
+    };
+    match which {
+        0 => PolicyEvent::ReencryptionRequested { keys: of(policy), depth: Depth::Rekey },
+        1 => PolicyEvent::ReencryptionCancelled { job },
+        2 => PolicyEvent::ReencryptionEnded { job, data_keys: 1, ledger: String::new() },
+        3 => PolicyEvent::ReencryptionPaused { job },
+        4 => PolicyEvent::ReencryptionResumed { job },
+        5 => PolicyEvent::ReencryptionSwitched {
+            job,
+            canaries: of(policy).into_keys().map(|region| (region, "Yw==".to_owned())).collect(),
+            data_keys: 1,
+            round: a_round(policy, Observation::Usable, now),
+        },
+        6 => PolicyEvent::ClosingAsked,
+        7 => PolicyEvent::ClosingApproved,
+        8 => PolicyEvent::ClosingRejected { reason: "no".to_owned() },
+        9 => PolicyEvent::ClosingCancelled,
+        10 => PolicyEvent::VendorSuspended { ground: Ground::Ordered, reason: "unpaid".to_owned() },
+        11 => PolicyEvent::VendorSuspensionLifted,
+        12 => policy
+            .closing
+            .as_ref()
+            .and_then(|closing| closing::due(&rules().catalogue.closing, closing, now))
+            .map_or(PolicyEvent::DataKeysErased, |moment| PolicyEvent::ClosingMomentCame { moment }),
+        _ => PolicyEvent::DataKeysCounted { counted: Counted { data_keys: 1, instances: 1 } },
+    }
+}
+
+fn name_of(version: u8) -> TemplateVersion {
+    parsed(&format!("2027-01-0{}", version + 1))
+}
+
+fn template(version: u8, shard: u16, now: Timestamp) -> PublishedTemplate {
+    let template = KeyPolicyTemplate {
+        version: name_of(version),
+        permissions: [parsed("kms:DescribeKey")].into(),
+        decide_by: now,
+        published_at: now,
+        published_by: parsed("agent"),
+    };
+    PublishedTemplate { template, shard, after: None, opened: 0, done: false }
 }
 
 fn job_id(job: u64) -> ReencryptionId {

@@ -1,23 +1,28 @@
 //! The invariants, looked at whenever something changes or is given out. The observer knows the truth about the
 //! keys, the requests and the time; the system does not.
 
+use std::collections::BTreeSet;
+
 use claviger_app::hand_out_data_key::HandedOut;
 use claviger_app::ports::Beat;
 use claviger_domain::decide::Decision;
+use claviger_domain::event::Actor;
 use claviger_domain::fact::AuditHead;
+use claviger_domain::fence::Cause;
 use claviger_domain::ids::PolicyId;
 use claviger_domain::instance::{AppInstance, InstanceDecision};
-use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::ticket::Ticket;
 use claviger_domain::values::{KeyArn, ShardId};
 
+use super::ports::Use;
 use super::world::{OrgTruth, World, millis, settings};
 
 /// How old a probe may be that a decision stands on (freshness of a round, its window, the way).
 const PROBE_AGE: i64 = 45_000;
 
 impl World {
-    fn checked(&self, invariant: &'static str, holds: bool, what: impl FnOnce() -> String) {
+    pub(super) fn checked(&self, invariant: &'static str, holds: bool, what: impl FnOnce() -> String) {
         self.state().checks += 1;
         if !holds {
             self.violated(invariant, what());
@@ -54,7 +59,9 @@ impl World {
             let mut state = self.state();
             if let Some(org) = state.orgs.iter_mut().find(|org| org.name == next.organisation_name) {
                 org.policy = Some((next.id, next.shard));
-                if next.lifecycle.slug() == "active" && org.active_since.is_none() {
+                if next.lifecycle.slug() == "closed" {
+                    org.active_since = None;
+                } else if next.lifecycle.slug() == "active" && org.active_since.is_none() {
                     org.active_since = Some(now);
                     org.last_proof = now;
                 }
@@ -67,30 +74,91 @@ impl World {
             self.send(super::world::Message::Stream(Box::new(row.clone())), 0);
         }
         let Some((index, org)) = self.org_of(next.id) else { return };
+        self.causes_changed(index, &org, previous, decision);
         let was_open = previous.is_none_or(|policy| policy.fence.is_open());
-        match (was_open, next.fence.is_open()) {
-            (true, false) => {
-                self.may_close(&org, now);
-                if let Some(org) = self.state().orgs.get_mut(index) {
+        if let Some(org) = self.state().orgs.get_mut(index) {
+            match (was_open, next.fence.is_open()) {
+                (true, false) => {
                     org.closed_at = Some(now);
                     org.cut_offs += 1;
                 }
-            }
-            (false, true) => {
-                self.may_open(&org, now);
-                if let Some(org) = self.state().orgs.get_mut(index) {
+                (false, true) => {
                     org.closed_at = None;
                     org.last_proof = now;
                 }
+                (true, true) | (false, false) => {}
             }
-            (true, true) | (false, false) => {}
+            let stands_on = next.keys.values().filter(|key| !key.given_up).map(|key| key.arn.clone());
+            let keys: Vec<KeyArn> = stands_on.collect();
+            if keys != org.keys {
+                org.keys = keys;
+                org.keys_since = now;
+            }
+        }
+        let of_records = |policy: &EncryptionPolicy| {
+            let arns: Vec<KeyArn> = policy.keys.values().map(|key| key.arn.clone()).collect();
+            (arns, policy.former_keys.len(), policy.reencryption.as_ref().map(|job| job.keys.clone()))
+        };
+        if previous.is_none_or(|policy| of_records(policy) != of_records(next)) {
+            self.records_are_sound(index, None);
+        }
+        if previous.is_some_and(|policy| policy.reencryptions.len() < next.reencryptions.len()) {
+            self.job_ended(index, next);
         }
     }
 
+    /// Each cause comes and goes by its own rule alone.
+    fn causes_changed(
+        &self,
+        index: usize,
+        org: &OrgTruth,
+        previous: Option<&EncryptionPolicy>,
+        decision: &Decision,
+    ) {
+        let (next, now) = (&decision.next, self.now());
+        let had = |cause| previous.is_some_and(|policy| policy.fence.causes.contains(&cause));
+        let has = |cause| next.fence.causes.contains(&cause);
+        if !had(Cause::Key)
+            && has(Cause::Key)
+            && let Some(known) = previous
+        {
+            self.may_close(org, known, now);
+            if let Some(org) = self.state().orgs.get_mut(index) {
+                org.cause_at = Some(now);
+            }
+        }
+        if had(Cause::Key) && !has(Cause::Key) {
+            self.may_lift(org, next, now);
+            if let Some(org) = self.state().orgs.get_mut(index) {
+                org.cause_at = None;
+            }
+        }
+        let by_support = matches!(decision.fact.actor, Actor::Support(_));
+        // What support ordered, support lifts; what was over an access request, the proof of its permission does.
+        let proven = !has(Cause::Vendor) && decision.fact.slug == "permission-proven";
+        let by_its_rule = by_support || proven;
+        self.checked("I5", had(Cause::Vendor) == has(Cause::Vendor) || by_its_rule, || {
+            format!("the vendor's cause of {} came or went without support", org.name)
+        });
+        self.checked("I5", !had(Cause::Closing) || has(Cause::Closing), || {
+            format!("{} left, and its fence forgot it", org.name)
+        });
+        if !had(Cause::Closing) && has(Cause::Closing) {
+            let asked = org.leaves && previous.is_some_and(|policy| policy.closing.is_some());
+            self.checked("I2", asked, || format!("{} was closed and had not asked", org.name));
+        }
+        let lapsed = previous.is_some_and(|policy| matches!(policy.lifecycle, Lifecycle::Lapsed { .. }));
+        let carried = decision.fact.slug == "restoration-carried-out" && by_support;
+        let restoring = matches!(next.lifecycle, Lifecycle::Restoring { .. });
+        self.checked("I5", !lapsed || !restoring || carried, || {
+            format!("{} lapsed, and is restored without support", org.name)
+        });
+    }
+
     /// I2: only what the customer really did closes a fence.
-    fn may_close(&self, org: &OrgTruth, now: i64) {
+    fn may_close(&self, org: &OrgTruth, known: &EncryptionPolicy, now: i64) {
         let ambiguity = millis(settings().ambiguity);
-        for arn in &org.keys {
+        for arn in known.keys.values().filter(|key| !key.given_up).map(|key| &key.arn) {
             let Some(key) = self.kms.key(arn) else { continue };
             let since = now - PROBE_AGE;
             self.checked("I2", key.refused_since(since), || {
@@ -109,11 +177,18 @@ impl World {
         }
     }
 
-    /// I5: only what an org admin asked for, with keys that work, opens one.
-    fn may_open(&self, org: &OrgTruth, now: i64) {
-        let asked = org.closed_at.is_some_and(|closed| org.asked.iter().any(|asked| *asked >= closed));
-        self.checked("I5", asked, || format!("the fence of {} opened and no org admin had asked", org.name));
-        for arn in &org.keys {
+    /// I5: only what an org admin asked for, or what two agents called a mistake, lifts the cause of the keys, and only
+    /// with keys that work: all of them, or all but those without which the admin asked for it.
+    fn may_lift(&self, org: &OrgTruth, next: &EncryptionPolicy, now: i64) {
+        let closed = org.cause_at.unwrap_or(i64::MAX);
+        let given_up = next.keys.values().any(|key| key.given_up);
+        let asked = org.asked.iter().any(|(asked, without)| *asked >= closed && (*without || !given_up));
+        let agents: BTreeSet<_> =
+            org.agents.iter().filter(|(_, said)| *said >= closed).map(|(who, _)| who).collect();
+        self.checked("I5", asked || (agents.len() > 1 && !given_up), || {
+            format!("the fence of {} opened and neither an org admin nor two agents had asked", org.name)
+        });
+        for arn in next.keys.values().filter(|key| !key.given_up).map(|key| &key.arn) {
             let usable = self.kms.key(arn).is_some_and(|key| key.usable_since(now - PROBE_AGE));
             self.checked("I5", usable, || format!("the fence of {} opened while {arn} refuses", org.name));
         }
@@ -167,20 +242,30 @@ impl World {
     }
 
     /// A customer's key decrypted something.
-    pub fn key_used(&self, key: &KeyArn, canary: bool) {
+    pub fn key_used(&self, key: &KeyArn, why: Use) {
         let now = self.now();
-        let owner = self.state().orgs.iter().position(|org| org.keys.contains(key));
+        let owner = self.state().owners.get(key).copied();
         let Some(index) = owner else { return };
         let org = self.state().orgs.get(index).cloned();
         let Some(org) = org else { return };
-        if !canary {
-            let bound = millis(settings().lease);
-            let within = org.closed_at.is_none_or(|closed| now <= closed + bound);
-            self.checked("I1", within, || {
+        let bound = millis(settings().lease);
+        let open = org.closed_at.is_none_or(|closed| now <= closed + bound);
+        match why {
+            Use::Canary => {}
+            Use::Work => self.checked("I1", open, || {
                 format!("a data key of {} was unwrapped after its fence closed", org.name)
-            });
+            }),
+            Use::Proof => {
+                let since = org.cause_at.unwrap_or(i64::MAX);
+                let asked = org.asked.iter().any(|(asked, without)| *without && *asked >= since);
+                self.checked("I1", open || asked, || {
+                    format!("data keys of {} were unwrapped for a proof that nobody asked for", org.name)
+                });
+            }
         }
-        if let Some(org) = self.state().orgs.get_mut(index) {
+        if org.keys.contains(key)
+            && let Some(org) = self.state().orgs.get_mut(index)
+        {
             org.last_proof = org.last_proof.max(now);
         }
     }
@@ -220,7 +305,8 @@ impl World {
         }
         let ambiguous = settings.ambiguous_cut_off_bound();
         let bound = millis(if definite { settings.cut_off_bound() } else { ambiguous });
-        let since = keys.iter().map(|key| key.visible_at).max().unwrap_or(now).max(trouble);
+        let since =
+            keys.iter().map(|key| key.visible_at).max().unwrap_or(now).max(trouble).max(org.keys_since);
         self.checked("I3", now <= since + bound, || {
             let kind = if definite { "definite" } else { "ambiguous" };
             format!("{what} for {} {} ms after a {kind} refusal everywhere", org.name, now - since)

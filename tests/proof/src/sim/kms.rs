@@ -1,11 +1,11 @@
 //! What customers' keys really are, apart from what anybody believes of them: the ground truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
-use claviger_domain::values::{KeyArn, Region};
+use claviger_domain::values::{AccountId, KeyArn, Region};
 use claviger_testkit::FakeKeys;
 
 /// What the owner of a key has done with it.
@@ -22,12 +22,19 @@ pub enum Standing {
         /// DescribeKey is denied too.
         blind: bool,
     },
+    /// The role does not trust us any more (BYOK). A session that is kept works on until it ends.
+    RoleDenied,
 }
 
 impl Standing {
     /// Whether KMS refuses.
     pub fn refuses(self) -> bool {
         self != Self::Usable
+    }
+
+    /// Whether access is denied, which may be anybody's mistake.
+    const fn is_denied(self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::RoleDenied)
     }
 
     /// Whether one refusal is enough.
@@ -41,6 +48,7 @@ impl Standing {
             Self::Disabled => Observation::Refused(RefusalKind::KeyDisabled),
             Self::PendingDeletion => Observation::Refused(RefusalKind::KeyPendingDeletion),
             Self::Denied { .. } => Observation::Refused(RefusalKind::AccessDenied),
+            Self::RoleDenied => Observation::Refused(RefusalKind::RoleDenied),
         }
     }
 }
@@ -87,7 +95,12 @@ struct State {
     keys: BTreeMap<KeyArn, KeyTruth>,
     outages: BTreeMap<Region, (NoAnswerKind, i64)>,
     ill: BTreeMap<Region, (i64, i64)>,
+    untrusting: BTreeSet<AccountId>,
+    rotations: u64,
 }
+
+/// How long a session of a role lasts.
+const SESSION: i64 = 900_000;
 
 /// KMS in every region.
 #[derive(Debug, Default)]
@@ -106,6 +119,14 @@ impl Kms {
     pub fn create(&self, arn: &KeyArn, organisation: OrganisationId) {
         self.vault.create(arn);
         self.vault.bind(arn, organisation);
+        self.exists(arn);
+    }
+
+    /// A key is there: one that the service made, if nobody else did.
+    pub fn exists(&self, arn: &KeyArn) {
+        if self.state().keys.contains_key(arn) {
+            return;
+        }
         let truth = KeyTruth {
             now: Standing::Usable,
             before: Standing::Usable,
@@ -122,18 +143,43 @@ impl Kms {
         let Some(key) = state.keys.get_mut(arn).filter(|key| key.now != standing) else {
             return;
         };
-        if matches!(key.now, Standing::Denied { .. })
+        if key.now.is_denied()
             && let Some(last) = key.denials.last_mut()
         {
             last.1 = visible_at;
         }
-        if matches!(standing, Standing::Denied { .. }) {
+        if standing.is_denied() {
             key.denials.push((now, i64::MAX));
         }
         key.before = key.now;
         key.now = standing;
         key.changed_at = now;
         key.visible_at = visible_at;
+    }
+
+    /// The key-management role of an account trusts us, or does not.
+    pub fn trust(&self, account: &AccountId, trusts: bool) {
+        let mut state = self.state();
+        if trusts {
+            state.untrusting.remove(account);
+        } else {
+            state.untrusting.insert(account.clone());
+        }
+    }
+
+    /// Whether the role of an account lets nobody in.
+    pub fn is_untrusting(&self, account: &AccountId) -> bool {
+        self.state().untrusting.contains(account)
+    }
+
+    /// AWS gives keys new material.
+    pub fn rotate(&self) {
+        self.state().rotations += 1;
+    }
+
+    /// What names the material of this moment.
+    pub fn material(&self) -> String {
+        format!("material-{}", self.state().rotations)
     }
 
     /// A key as it is.
@@ -189,10 +235,13 @@ impl Kms {
     }
 
     /// What a call meets: while a change spreads, `stale` chooses the answer from before.
-    pub fn meets(&self, arn: &KeyArn, now: i64, stale: bool) -> (Observation, Standing) {
+    /// A session of a role that is kept may be from before its trust ended.
+    pub fn meets(&self, arn: &KeyArn, now: i64, stale: bool, kept: bool) -> (Observation, Standing) {
         let state = self.state();
         let standing = state.keys.get(arn).map_or(Standing::Denied { blind: true }, |key| {
-            if stale && now < key.visible_at { key.before } else { key.now }
+            let standing = if stale && now < key.visible_at { key.before } else { key.now };
+            let works_on = kept && standing == Standing::RoleDenied && now < key.changed_at + SESSION;
+            if works_on { Standing::Usable } else { standing }
         });
         (standing.observation(), standing)
     }

@@ -6,13 +6,18 @@
 //! changes nothing either is checked too. Organisation-years count both, the detailed hours are told apart.
 
 mod checks;
+mod deeds;
 mod kms;
+mod moving;
 mod plane;
 mod ports;
 mod run;
 mod script;
+mod steps;
+mod storage;
 mod work;
 mod world;
 
 pub use run::{Options, Outcome, run, run_with_log};
+pub use steps::{Broken, Step, broken_on_two_threads, every_step};
 pub use world::Violation;

@@ -17,7 +17,7 @@ use claviger_testkit::builders;
 use jiff::SignedDuration;
 
 use super::ports::{Ports, alive};
-use super::world::{ROLES, World, settings};
+use super::world::{World, settings};
 use crate::twin::Twin;
 
 /// A process of an app.
@@ -31,11 +31,10 @@ pub struct Process {
 
 impl Process {
     /// A process that starts now.
-    pub fn start(world: &Arc<World>, number: usize) -> Self {
+    pub fn start(world: &Arc<World>, number: usize, (role, app): (&'static str, &'static str)) -> Self {
         let clock = Arc::new(PlaneClock::default());
         clock.step_wall(world.now() - clock.now().wall);
         world.state().clocks.insert(number, (Arc::clone(&clock), 0));
-        let (role, app) = ROLES[number % ROLES.len()];
         let fence = Fence { world: Arc::clone(world), early: Early::default(), turn: Arc::default() };
         let broker = Broker { world: Arc::clone(world), role, number: number % 2 };
         // A fixed window for gathering proofs: the library draws its length at random.
@@ -151,7 +150,7 @@ pub async fn ask(
     broker: usize,
     request: &KeyRequest,
 ) -> Result<claviger_app::hand_out_data_key::HandedOut, HandOutError> {
-    let ports = Ports::new(world, Order::Suspend);
+    let ports = Ports::new(world, Order::Suspend, "hand-out-data-key");
     let home: Region = builders::parsed("eu-central-1");
     let hand = HandOutDataKey {
         policies: &*ports,
@@ -221,7 +220,7 @@ impl KeySource for Broker {
     }
 
     async fn prove(&self, policies: &[String]) -> Result<Vec<Proof>, SourceError> {
-        let ports = Ports::new(&self.world, Order::Suspend);
+        let ports = Ports::new(&self.world, Order::Suspend, "prove-policies");
         let prove = ProvePolicies {
             policies: &*ports,
             proofs: &*ports,

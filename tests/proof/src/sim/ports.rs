@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use async_trait::async_trait;
 use claviger_app::check_enrolment::{CheckEnrolment, Checked};
 use claviger_app::hint_budget::HintRecord;
+use claviger_app::make_replacement::MakeReplacement;
 use claviger_app::messages::{
     AppOrder, DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
 };
 use claviger_app::ports::{
     Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
     DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey,
-    Outbox, Page, Policies, ProbeQueue, Prober, Proofs, StoreError, SupportRequest, SupportRequests, Tickets,
-    Trial, WatchList, WatchRow, WrappedDataKey,
+    Outbox, OverdueOrder, OverdueOrders, Page, Policies, ProbeQueue, Prober, Proofs, RoleSession, StoreError,
+    SupportRequest, SupportRequests, Tickets, Trial, WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -54,6 +55,8 @@ pub enum Fault {
     Conflict,
     /// It takes long.
     Slow,
+    /// Nothing goes wrong, and the whole is done again.
+    Again,
 }
 
 /// The ports of one invocation.
@@ -61,15 +64,30 @@ pub struct Ports {
     /// The world they are in.
     pub world: Arc<World>,
     order: Order,
+    /// What is invoked, and for which time.
+    name: &'static str,
+    number: usize,
     fault: Option<(u32, Fault)>,
     calls: AtomicU32,
     dead: AtomicBool,
     hurt: AtomicBool,
+    proves: AtomicBool,
+}
+
+/// What a customer's key decrypts something for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// To see whether it works.
+    Canary,
+    /// To prove that every data key can be had without another region, which an org admin asked for.
+    Proof,
+    /// Anything else.
+    Work,
 }
 
 impl Ports {
-    /// Ports that may fail once, as often as the world's chaos says.
-    pub fn new(world: &Arc<World>, order: Order) -> Arc<Self> {
+    /// Ports that may fail once: as often as the world's chaos says, or where a run that looks at every step wants it.
+    pub fn new(world: &Arc<World>, order: Order, name: &'static str) -> Arc<Self> {
         const FAULTS: [Fault; 6] = [
             Fault::Before,
             Fault::After,
@@ -80,7 +98,11 @@ impl Ports {
         ];
         let mut state = world.state();
         let chaos = state.chaos;
-        let fault = if state.rng.per_mille(chaos) {
+        let planned = state.steps.as_mut().map(|steps| steps.begins(name));
+        let number = planned.map_or(0, |(number, _)| number);
+        let fault = if let Some((_, fault)) = planned {
+            fault
+        } else if state.rng.per_mille(chaos) {
             let call = u32::try_from(state.rng.between(0, 14)).unwrap_or(0);
             state.rng.one_of(&FAULTS).map(|fault| (call, *fault))
         } else {
@@ -88,13 +110,18 @@ impl Ports {
         };
         drop(state);
         let world = Arc::clone(world);
-        let (calls, dead, hurt) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { world, order, fault, calls, dead, hurt })
+        let [dead, hurt, proves] = [(); 3].map(|()| AtomicBool::new(false));
+        Arc::new(Self { world, order, name, number, fault, calls: AtomicU32::new(0), dead, hurt, proves })
     }
 
     /// Whether the process died.
     pub fn died(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Whether all of it is to be done again.
+    pub fn again(&self) -> bool {
+        self.was_hurt() && self.fault.is_some_and(|(_, fault)| fault == Fault::Again)
     }
 
     /// Whether something was injected.
@@ -114,9 +141,15 @@ impl Ports {
 
     async fn enter(&self, what: &'static str) -> Option<Fault> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        if let Some(steps) = self.world.state().steps.as_mut() {
+            steps.called(self.name, self.number, call, what);
+        }
         let fault = self.fault.filter(|(at, _)| *at == call).map(|(_, fault)| fault);
         if let Some(fault) = fault {
             self.hurt.store(true, Ordering::SeqCst);
+            if let Some(steps) = self.world.state().steps.as_mut() {
+                steps.struck = true;
+            }
             self.world.fault(|| format!("{fault:?} at {what}"));
         }
         self.on_the_way().await;
@@ -132,7 +165,7 @@ impl Ports {
     }
 
     /// A call of the store.
-    async fn stored<T>(
+    pub async fn stored<T>(
         &self,
         what: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
@@ -160,7 +193,7 @@ impl Ports {
     }
 
     /// A call of a queue or the bus.
-    async fn called(&self, what: &'static str, call: impl FnOnce()) -> Result<(), CallError> {
+    pub async fn called(&self, what: &'static str, call: impl FnOnce()) -> Result<(), CallError> {
         let failed = || CallError { what: "a queue", reason: "injected".to_owned() };
         let fault = self.enter(what).await;
         if matches!(fault, Some(Fault::Before | Fault::Conflict)) {
@@ -175,7 +208,8 @@ impl Ports {
     }
 
     /// A call of KMS: what it met.
-    async fn kms(&self, what: &'static str, key: &KeyArn) -> (Observation, Standing) {
+    async fn kms(&self, what: &'static str, way: KeyRef<'_>) -> (Observation, Standing) {
+        let key = way.arn;
         let fault = self.enter(what).await;
         let slow = self.world.chance(30).then(|| self.world.between(50, 900));
         self.world.pause(slow.unwrap_or(10)).await;
@@ -186,7 +220,8 @@ impl Ports {
             _ => self.world.kms.no_answer(key.region(), now),
         };
         let stale = self.world.chance(500);
-        let (seen, standing) = self.world.kms.meets(key, now, stale);
+        let kept = way.session == RoleSession::Kept && self.world.chance(500);
+        let (seen, standing) = self.world.kms.meets(key, now, stale, kept);
         let Some(kind) = failing else {
             return (seen, standing);
         };
@@ -233,7 +268,7 @@ impl CustomerKeys for Ports {
         ciphertext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let (seen, _) = self.kms("Decrypt", key.arn).await;
+        let (seen, _) = self.kms("Decrypt", key).await;
         if seen != Observation::Usable {
             self.on_the_way().await;
             return Err(failed(seen));
@@ -242,7 +277,14 @@ impl CustomerKeys for Ports {
         self.world.kms.vault.forget_calls();
         if plain.is_ok() {
             let canary = context.get(CONTEXT_PURPOSE).is_some_and(|purpose| purpose == PURPOSE_CANARY);
-            self.world.key_used(key.arn, canary);
+            let why = if canary {
+                Use::Canary
+            } else if self.proves.load(Ordering::SeqCst) {
+                Use::Proof
+            } else {
+                Use::Work
+            };
+            self.world.key_used(key.arn, why);
         }
         self.on_the_way().await;
         plain
@@ -254,7 +296,7 @@ impl CustomerKeys for Ports {
         plaintext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Vec<u8>, KeyError> {
-        let (seen, _) = self.kms("Encrypt", key.arn).await;
+        let (seen, _) = self.kms("Encrypt", key).await;
         if seen != Observation::Usable {
             return Err(failed(seen));
         }
@@ -287,7 +329,7 @@ impl CustomerKeys for Ports {
         key: KeyRef<'_>,
         context: &EncryptionContext,
     ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), KeyError> {
-        let (seen, _) = self.kms("GenerateDataKey", key.arn).await;
+        let (seen, _) = self.kms("GenerateDataKey", key).await;
         if seen != Observation::Usable {
             return Err(failed(seen));
         }
@@ -300,7 +342,7 @@ impl CustomerKeys for Ports {
         trial: Trial<'_>,
         context: &EncryptionContext,
     ) -> Result<(), KeyError> {
-        let (seen, _) = self.kms("DryRun", key.arn).await;
+        let (seen, _) = self.kms("DryRun", key).await;
         if seen != Observation::Usable {
             return Err(failed(seen));
         }
@@ -308,7 +350,7 @@ impl CustomerKeys for Ports {
     }
 
     async fn rotates(&self, key: KeyRef<'_>) -> Result<bool, KeyError> {
-        let (seen, _) = self.kms("GetKeyRotationStatus", key.arn).await;
+        let (seen, _) = self.kms("GetKeyRotationStatus", key).await;
         if seen == Observation::Usable { Ok(true) } else { Err(failed(seen)) }
     }
 
@@ -317,7 +359,7 @@ impl CustomerKeys for Ports {
     }
 
     async fn describe(&self, key: KeyRef<'_>) -> Result<KeyDescription, KeyError> {
-        let (seen, standing) = self.kms("DescribeKey", key.arn).await;
+        let (seen, standing) = self.kms("DescribeKey", key).await;
         if matches!(seen, Observation::NoAnswer(_)) {
             return Err(failed(seen));
         }
@@ -325,44 +367,76 @@ impl CustomerKeys for Ports {
             Standing::Denied { blind: true } => {
                 return Err(failed(Observation::Refused(RefusalKind::AccessDenied)));
             }
+            Standing::RoleDenied => {
+                return Err(failed(Observation::Refused(RefusalKind::RoleDenied)));
+            }
             Standing::Usable | Standing::Denied { blind: false } => "Enabled",
             Standing::Disabled => "Disabled",
             Standing::PendingDeletion => "PendingDeletion",
         };
-        Ok(KeyDescription { state: state.to_owned(), ..claviger_testkit::a_description() })
+        let material = Some(self.world.kms.material());
+        Ok(KeyDescription { state: state.to_owned(), material, ..claviger_testkit::a_description() })
     }
 }
 
-/// The organisations of the simulation bring their own keys: no role is ever asked.
+impl Ports {
+    /// A call on the way through the key-management role of an account.
+    async fn role(&self, what: &'static str, role: &RoleArn, region: &Region) -> Result<(), KeyError> {
+        let fault = self.enter(what).await;
+        let now = self.world.now();
+        let failing = match fault {
+            Some(Fault::Before | Fault::Conflict) => Some(NoAnswerKind::Throttled),
+            Some(Fault::After) => Some(NoAnswerKind::Unreachable),
+            _ => self.world.kms.no_answer(region, now),
+        };
+        if let Some(kind) = failing {
+            self.world.troubled(0);
+            return Err(failed(Observation::NoAnswer(kind)));
+        }
+        if self.world.kms.is_untrusting(role.account()) {
+            return Err(failed(Observation::Refused(RefusalKind::RoleDenied)));
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl CustomerRoles for Ports {
     async fn assume(
         &self,
-        _role: &RoleArn,
-        _asking: Asking<'_>,
-        _organisation: OrganisationId,
-        _region: &Region,
+        role: &RoleArn,
+        asking: Asking<'_>,
+        organisation: OrganisationId,
+        region: &Region,
     ) -> Result<(), KeyError> {
-        Err(failed(Observation::Refused(RefusalKind::RoleDenied)))
+        self.role("AssumeRole", role, region).await?;
+        self.world.kms.vault.assume(role, asking, organisation, region).await
     }
 
     async fn find_key(
         &self,
-        _role: &CustomerRole,
-        _region: &Region,
-        _organisation: OrganisationId,
-        _label: KeyLabel,
+        role: &CustomerRole,
+        region: &Region,
+        organisation: OrganisationId,
+        label: KeyLabel,
     ) -> Result<Option<KeyArn>, KeyError> {
-        Err(failed(Observation::Refused(RefusalKind::RoleDenied)))
+        self.role("ListAliases", &role.arn, region).await?;
+        self.world.kms.vault.find_key(role, region, organisation, label).await
     }
 
     async fn make_key(
         &self,
-        _role: &CustomerRole,
-        _region: &Region,
-        _wanted: &NewKey,
+        role: &CustomerRole,
+        region: &Region,
+        wanted: &NewKey,
     ) -> Result<KeyArn, KeyError> {
-        Err(failed(Observation::Refused(RefusalKind::RoleDenied)))
+        self.role("CreateKey", &role.arn, region).await?;
+        let made = self.world.kms.vault.make_key(role, region, wanted).await?;
+        self.world.kms.exists(&made);
+        let mut state = self.world.state();
+        let owner = state.orgs.iter().position(|org| org.id == wanted.organisation);
+        state.owners.extend(owner.map(|owner| (made.clone(), owner)));
+        Ok(made)
     }
 }
 
@@ -485,6 +559,25 @@ impl SupportRequests for Ports {
 }
 
 #[async_trait]
+impl OverdueOrders for Ports {
+    async fn overdue_orders(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<OverdueOrder>, StoreError> {
+        self.stored("overdue_orders", self.world.store.overdue_orders(cursor, limit)).await
+    }
+
+    async fn note_overdue(&self, order: &OverdueOrder) -> Result<(), StoreError> {
+        self.stored("note_overdue", self.world.store.note_overdue(order)).await
+    }
+
+    async fn overdue_no_more(&self, policy: PolicyId) -> Result<(), StoreError> {
+        self.stored("overdue_no_more", self.world.store.overdue_no_more(policy)).await
+    }
+}
+
+#[async_trait]
 impl Tickets for Ports {
     async fn ticket(
         &self,
@@ -587,11 +680,25 @@ impl DataKeyRegistry for Ports {
     }
 
     async fn rewrap_data_key(&self, known: &WrappedDataKey, next: &WrappedDataKey) -> Result<(), StoreError> {
-        self.stored("rewrap_data_key", self.world.store.rewrap_data_key(known, next)).await
+        let mut next = next.clone();
+        if self.world.is(Twin::NewWrapsInPlaceOfOld) && !next.second.is_empty() {
+            next.wraps = std::mem::take(&mut next.second);
+        }
+        let rewrap = async {
+            self.world.store.rewrap_data_key(known, &next).await?;
+            self.world.data_key_changed(known.id);
+            Ok(())
+        };
+        self.stored("rewrap_data_key", rewrap).await
     }
 
     async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
-        self.stored("erase_data_key", self.world.store.erase_data_key(key)).await
+        let erase = async {
+            self.world.store.erase_data_key(key).await?;
+            self.world.data_key_changed(key.id);
+            Ok(())
+        };
+        self.stored("erase_data_key", erase).await
     }
 
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
@@ -607,7 +714,12 @@ impl DataKeyRegistry for Ports {
     }
 
     async fn remove_data_key(&self, known: &WrappedDataKey) -> Result<(), StoreError> {
-        self.stored("remove_data_key", self.world.store.remove_data_key(known)).await
+        let remove = async {
+            self.world.store.remove_data_key(known).await?;
+            self.world.data_key_changed(known.id);
+            Ok(())
+        };
+        self.stored("remove_data_key", remove).await
     }
 }
 
@@ -680,10 +792,16 @@ impl Prober for Ports {
             ProbeRequest::UnwrapDataKeys { organisation, region, cursor } => {
                 let (probe, policies) = (self.probe_keys(), self);
                 let unwrap = UnwrapDataKeys { probe, policies, instances: self, registry: self };
+                self.proves.store(true, Ordering::SeqCst);
                 let unwrapped = unwrap.run(organisation, region, cursor.as_deref()).await;
+                self.proves.store(false, Ordering::SeqCst);
                 unwrapped.map_err(|error| failed(error.to_string()))
             }
-            ProbeRequest::MakeReplacement { .. } => Err(failed("nobody has a role here".to_owned())),
+            ProbeRequest::MakeReplacement { organisation, region } => {
+                let check = CheckEnrolment { keys: self, roles: self, ids: self };
+                let made = MakeReplacement { policies: self, check }.run(organisation, region).await;
+                made.map_err(|error| failed(error.to_string()))
+            }
             ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
                 let check = CheckEnrolment { keys: self, roles: self, ids: self };
                 let whose = Checked { organisation: *organisation, external_id, regions };

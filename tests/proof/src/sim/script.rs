@@ -1,8 +1,12 @@
 //! What people, AWS and accidents do in an episode.
 
+use claviger_app::steer_reencryption::Steer;
+use claviger_domain::catalogue::Mode;
 use claviger_domain::observation::NoAnswerKind;
+use claviger_domain::reencryption::Depth;
 use claviger_domain::values::Region;
 
+use super::deeds::AGENTS;
 use super::kms::Standing;
 use super::world::World;
 
@@ -45,19 +49,57 @@ pub enum Act {
     Restart { process: usize },
     /// A process stands still for a while.
     Freeze { process: usize, millis: i64 },
+    /// An org admin moves everything to new keys.
+    Reencrypt { org: usize, depth: Depth, own_keys: bool },
+    /// An org admin has the job stand still, go on, or be cancelled.
+    Steer { org: usize, steer: Steer },
+    /// A customer changes one of the keys to which a job moves, or all of them.
+    ChangeNew { org: usize, key: Option<usize>, to: Standing },
+    /// A customer deletes the keys that were replaced.
+    LoseFormer { org: usize },
+    /// The key of one region is destroyed.
+    LoseForGood { org: usize },
+    /// An org admin names another for it.
+    ReplaceLost { org: usize },
+    /// Support suspends for the vendor.
+    VendorSuspends { org: usize },
+    /// Support lifts that.
+    VendorLifts { org: usize },
+    /// An agent calls a suspension a mistake.
+    Mistake { org: usize, who: &'static str },
+    /// An org admin asks to leave.
+    Leave { org: usize },
+    /// An org admin thinks better of it.
+    Stay { org: usize },
+    /// The vendor backs its storage up.
+    BackUp { org: usize },
+    /// The vendor brings its backup back.
+    BringBack { org: usize },
+    /// AWS renews every key's material.
+    Rotate,
+    /// Two more organisations enrol.
+    Enrol,
+    /// Support publishes a key-policy template.
+    Publish,
+    /// An org admin accepts, or declines, what it asks for.
+    AnswerAccess { org: usize, accepts: bool },
+    /// The vendor's customer records say something else of an organisation.
+    Feed { org: usize },
+    /// An app is added without a request.
+    AddDirectly { org: usize },
 }
 
 const MINUTE: i64 = 60_000;
 
 /// Draws the acts of an episode: when, and what.
 pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
-    let orgs: Vec<(usize, usize, Vec<Region>, bool)> = {
+    let orgs: Vec<(usize, usize, Vec<Region>, bool, Mode)> = {
         let state = world.state();
         let known = state.orgs.iter().enumerate();
         known
             .map(|(index, org)| {
                 let regions = org.keys.iter().map(|key| key.region().clone()).collect();
-                (index, org.keys.len(), regions, org.closed_at.is_some())
+                (index, org.keys.len(), regions, org.cause_at.is_some(), org.mode)
             })
             .collect()
     };
@@ -71,7 +113,7 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
     let count = draw(1, 5);
     for _ in 0..count {
         let when = draw(1_000, length);
-        let (org, keys, regions, closed) =
+        let (org, keys, regions, closed, mode) =
             &orgs[usize_of(draw(0, i64::try_from(orgs.len()).unwrap_or(1) - 1))];
         let org = *org;
         let region = regions[usize_of(draw(0, i64::try_from(regions.len()).unwrap_or(1) - 1))].clone();
@@ -79,9 +121,10 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
             0 | 1 => Standing::Disabled,
             2 => Standing::PendingDeletion,
             3 => Standing::Denied { blind: true },
+            _ if *mode == Mode::Byok => Standing::RoleDenied,
             _ => Standing::Denied { blind: false },
         };
-        match draw(0, 19) {
+        match draw(0, 31) {
             // Revocations, most of them taken back sooner or later.
             0..=5 => {
                 if *closed {
@@ -92,8 +135,13 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
                 if draw(0, 5) == 0 {
                     acts.push((when, Act::FenceSlow { millis: draw(30_000, 4 * MINUTE) }));
                 }
-                for key in 0..*keys {
-                    acts.push((when + draw(0, 40_000), Act::Change { org, key: Some(key), to: standing }));
+                if standing == Standing::RoleDenied {
+                    acts.push((when, Act::Change { org, key: None, to: standing }));
+                } else {
+                    for key in 0..*keys {
+                        let then = when + draw(0, 40_000);
+                        acts.push((then, Act::Change { org, key: Some(key), to: standing }));
+                    }
                 }
                 if draw(0, 3) > 0 {
                     let back = when + draw(50_000, 9 * MINUTE);
@@ -108,13 +156,15 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
                     if draw(0, 3) == 0 {
                         // Lost again while it is being restored.
                         let lost = back + draw(10_000, 60_000);
-                        acts.push((lost, Act::Change { org, key: Some(0), to: standing }));
+                        let key = (standing != Standing::RoleDenied).then_some(0);
+                        acts.push((lost, Act::Change { org, key, to: standing }));
                         acts.push((lost + 2 * MINUTE, Act::Change { org, key: None, to: Standing::Usable }));
                         acts.push((lost + 3 * MINUTE, Act::Ask { org, left: 20 }));
                     }
                 }
             }
             6 | 7 => {
+                let standing = if standing == Standing::RoleDenied { Standing::Disabled } else { standing };
                 let key = usize_of(draw(0, i64::try_from(*keys).unwrap_or(1) - 1));
                 acts.push((when, Act::Change { org, key: Some(key), to: standing }));
                 if draw(0, 1) == 0 {
@@ -157,6 +207,50 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
                 acts.push((when, Act::NewInstance { org, number }));
                 acts.push((when + draw(1_000, 60_000), Act::Approve));
             }
+            19..=25 => moves(world, &mut acts, (org, *keys), standing, when),
+            26 => {
+                acts.push((when, Act::VendorSuspends { org }));
+                if draw(0, 3) > 0 {
+                    acts.push((when + draw(5_000, 6 * MINUTE), Act::VendorLifts { org }));
+                }
+            }
+            27 => {
+                // It is given back at once, and support, not the customer, sees to it: two agents, or one twice.
+                acts.push((when, Act::Change { org, key: None, to: standing }));
+                let back = when + 4 * MINUTE;
+                acts.push((back, Act::Change { org, key: None, to: Standing::Usable }));
+                let second = usize_of(draw(0, 1));
+                acts.push((back + draw(10_000, 40_000), Act::Mistake { org, who: AGENTS[0] }));
+                acts.push((back + draw(41_000, 90_000), Act::Mistake { org, who: AGENTS[second] }));
+            }
+            28 => {
+                acts.push((when, Act::BackUp { org }));
+                acts.push((when + draw(MINUTE, 6 * MINUTE), Act::BringBack { org }));
+            }
+            29 => {
+                // The key of a region is destroyed, the other one disabled; the admin goes on without the first.
+                acts.push((when, Act::LoseForGood { org }));
+                if draw(0, 1) == 0 {
+                    acts.push((when + 20_000, Act::Change { org, key: Some(1), to: Standing::Disabled }));
+                    let back = when + draw(3, 6) * MINUTE;
+                    acts.push((back, Act::Change { org, key: None, to: Standing::Usable }));
+                    acts.push((back + 10_000, Act::Ask { org, left: 20 }));
+                    acts.push((back + draw(2, 5) * MINUTE, Act::ReplaceLost { org }));
+                }
+                acts.push((when + 9 * MINUTE, Act::ReplaceLost { org }));
+            }
+            30 => {
+                acts.push((when, Act::Rotate));
+                // One of the four may leave, the others always stay.
+                let last = orgs.len() - 1;
+                if draw(0, 2) == 0 {
+                    acts.push((when, Act::Leave { org: last }));
+                    acts.push((when + draw(1_000, MINUTE), Act::Approve));
+                    if draw(0, 1) == 0 {
+                        acts.push((when + 2 * MINUTE, Act::Stay { org: last }));
+                    }
+                }
+            }
             _ => {
                 let process = usize_of(draw(0, i64::try_from(processes).unwrap_or(1) - 1));
                 let millis = draw(10_000, 6 * MINUTE);
@@ -169,4 +263,57 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
     }
     acts.push((length + 60_000, Act::Chaos { per_mille: 0 }));
     acts
+}
+
+/// Everything moves to new keys, and keys are lost in the middle: new ones, old ones, one region or both; or an admin
+/// has it stand still, go on, or be cancelled.
+fn moves(
+    world: &World,
+    acts: &mut Vec<(i64, Act)>,
+    (org, keys): (usize, usize),
+    standing: Standing,
+    when: i64,
+) {
+    let draw = |low, high| world.between(low, high);
+    let depth = if draw(0, 4) == 0 { Depth::Rewrap } else { Depth::Rekey };
+    acts.push((when, Act::Reencrypt { org, depth, own_keys: draw(0, 3) == 0 }));
+    let one = || {
+        let most = i64::try_from(keys).unwrap_or(1) - 1;
+        (draw(0, 1) == 0).then(|| usize::try_from(draw(0, most.max(0))).unwrap_or(0))
+    };
+    let soon = when + draw(500, 20_000);
+    let later = when + draw(MINUTE, 5 * MINUTE);
+    match draw(0, 9) {
+        0 | 1 => {
+            acts.push((soon, Act::ChangeNew { org, key: one(), to: standing }));
+            acts.push((later, Act::ChangeNew { org, key: None, to: Standing::Usable }));
+        }
+        2..=4 => {
+            // Whatever keys the policy has at this moment.
+            let key = if standing == Standing::RoleDenied { None } else { one() };
+            acts.push((soon, Act::Change { org, key, to: standing }));
+            let back = soon + draw(20_000, 5 * MINUTE);
+            acts.push((back, Act::Change { org, key: None, to: Standing::Usable }));
+            acts.push((back + 15_000, Act::Ask { org, left: 20 }));
+        }
+        5 => {
+            acts.push((soon, Act::Steer { org, steer: Steer::Pause }));
+            if draw(0, 3) > 0 {
+                acts.push((later, Act::Steer { org, steer: Steer::Resume }));
+            }
+        }
+        6 => acts.push((soon, Act::Steer { org, steer: Steer::Cancel })),
+        7 => {
+            acts.push((when - 500, Act::BackUp { org }));
+            acts.push((later, Act::BringBack { org }));
+        }
+        _ => {}
+    }
+    if draw(0, 2) == 0 {
+        acts.push((when + 6 * MINUTE, Act::LoseFormer { org }));
+    }
+    // What stood still in an earlier episode goes on.
+    if draw(0, 1) == 0 {
+        acts.push((when + 5_000, Act::Steer { org, steer: Steer::Resume }));
+    }
 }

@@ -1,6 +1,9 @@
 //! The functions: each message is worked off by production's use case, as the functions' own `main.rs` wire it.
 
+use std::sync::PoisonError;
+
 use claviger_app::acknowledge_order::AcknowledgeOrder;
+use claviger_app::carry_reencryption::CarryReencryption;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::deliver_effect::DeliverEffect;
 use claviger_app::describe_keys::DescribeKeys;
@@ -10,11 +13,13 @@ use claviger_app::fan_out::CarryOrder;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::hear_key_event::HearKeyEvent;
 use claviger_app::messages::{FanOut, ProbeMessage};
+use claviger_app::pass_deadlines::PassDeadlines;
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_app::request_error::RequestError;
+use claviger_app::rewrite_shard::RewriteShard;
 use claviger_app::sweep::{PlanSweeps, Sweep};
 use claviger_app::verify_policy::VerifyPolicy;
 use claviger_app::webhooks::Webhooks;
@@ -22,10 +27,14 @@ use claviger_domain::decide::Refusal;
 use claviger_domain::effect::{Effect, Order, OutboxRow};
 use claviger_domain::heard::HeardChange;
 use claviger_testkit::builders;
+use jiff::SignedDuration;
 
 use super::ports::Ports;
 use super::world::{Message, settings};
 use crate::twin::Twin;
+
+/// How long an invocation of the worker has for batches.
+const WORKS_FOR: SignedDuration = SignedDuration::from_secs(12);
 
 fn report(ports: &Ports) -> ReportProbes<'_> {
     let (probe, settings) = (ports.probe_keys(), settings());
@@ -68,6 +77,26 @@ pub async fn sweep_outbox(ports: &Ports) -> Result<(), WorkError> {
     deliver(ports).sweep().await.map(|_| ())
 }
 
+/// The minute tick of the re-encryption's planner.
+pub async fn take_up_jobs(ports: &Ports) -> Result<(), WorkError> {
+    carry_job(ports).tick().await.map(drop)
+}
+
+/// The schedule of the deadlines.
+pub async fn pass_deadlines(ports: &Ports) -> Result<(), WorkError> {
+    let pass = PassDeadlines {
+        policies: ports,
+        watch: ports,
+        requests: ports,
+        instances: ports,
+        overdue: ports,
+        ids: ports,
+        clock: ports,
+        settings: settings(),
+    };
+    pass.run().await.map(drop)
+}
+
 /// Works a message off.
 pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
     match message {
@@ -103,6 +132,38 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
             let hear = HearKeyEvent { policies: ports, hints: ports, queue: ports, ids: ports, clock: ports };
             hear.run(account, &heard).await.map(drop)
         }
+        Message::Step(step) => carry_job(ports).step(step).await,
+        Message::Shard(shard) => {
+            let worker = ports.world.worker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let records = worker.ok_or(WorkError::NotNow { reason: "the worker does not run" })?;
+            let rewrite = RewriteShard {
+                policies: ports,
+                checkpoints: ports,
+                records: &*records,
+                queue: ports,
+                ids: ports,
+                clock: ports,
+            };
+            rewrite.run(shard, WORKS_FOR).await
+        }
+    }
+}
+
+fn carry_job(ports: &Ports) -> CarryReencryption<'_> {
+    CarryReencryption {
+        policies: ports,
+        watch: ports,
+        instances: ports,
+        registry: ports,
+        keys: ports,
+        probe: ports.probe_keys(),
+        checkpoints: ports,
+        backups: ports,
+        check: CheckEnrolment { keys: ports, roles: ports, ids: ports },
+        queue: ports,
+        ids: ports,
+        clock: ports,
+        settings: settings(),
     }
 }
 
@@ -158,10 +219,10 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
         Effect::ProveRestoration => prove(ports).run(row).await,
         Effect::ReplaceKey { .. } => replace(ports).run(row).await,
         Effect::EraseDataKeys => erase(ports).run(row).await,
-        // The outbox applies the others itself; replayed by somebody, they reach no function. Nobody here asks for a
-        // re-encryption, and no site is deleted.
-        Effect::Reencrypt { .. }
-        | Effect::EraseInstance { .. }
+        Effect::Reencrypt { .. } => carry_job(ports).run(row).await,
+        // The outbox applies the others itself; replayed by somebody, they reach no function. No site is
+        // deleted here.
+        Effect::EraseInstance { .. }
         | Effect::OpenTicket { .. }
         | Effect::CommentTicket { .. }
         | Effect::ResolveTicket { .. }

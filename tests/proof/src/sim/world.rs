@@ -1,7 +1,7 @@
 //! One world: the stores, KMS, the time, what waits to happen, and what an all-knowing observer saw.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -9,15 +9,19 @@ use std::task::{Context, Poll, Waker};
 
 use claviger_app::hand_out_data_key::UnwrappedKeys;
 use claviger_app::messages::{AppOrder, DataKeyPage, ErasurePage, FanOut, ProbeMessage};
+use claviger_app::reencryption::{JobStep, ShardWork};
 use claviger_app::settings::Settings;
-use claviger_domain::effect::{Order, OutboxRow};
+use claviger_domain::catalogue::Mode;
+use claviger_domain::effect::{Effect, Order, OutboxRow};
 use claviger_domain::ids::{DataKeyId, InstanceId, OrganisationId, PolicyId};
-use claviger_domain::values::{AccountId, KeyArn, OrganisationName, ShardId};
+use claviger_domain::values::{AccountId, KeyArn, OrganisationName, ShardId, Subject};
 use claviger_envelope::testing::FakeClock as PlaneClock;
+use claviger_reencryption_worker::VendorRecords;
 use claviger_testkit::{FakeClock, MemoryWorld, SequentialIds, builders};
 use jiff::{SignedDuration, Timestamp};
 
 use super::kms::Kms;
+use super::steps::Steps;
 use crate::rng::Rng;
 use crate::twin::Twin;
 
@@ -36,14 +40,21 @@ pub const ROLES: [(&str, &str); 2] = [
     ("arn:aws:iam::111111111111:role/tracker", "jira"),
     ("arn:aws:iam::111111111111:role/wiki", "confluence"),
 ];
+/// The role of the worker that moves records to new keys: it may ask for those of every app.
+pub const WORKER_ROLE: &str = "arn:aws:iam::111111111111:role/reencryption-worker";
 
-static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
-    shards: 2,
-    app_roles: ROLES.iter().map(|(role, app)| ((*role).to_owned(), vec![builders::parsed(app)])).collect(),
-    ..builders::settings().clone()
+static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
+    let of_apps = ROLES.iter().map(|(role, app)| ((*role).to_owned(), vec![builders::parsed(app)]));
+    let worker = (WORKER_ROLE.to_owned(), ROLES.map(|(_, app)| builders::parsed(app)).into());
+    Settings {
+        shards: 2,
+        record_shards: 2,
+        app_roles: of_apps.chain([worker]).collect(),
+        ..builders::settings().clone()
+    }
 });
 
-/// Production's settings, with two shards and two apps.
+/// Production's settings, with two shards of keys and of records, two apps and the worker.
 pub fn settings() -> &'static Settings {
     &SETTINGS
 }
@@ -67,12 +78,58 @@ pub enum Message {
     Order(Box<AppOrder>),
     /// About a customer's account.
     KeyEvent(AccountId),
+    /// To the re-encryption's planner.
+    Step(Box<JobStep>),
+    /// To the re-encryption's worker.
+    Shard(Box<ShardWork>),
 }
 
 impl Message {
+    /// What works it off.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Probe(ProbeMessage::Sweep { .. }) => "sweep",
+            Self::Probe(ProbeMessage::Probe { .. }) => "follow-hint",
+            Self::Probe(ProbeMessage::FollowUp { .. }) => "follow-up",
+            Self::Probe(ProbeMessage::Describe { .. }) => "describe-shard",
+            Self::Probe(ProbeMessage::DescribeKeys { .. }) => "describe-keys",
+            Self::Stream(_) => "deliver-effect",
+            Self::Effect(row) => match row.effect {
+                Effect::VerifyPolicy => "verify-policy",
+                Effect::ProvisionInstance { .. } => "provision-instance",
+                Effect::SuspendInstances { .. } => "suspend-instances",
+                Effect::RestoreInstances { .. } => "restore-instances",
+                Effect::ProveRestoration => "prove-restoration",
+                Effect::ReplaceKey { .. } => "replace-key",
+                Effect::EraseDataKeys => "erase-data-keys",
+                Effect::Reencrypt { .. } => "reencrypt",
+                Effect::OpenTicket { .. }
+                | Effect::CommentTicket { .. }
+                | Effect::ResolveTicket { .. }
+                | Effect::TellApp { .. } => "nothing",
+            },
+            Self::Page(..) => "page-of-instances",
+            Self::DataKeys(_) => "page-of-data-keys",
+            Self::Erasure(_) => "page-of-erasure",
+            Self::Order(_) => "acknowledge-order",
+            Self::KeyEvent(_) => "hear-key-event",
+            Self::Step(_) => "step-of-job",
+            Self::Shard(_) => "rewrite-shard",
+        }
+    }
+
+    /// What a fan-out that it belongs to orders.
+    pub fn order(&self) -> Order {
+        match self {
+            Self::Page(order, _) => *order,
+            Self::Effect(row) if matches!(row.effect, Effect::RestoreInstances { .. }) => Order::Restore,
+            _ => Order::Suspend,
+        }
+    }
+
     /// Whether nothing but time is lost with it. Others go to a dead-letter queue instead.
     pub const fn may_be_lost(&self) -> bool {
-        matches!(self, Self::Probe(_) | Self::Stream(_) | Self::KeyEvent(_))
+        matches!(self, Self::Probe(_) | Self::Stream(_) | Self::KeyEvent(_) | Self::Step(_) | Self::Shard(_))
     }
 }
 
@@ -102,14 +159,26 @@ pub struct OrgTruth {
     pub account: AccountId,
     /// Its realm.
     pub realm: &'static str,
-    /// Its keys.
+    /// The keys that its policy stands on: those that it has, without one that was given up for good.
     pub keys: Vec<KeyArn>,
+    /// Since when.
+    pub keys_since: i64,
+    /// How many generations of keys its admins have made.
+    pub made: u32,
     /// Its policy, once there is one.
     pub policy: Option<(PolicyId, ShardId)>,
     /// When its fence closed, while it is closed.
     pub closed_at: Option<i64>,
-    /// When its admins asked for restoration.
-    pub asked: Vec<i64>,
+    /// When its keys became a cause of that, while they are.
+    pub cause_at: Option<i64>,
+    /// When its admins asked for restoration, and whether without what is gone for good.
+    pub asked: Vec<(i64, bool)>,
+    /// Which agents called its suspension a mistake, and when.
+    pub agents: Vec<(Subject, i64)>,
+    /// How it holds its keys.
+    pub mode: Mode,
+    /// Whether its admins asked to leave.
+    pub leaves: bool,
     /// The last proof that it allows use, or that its keys were tried by a sweep that could say so.
     pub last_proof: i64,
     /// How often it was cut off.
@@ -129,13 +198,14 @@ pub struct Violation {
     pub what: String,
 }
 
-/// A record that was acknowledged to its writer.
-#[derive(Debug, Clone)]
+/// Where a record is: whose, on which site, of which app, and its id.
+pub type RecordPlace = (usize, String, String, String);
+
+/// A record in the vendor's storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Whose, on which site, of which app.
-    pub place: (usize, String, String),
-    /// Its id.
-    pub id: String,
+    /// What its last writer was told is stored.
+    pub written: String,
     /// As stored.
     pub sealed: Vec<u8>,
 }
@@ -185,14 +255,30 @@ pub struct State {
     pub fence_slow_until: i64,
     /// Faults in a thousand calls' worth of work.
     pub chaos: u32,
+    /// In a run that looks at every step: what is to go wrong, and what was seen.
+    pub steps: Option<Steps>,
+    /// Whether people use records all the time.
+    pub uses: bool,
+    /// For whom the next use is a write, if that is not left to chance.
+    pub writes_for: Option<usize>,
     /// Messages that were given up.
     pub dead_letters: Vec<Message>,
     /// Orders and pages of long ago, to be sent again by somebody who should not.
     pub old_mail: Vec<Message>,
     /// What apps of the vendor's have heard.
     pub apps: BTreeMap<InstanceId, AppState>,
-    /// Records that were acknowledged.
-    pub records: Vec<Record>,
+    /// The vendor's storage: every record in it was acknowledged to its writer.
+    pub records: BTreeMap<RecordPlace, Record>,
+    /// Organisations whose storage was brought back from a backup.
+    pub brought_back: BTreeSet<usize>,
+    /// Copies of it, by organisation.
+    pub backups: BTreeMap<usize, BTreeMap<RecordPlace, Record>>,
+    /// Whose each key is.
+    pub owners: BTreeMap<KeyArn, usize>,
+    /// Keys that are gone for good, whatever their owner would like.
+    pub gone: BTreeSet<KeyArn>,
+    /// Re-encryptions that ended.
+    pub moved: u64,
     /// Clocks of processes, and until when the boot clock stands still: a suspended machine.
     pub clocks: BTreeMap<usize, (Arc<PlaneClock>, i64)>,
 }
@@ -209,6 +295,8 @@ pub struct World {
     pub kms: Kms,
     /// Unwrapped keys of the brokers.
     pub brokers: [UnwrappedKeys; 2],
+    /// The vendor's records, as the worker of this moment reaches them.
+    pub worker: Mutex<Option<Arc<VendorRecords>>>,
     /// The defect, in a run that has one.
     pub twin: Option<Twin>,
     state: Mutex<State>,
@@ -234,10 +322,18 @@ impl World {
             fence_down_until: 0,
             fence_slow_until: 0,
             chaos: 0,
+            steps: None,
+            uses: true,
+            writes_for: None,
             dead_letters: Vec::new(),
             old_mail: Vec::new(),
             apps: BTreeMap::new(),
-            records: Vec::new(),
+            records: BTreeMap::new(),
+            brought_back: BTreeSet::new(),
+            backups: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            moved: 0,
             clocks: BTreeMap::new(),
         };
         Self {
@@ -246,6 +342,7 @@ impl World {
             ids: SequentialIds::default(),
             kms: Kms::default(),
             brokers: [UnwrappedKeys::new(), UnwrappedKeys::new()],
+            worker: Mutex::default(),
             twin,
             state: Mutex::new(state),
         }
@@ -406,14 +503,17 @@ impl World {
         event
     }
 
-    /// Whether nothing is under way but what repeats by itself.
+    /// Whether nothing is under way but what repeats by itself. A step of a job that waits comes again by the planner's
+    /// tick, should it be thrown away.
     pub fn is_quiet(&self) -> bool {
         let state = self.state();
         state.timers.wakers.is_empty()
-            && state
-                .events
-                .values()
-                .all(|event| matches!(event, Event::Tick | Event::Poll(_) | Event::Use(_)))
+            && state.events.values().all(|event| {
+                matches!(
+                    event,
+                    Event::Tick | Event::Poll(_) | Event::Use(_) | Event::Arrive(Message::Step(_), _)
+                )
+            })
     }
 
     /// Throws away what repeats by itself, to be set up anew.
