@@ -15,6 +15,7 @@ use claviger_app::ports::{CallError, DeadLetters};
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::prove_policies::ProvePolicies;
 use claviger_app::reencryption::{JobStep, ShardWork};
+use claviger_app::see_to_undelivered::SeeToUndelivered;
 use claviger_app::webhooks::{WebhookMessage, Webhooks};
 use claviger_domain::values::AccountId;
 use claviger_key_broker::KeyBroker;
@@ -82,7 +83,8 @@ fn carried(text: &str) -> Option<Value> {
         webhooks: Webhooks::none(),
         clock: &clock,
     };
-    let outbox = claviger_outbox::Outbox { deliver, webhook: None, dead_letters: &NoLetters };
+    let undelivered = SeeToUndelivered { undelivered: &world, bus: &world };
+    let outbox = claviger_outbox::Outbox { deliver, webhook: None, dead_letters: &NoLetters, undelivered };
     runtime().block_on(outbox.handle(input)).ok()
 }
 

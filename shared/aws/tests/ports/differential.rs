@@ -542,7 +542,7 @@ impl Pair {
                     return Ok(());
                 };
                 let key = a_key(ACCOUNTS[0], "eu-west-1", version + 1);
-                let wraps = BTreeMap::from([(parsed("eu-west-1"), Wrap { key, ciphertext: "Yw==".into() })]);
+                let wraps = BTreeMap::from([(parsed("eu-west-1"), Wrap::new(&key, b"c", self.now))]);
                 let next = if second {
                     WrappedDataKey { second: wraps, ..known.clone() }
                 } else {
@@ -602,6 +602,7 @@ impl Pair {
                     ordered_at: self.now,
                     unanswered,
                     first: Vec::new(),
+                    all_told: unanswered % 2 == 0,
                 };
                 let memory = self.memory.note_overdue(&order).await;
                 same("overdue", memory, self.dynamo.store.note_overdue(&order).await)

@@ -18,6 +18,7 @@ use claviger_app::suspend_by_vendor::SuspendByVendor;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::event::{Actor, Origin};
 use claviger_domain::fence::Cause;
+use claviger_domain::key_access::KeyAccess;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::reencryption::Depth;
 use claviger_domain::values::{KeyArn, ShardId};
@@ -164,7 +165,16 @@ impl Sim {
         let lost = policy.keys.iter().find(|(_, key)| gone.contains(&key.arn));
         let Some((region, _)) = lost.filter(|(_, key)| key.replacement.is_none()) else { return };
         let region = region.clone();
-        let Some(key) = self.new_keys(org).into_iter().find(|key| *key.region() == region) else { return };
+        let key = match policy.access {
+            KeyAccess::KeyPolicy => {
+                let Some(key) = self.new_keys(org).into_iter().find(|key| *key.region() == region) else {
+                    return;
+                };
+                Some(key)
+            }
+            // It is made through the role.
+            KeyAccess::Role(_) => None,
+        };
         let name = policy.organisation_name;
         self.calls("request-replacement", |ports| async move {
             let organisation = ports.world.store.organisation(&name).await?;

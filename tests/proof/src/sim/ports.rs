@@ -14,8 +14,9 @@ use claviger_app::messages::{
 use claviger_app::ports::{
     Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
     DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey,
-    Outbox, OverdueOrder, OverdueOrders, Page, Policies, ProbeQueue, Prober, Proofs, RoleSession, StoreError,
-    SupportRequest, SupportRequests, Tickets, Trial, WatchList, WatchRow, WrappedDataKey,
+    Outbox, OverdueOrder, OverdueOrders, Page, PendingErasure, PendingErasures, Policies, ProbeQueue, Prober,
+    Proofs, RoleSession, StoreError, SupportRequest, SupportRequests, Tickets, Trial, Unanswered, WatchList,
+    WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -311,7 +312,7 @@ impl CustomerKeys for Ports {
         context: &EncryptionContext,
     ) -> Result<Vec<u8>, KeyError> {
         for key in [from, to] {
-            let (seen, _) = self.kms("ReEncrypt", key.arn).await;
+            let (seen, _) = self.kms("ReEncrypt", key).await;
             if seen != Observation::Usable {
                 return Err(failed(seen));
             }
@@ -319,7 +320,7 @@ impl CustomerKeys for Ports {
         let moved = self.world.kms.vault.re_encrypt(from, to, ciphertext, context).await;
         self.world.kms.vault.forget_calls();
         if moved.is_ok() {
-            self.world.key_used(from.arn, false);
+            self.world.key_used(from.arn, Use::Work);
         }
         moved
     }
@@ -559,7 +560,28 @@ impl SupportRequests for Ports {
 }
 
 #[async_trait]
+impl PendingErasures for Ports {
+    async fn pending_erasures(
+        &self,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<PendingErasure>, StoreError> {
+        self.stored("pending_erasures", self.world.store.pending_erasures(cursor, limit)).await
+    }
+}
+
+#[async_trait]
 impl OverdueOrders for Ports {
+    async fn unanswered(
+        &self,
+        organisation: &OrganisationName,
+        told_before: Timestamp,
+        named: usize,
+    ) -> Result<Option<Unanswered>, StoreError> {
+        let asked = self.world.store.unanswered(organisation, told_before, named);
+        self.stored("unanswered", asked).await
+    }
+
     async fn overdue_orders(
         &self,
         cursor: Option<&str>,

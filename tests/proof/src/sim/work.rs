@@ -90,6 +90,7 @@ pub async fn pass_deadlines(ports: &Ports) -> Result<(), WorkError> {
         requests: ports,
         instances: ports,
         overdue: ports,
+        erasures: ports,
         ids: ports,
         clock: ports,
         settings: settings(),
@@ -138,6 +139,7 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
             let records = worker.ok_or(WorkError::NotNow { reason: "the worker does not run" })?;
             let rewrite = RewriteShard {
                 policies: ports,
+                instances: ports,
                 checkpoints: ports,
                 records: &*records,
                 queue: ports,

@@ -102,6 +102,7 @@ impl Message {
                 Effect::ProveRestoration => "prove-restoration",
                 Effect::ReplaceKey { .. } => "replace-key",
                 Effect::EraseDataKeys => "erase-data-keys",
+                Effect::EraseInstance { .. } => "erase-instance",
                 Effect::Reencrypt { .. } => "reencrypt",
                 Effect::OpenTicket { .. }
                 | Effect::CommentTicket { .. }
