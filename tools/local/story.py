@@ -641,7 +641,8 @@ def moving(story: Story) -> None:
         seen = job()
         stage.check(second in stopped, f"a new key is lost in the middle ({seen['status']}): {stopped[:120]}")
         progress = seen["progress"]
-        stage.say(f"{progress['done']} of {progress['total']} records gone through, {progress['rewritten']} rewritten")
+        total = progress["total"] or "a number that is not known yet"
+        stage.say(f"{progress['done']} records gone through of {total}, {progress['rewritten']} rewritten")
         stage.check(story.readable(ACME), "everything stays readable")
         story.disable(ACME, first)
         stage.until("suspended", lambda: people.lifecycle(ACME) == "suspended", 30, 0.05)

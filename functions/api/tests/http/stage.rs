@@ -32,7 +32,9 @@ impl Authenticator for Names {
             _ => &[],
         };
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        Ok(Caller { subject: parsed(token), groups })
+        let subject =
+            token.parse().map_err(|_| AuthError::Refused { reason: "nobody's subject".to_owned() })?;
+        Ok(Caller { subject, groups })
     }
 }
 

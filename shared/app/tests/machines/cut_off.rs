@@ -430,6 +430,8 @@ async fn a7_an_instance_is_pinned_to_the_realm_and_its_data_key_is_wrapped_under
 #[tokio::test]
 async fn k3_and_e9_every_use_of_a_key_bears_opaque_ids_the_purpose_and_the_label() {
     let world = World::with_acme().await;
+    // An enrolment tries another organisation's context too, on purpose (e12).
+    world.keys.forget_calls();
     world.asks_for_key().await.unwrap();
     world.sweep().await.unwrap();
     let (policy, instance) = (world.policy().await, world.instances().await[0].id.to_string());

@@ -3,7 +3,7 @@
 //! Two halves. [`MeteredKeys`] stands before the ports and says on whose behalf the calls of a method are made; a method
 //! that a port gets anew does not compile until it says so too. [`CountCalls`] sits in every client, sees each request
 //! that leaves and each answer that comes, and counts them by what they say of themselves. So a call that an operation
-//! makes on the way (DescribeKey after a refusal, a look for tags) is counted, and one that never left is not.
+//! makes on the way (a look for the tags of a key) is counted, and one that never left is not.
 //!
 //! Control probes are of the vendor's own keys, on nobody's behalf: they are not counted.
 
@@ -16,6 +16,7 @@ use aws_sdk_kms::config::interceptors::{
     BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
 };
 use aws_sdk_kms::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use claviger_app::messages::EncryptionContext;
 use claviger_app::ports::{
     Asking, Clock, ControlProbes, CustomerKeys, CustomerRoles, KeyDescription, KeyError, KeyRef, NewKey,
@@ -70,15 +71,18 @@ struct Said {
     destination_encryption_context: Option<EncryptionContext>,
 }
 
+/// What an attempt was counted as, until its answer comes: by then the request is gone.
+#[derive(Debug, Clone)]
+struct Sent(KeyUse);
+
+impl Storable for Sent {
+    type Storer = StoreReplace<Self>;
+}
+
 impl CountCalls {
-    fn count(&self, request: &HttpRequest, tally: Tally) {
-        let counted = BEHALF.try_with(|behalf| {
-            let what = use_of(request, behalf);
-            self.0.count(behalf.organisation, behalf.at, &what, tally);
-        });
-        if counted.is_err() {
-            tracing::trace!("a KMS call on nobody's behalf");
-        }
+    fn count(&self, what: &KeyUse, tally: Tally) {
+        // Whoever sent the call is still waiting for its answer: it has the same behalf.
+        let _ = BEHALF.try_with(|behalf| self.0.count(behalf.organisation, behalf.at, what, tally));
     }
 }
 
@@ -131,9 +135,14 @@ impl Intercept for CountCalls {
         &self,
         context: &BeforeTransmitInterceptorContextRef<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        bag: &mut ConfigBag,
     ) -> Nothing {
-        self.count(context.request(), Tally::SENT);
+        let Ok(what) = BEHALF.try_with(|behalf| use_of(context.request(), behalf)) else {
+            tracing::trace!("a KMS call on nobody's behalf");
+            return Ok(());
+        };
+        self.count(&what, Tally::SENT);
+        bag.interceptor_state().store_put(Sent(what));
         Ok(())
     }
 
@@ -141,10 +150,10 @@ impl Intercept for CountCalls {
         &self,
         context: &FinalizerInterceptorContextRef<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        bag: &mut ConfigBag,
     ) -> Nothing {
-        if let (Some(request), Some(response)) = (context.request(), context.response()) {
-            self.count(request, Tally::answered(code_of(response).as_deref()));
+        if let (Some(Sent(what)), Some(response)) = (bag.load::<Sent>(), context.response()) {
+            self.count(what, Tally::answered(code_of(response).as_deref()));
         }
         Ok(())
     }

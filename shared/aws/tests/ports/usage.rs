@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use claviger_app::explain_refusal::explained;
 use claviger_app::messages::EncryptionContext;
 use claviger_app::ports::{
     ControlProbes, CustomerKeys, CustomerRoles, KeyRef, NewKey, RoleSession, UsageRecords,
@@ -106,12 +107,14 @@ async fn k3_a_call_is_counted_for_its_organisation_key_operation_and_purpose() {
 }
 
 #[tokio::test]
-async fn k3_a_call_that_another_causes_on_the_way_is_counted_too() {
+async fn k3_a_description_that_explains_a_refusal_is_counted_too() {
     let stage = stage().await;
     let (key, access) = (a_key("222222222222", "eu-west-1", 1), KeyAccess::KeyPolicy);
     stage.wire.answers("Decrypt", [Answer::error(400, "KMSInvalidStateException")]);
     stage.wire.answers("DescribeKey", [Answer::error(400, "AccessDeniedException")]);
-    stage.keys.decrypt(of(organisation(1), &key, &access), b"x", &context("canary")).await.unwrap_err();
+    let key_ref = of(organisation(1), &key, &access);
+    let error = stage.keys.decrypt(key_ref, b"x", &context("canary")).await.unwrap_err();
+    explained(&stage.keys, key_ref, &error).await;
     let denied = Tally { calls: 1, denied: 1, ..Tally::default() };
     let expected = [
         (a_use("Decrypt", Some("canary"), Some(&key), "eu-west-1", Payer::Vendor), calls(1)),
