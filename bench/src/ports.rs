@@ -4,17 +4,19 @@
 use async_trait::async_trait;
 use claviger_app::messages::{DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeMessage};
 use claviger_app::ports::{
-    Beat, CallError, Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, FanOutQueue, Ids,
-    Instances, KeyDescription, KeyError, KeyRef, Page, Policies, ProbeQueue, RoleSession, StoreError, Trial,
-    WatchList, WatchRow, WrappedDataKey,
+    Asking, Beat, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
+    DataKeyRegistry, FanOutQueue, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey, Page, Policies,
+    ProbeQueue, RoleSession, StoreError, Trial, WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::effect::OutboxRow;
 use claviger_domain::fence::Epoch;
-use claviger_domain::ids::{InstanceId, PolicyId};
+use claviger_domain::ids::{InstanceId, OrganisationId, PolicyId};
 use claviger_domain::instance::{AppInstance, InstanceDecision};
+use claviger_domain::key_access::{CustomerRole, RoleArn};
+use claviger_domain::key_policy::KeyLabel;
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::values::{AccountId, App, KeyArn, OrganisationName, Region, ShardId, SiteName};
@@ -275,6 +277,39 @@ impl CustomerKeys for Cloud {
             }
             Observation::Usable | Observation::Refused(_) => Ok(claviger_testkit::a_description()),
         }
+    }
+}
+
+/// Nobody here has a key-management role of a customer's.
+fn no_role() -> KeyError {
+    let observation = Observation::Refused(RefusalKind::RoleDenied);
+    KeyError { observation, code: "bench".to_owned(), request_id: None }
+}
+
+#[async_trait]
+impl CustomerRoles for Cloud {
+    async fn assume(
+        &self,
+        _: &RoleArn,
+        _: Asking<'_>,
+        _: OrganisationId,
+        _: &Region,
+    ) -> Result<(), KeyError> {
+        Err(no_role())
+    }
+
+    async fn find_key(
+        &self,
+        _: &CustomerRole,
+        _: &Region,
+        _: OrganisationId,
+        _: KeyLabel,
+    ) -> Result<Option<KeyArn>, KeyError> {
+        Err(no_role())
+    }
+
+    async fn make_key(&self, _: &CustomerRole, _: &Region, _: &NewKey) -> Result<KeyArn, KeyError> {
+        Err(no_role())
     }
 }
 

@@ -297,6 +297,45 @@ impl<'a> Shift<'a> {
     }
 }
 
+/// A straight loop over one shard: page, open, seal, conditional write.
+struct Straight<'a> {
+    store: &'a MemoryRecords,
+    from: LessSafeKey,
+    to: LessSafeKey,
+    shard: Shard,
+    cursor: Option<String>,
+    through: bool,
+}
+
+impl<'a> Straight<'a> {
+    fn new(store: &'a MemoryRecords, shard: Shard) -> Result<Self> {
+        Ok(Self { store, from: raw_key(1)?, to: raw_key(2)?, shard, cursor: None, through: false })
+    }
+
+    async fn page(&mut self) -> Result<u64> {
+        let mut done = 0;
+        let page = self.store.page(&place(), self.shard, self.cursor.as_deref(), PAGE).await?;
+        for record in &page.records {
+            let mut new = vec![0; record.bytes.len()];
+            new[..OVERHEAD - 16].copy_from_slice(&record.bytes[..OVERHEAD - 16]);
+            assert!(straight(&self.from, &self.to, &record.bytes, &mut new));
+            done += u64::from(self.store.replace(record, new).await? == Replaced::Done);
+        }
+        self.through = page.next.is_none();
+        self.cursor = page.next;
+        Ok(done)
+    }
+
+    /// Returns how many records were rewritten.
+    async fn all(mut self) -> Result<u64> {
+        let mut done = 0;
+        while !self.through {
+            done += self.page().await?;
+        }
+        Ok(done)
+    }
+}
+
 /// Something that goes through a shard step by step, and then begins again.
 trait Work {
     fn begin(&mut self);

@@ -4,6 +4,7 @@ use crate::Result;
 use crate::measure::median;
 use crate::ports::{Calls, Cloud, Latency};
 use async_trait::async_trait;
+use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::messages::FanOut;
@@ -232,7 +233,9 @@ pub fn cost() -> Result<()> {
                 watch: &cloud,
                 keys: &cloud,
                 queue: &cloud,
-                ids: &cloud,
+                instances: &cloud,
+                registry: &cloud,
+                check: CheckEnrolment { keys: &cloud, roles: &cloud, ids: &cloud },
                 clock: &cloud,
                 settings: settings(),
             };
@@ -266,9 +269,9 @@ pub fn cost() -> Result<()> {
         let sqs = messages * 3.0 / 1e6 * PRICES.sqs_1m;
         let ticks = MINUTES_A_MONTH + hours;
         let invocations = messages + ticks;
-        let at_work = f64::from(SHARDS) * seconds * sweeps + describing * hours + counts * hours * 0.01 / 32.0;
-        let lambda =
-            invocations / 1e6 * PRICES.lambda_request_1m + at_work * MEMORY_GB * PRICES.lambda_gb_s;
+        let at_work =
+            f64::from(SHARDS) * seconds * sweeps + describing * hours + counts * hours * 0.01 / 32.0;
+        let lambda = invocations / 1e6 * PRICES.lambda_request_1m + at_work * MEMORY_GB * PRICES.lambda_gb_s;
         let schedule = ticks / 1e6 * PRICES.schedule_1m;
         let bytes = kms_calls * LOG_BYTES_A_KMS_CALL + invocations * LOG_BYTES_AN_INVOCATION;
         let logs = bytes / 1e9 * PRICES.log_gb;
