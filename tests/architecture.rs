@@ -73,9 +73,12 @@ fn functions_depend_on_shared_crates_only_and_nothing_depends_on_a_function() {
         }
     }
     for (name, others) in &directions {
-        // The proof is deployed nowhere: it runs the very code of a function.
-        let proof = name == "claviger-proof";
-        assert!(proof || others.is_disjoint(&functions), "{name} depends on a function");
+        // The proof is deployed nowhere; of this one function it runs the very code.
+        let may = if name == "claviger-proof" { "claviger-reencryption-worker" } else { "" };
+        assert!(
+            others.intersection(&functions).all(|function| function == may),
+            "{name} depends on a function"
+        );
     }
 }
 
