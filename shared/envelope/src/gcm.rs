@@ -68,11 +68,12 @@ impl Gcm {
 
     #[inline]
     pub(crate) fn set_key(&mut self, key: &MessageKey) -> Result<(), EnvelopeError> {
-        if self.keyed {
-            self.wipe();
-        }
-        // SAFETY: the context is ours and zeroed, as after `EVP_AEAD_CTX_zero`; the algorithm is a static; `as_ptr`
-        // points to as many bytes as are told.
+        // Not wiped first: round keys and powers of H of the new key lie exactly where those of the old one lay, and
+        // zeroing what is written over at once would cost a small record some of its time.
+        self.keyed = false;
+        // SAFETY: the context is ours, and all zeros or that of another key, which owns nothing that would be leaked
+        // (see "The C side"); the call reads nothing of it. The algorithm is a static; `as_ptr` points to as many bytes
+        // as are told.
         #[expect(unsafe_code, reason = "the safe interface has no key in place")]
         let done = unsafe {
             EVP_AEAD_CTX_init(
