@@ -44,7 +44,7 @@ prove: setup tools build
 # looks at a part. docs/MUTANTS.md lists what nothing noticed, with the reason.
 mutants: | needed
 	@cargo mutants --version >/dev/null 2>&1 || cargo install --locked --quiet --root .local cargo-mutants
-	cargo mutants --no-shuffle --output target $(MUTANTS)
+	CARGO_INCREMENTAL=1 cargo mutants --workspace --no-shuffle --output target $(MUTANTS)
 
 lint: setup-lint
 	cargo fmt --all --check

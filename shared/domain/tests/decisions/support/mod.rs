@@ -1,6 +1,4 @@
 //! A vendor, an organisation in realm Europe, and a clock: what the tests of the deciding function share.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
-#![allow(dead_code, reason = "each test binary uses a part")]
 
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::decide::{Decision, Refusal, Rules, decide, enrol};

@@ -1,7 +1,4 @@
 //! Windows, the vendor's own suspension, mistakes and what support may do: given, when, then.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod support;
 
 use claviger_domain::calendar::{MomentKind, WindowMoment};
 use claviger_domain::catalogue::{Catalogue, Mode, WindowPhase};
@@ -16,7 +13,7 @@ use claviger_domain::vendor::Ground;
 use rstest::rstest;
 use uuid::Uuid;
 
-use support::{DISABLED, UNREACHABLE, USABLE, World, acme, admin, by, prober, support as agent};
+use crate::support::{DISABLED, UNREACHABLE, USABLE, World, acme, admin, by, prober, support as agent};
 
 const DAY: i64 = 86_400;
 

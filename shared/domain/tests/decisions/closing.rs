@@ -1,7 +1,4 @@
 //! An organisation leaves (spec E11): asked for, approved, time for the export, access ended, keys erased.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod support;
 
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::closing::{ClosingMoment, ClosingStage, Counted, due};
@@ -12,7 +9,7 @@ use claviger_domain::fence::Cause;
 use claviger_domain::policy::Lifecycle;
 use jiff::SignedDuration;
 
-use support::{DISABLED, USABLE, World, admin, prober, support};
+use crate::support::{DISABLED, USABLE, World, admin, prober, support};
 
 const COUNTED: Counted = Counted { data_keys: 3, instances: 2 };
 

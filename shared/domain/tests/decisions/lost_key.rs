@@ -1,7 +1,4 @@
 //! A regional key that is gone for good: restored without, and replaced (spec S2). And the preview of a revocation.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod support;
 
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::decide::{Decision, Refusal, preview};
@@ -12,7 +9,7 @@ use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::values::{KeyArn, Region};
 use rstest::rstest;
 
-use support::{
+use crate::support::{
     DENIED, DISABLED, DUBLIN, FRANKFURT, UNREACHABLE, USABLE, World, admin, prober, region, support as agent,
 };
 
@@ -252,7 +249,7 @@ fn e3_where_the_catalogue_asks_for_two_admins_one_alone_changes_no_key() {
     let mut world = World::degraded_for_good();
     world.catalogue.key_changes.second_approver = true;
     let ask = |world: &mut World, who: &str, key: KeyArn| {
-        let by = support::by(claviger_domain::event::Actor::OrgAdmin(who.parse().unwrap()));
+        let by = crate::support::by(claviger_domain::event::Actor::OrgAdmin(who.parse().unwrap()));
         world.happens(PolicyEvent::KeyReplacementAsked { region: region(DUBLIN), key }, &by)
     };
     let proposed = ask(&mut world, "ada", new_key()).unwrap();

@@ -1,7 +1,4 @@
 //! Given a policy, when something happens, then this is decided. Names say the rule.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod support;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +15,7 @@ use claviger_domain::values::Region;
 use rstest::rstest;
 use uuid::Uuid;
 
-use support::{
+use crate::support::{
     DENIED, DISABLED, DUBLIN, FRANKFURT, OUR_FAULT, THROTTLED, UNREACHABLE, USABLE, World, admin, by, prober,
     region, support as agent,
 };

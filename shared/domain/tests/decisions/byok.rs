@@ -1,7 +1,4 @@
 //! An organisation whose keys we make: what is decided on the way to them.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod support;
 
 use claviger_domain::decide::Refusal;
 use claviger_domain::event::PolicyEvent;
@@ -9,7 +6,7 @@ use claviger_domain::key_access::KeyAccess;
 use claviger_domain::observation::ProbeRound;
 use rstest::rstest;
 
-use support::{DUBLIN, FRANKFURT, USABLE, World, acme, prober, region, support as agent};
+use crate::support::{DUBLIN, FRANKFURT, USABLE, World, acme, prober, region, support as agent};
 
 fn made(frankfurt: &str, dublin: &str) -> PolicyEvent {
     let keys = [(region(FRANKFURT), frankfurt.parse().unwrap()), (region(DUBLIN), dublin.parse().unwrap())];

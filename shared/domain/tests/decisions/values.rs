@@ -1,5 +1,4 @@
 //! Values are parsed once and refused with reason and remedy.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::enrolment::Enrolment;

@@ -1,7 +1,4 @@
 //! What is foretold of keys is recorded, shown and warned of before it takes effect (spec K2, K4).
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod support;
 
 use claviger_domain::decide::{Decision, Refusal, describes_news};
 use claviger_domain::effect::Effect;
@@ -9,7 +6,7 @@ use claviger_domain::event::PolicyEvent;
 use claviger_domain::outlook::{Described, MaterialShare, RunsOut};
 use jiff::{SignedDuration, Timestamp};
 
-use support::{DUBLIN, World, prober, region};
+use crate::support::{DUBLIN, World, prober, region};
 
 fn at(text: &str) -> Option<Timestamp> {
     Some(text.parse().unwrap())

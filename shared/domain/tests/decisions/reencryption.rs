@@ -1,7 +1,4 @@
 //! A policy moves to new keys (spec X): the job from its request to its end, and whatever happens meanwhile.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod support;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +15,7 @@ use claviger_domain::values::{KeyArn, Region};
 use claviger_domain::vendor::Ground;
 use rstest::rstest;
 
-use support::{
+use crate::support::{
     DISABLED, DUBLIN, FRANKFURT, THROTTLED, USABLE, World, admin, prober, region, support as agent,
 };
 
@@ -108,7 +105,7 @@ fn e3_where_the_catalogue_asks_for_two_admins_one_alone_moves_nothing_to_new_key
     let mut world = World::active();
     world.catalogue.key_changes.second_approver = true;
     let ask = |world: &mut World, who: &str, name: &str, depth: Depth| {
-        let by = support::by(claviger_domain::event::Actor::OrgAdmin(who.parse().unwrap()));
+        let by = crate::support::by(claviger_domain::event::Actor::OrgAdmin(who.parse().unwrap()));
         world.asks(name, depth, &by)
     };
     let proposed = ask(&mut world, "ada", "cc", Depth::Rekey).unwrap();

@@ -1,0 +1,12 @@
+//! What the deciding functions decide, and what values are accepted: one binary, so that the crate is linked once.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod byok;
+mod closing;
+mod decide;
+mod lifecycle;
+mod lost_key;
+mod outlook;
+mod reencryption;
+mod support;
+mod values;
