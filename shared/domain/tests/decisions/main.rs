@@ -1,6 +1,7 @@
 //! What the deciding functions decide, and what values are accepted: one binary, so that the crate is linked once.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod access;
 mod byok;
 mod closing;
 mod decide;
@@ -10,3 +11,4 @@ mod outlook;
 mod reencryption;
 mod support;
 mod values;
+mod words;

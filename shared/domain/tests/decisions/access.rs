@@ -1,0 +1,113 @@
+//! What a key-policy template may ask for, and where the request of one customer stands.
+
+use std::collections::BTreeSet;
+
+use claviger_domain::access::{
+    AccessAnswer, AccessRequest, AccessStanding, KEY_PERMISSIONS, KeyPermission, KeyPolicyTemplate,
+    TemplateVersion,
+};
+use claviger_domain::ids::TicketId;
+use jiff::{SignedDuration, Timestamp};
+use rstest::rstest;
+use uuid::Uuid;
+
+fn template(decide_by: Timestamp) -> KeyPolicyTemplate {
+    KeyPolicyTemplate {
+        version: "2027-01-15".parse().unwrap(),
+        permissions: [KeyPermission::DescribeKey].into(),
+        decide_by,
+        published_at: Timestamp::UNIX_EPOCH,
+        published_by: "sam".parse().unwrap(),
+    }
+}
+
+fn request(answer: AccessAnswer) -> AccessRequest {
+    let ticket = TicketId::from_uuid(Uuid::from_u128(5));
+    let decide_by = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 30);
+    AccessRequest { answer, ..AccessRequest::new(&template(decide_by), ticket, Timestamp::UNIX_EPOCH) }
+}
+
+#[test]
+fn k1_every_permission_is_read_back_as_it_is_written_and_no_two_are_written_alike() {
+    let written: BTreeSet<String> = KEY_PERMISSIONS.iter().map(ToString::to_string).collect();
+    assert_eq!(written.len(), KEY_PERMISSIONS.len());
+    for known in KEY_PERMISSIONS {
+        assert_eq!(known.to_string(), known.action());
+        assert_eq!(known.action().parse::<KeyPermission>().unwrap(), known);
+    }
+    let unknown = "kms:ScheduleKeyDeletion".parse::<KeyPermission>().unwrap_err();
+    assert!(unknown.help.contains("kms:Decrypt"), "{}", unknown.help);
+}
+
+#[test]
+fn k1_who_moves_a_ciphertext_from_a_key_moves_it_to_one_and_nothing_else_comes_in_pairs() {
+    for known in KEY_PERMISSIONS {
+        let expected = match known {
+            KeyPermission::ReEncryptFrom => Some(KeyPermission::ReEncryptTo),
+            KeyPermission::ReEncryptTo => Some(KeyPermission::ReEncryptFrom),
+            _ => None,
+        };
+        assert_eq!(known.counterpart(), expected, "{known}");
+        assert_eq!(expected.and_then(KeyPermission::counterpart), expected.map(|_| known));
+    }
+}
+
+#[rstest]
+#[case::a_date("2027-01-15")]
+#[case::a_letter("a")]
+#[case::a_number("1.10")]
+#[case::as_long_as_may_be("abcdefghijklmnopqrstuvwxyz-01234")]
+fn k1_a_templates_version_is_a_short_label(#[case] text: &str) {
+    let version: TemplateVersion = text.parse().unwrap();
+    assert_eq!((version.as_str(), version.to_string().as_str()), (text, text));
+}
+
+#[rstest]
+#[case::nothing("")]
+#[case::capitals("V2")]
+#[case::a_space("2027 01")]
+#[case::a_slash("2027/01")]
+#[case::too_long("abcdefghijklmnopqrstuvwxyz-012345")]
+fn k1_what_is_no_version_is_refused_with_its_remedy(#[case] text: &str) {
+    let refused = text.parse::<TemplateVersion>().unwrap_err();
+    assert!(refused.help.contains("1 to 32"), "{}", refused.help);
+}
+
+#[test]
+fn k1_a_request_stands_open_until_its_date_and_then_counts_as_ignored() {
+    let open = request(AccessAnswer::Open);
+    let second = SignedDuration::from_secs(1);
+    for (now, standing, holds_back) in [
+        (Timestamp::UNIX_EPOCH, AccessStanding::Open, false),
+        (open.decide_by - second, AccessStanding::Open, false),
+        (open.decide_by, AccessStanding::Ignored, true),
+        (open.decide_by + second, AccessStanding::Ignored, true),
+    ] {
+        assert_eq!((open.standing(now), open.holds_back(now)), (standing, holds_back), "{now}");
+    }
+}
+
+#[test]
+fn k1_an_answer_stands_whatever_the_date_and_only_a_refusal_holds_new_apps_back() {
+    let at = Timestamp::UNIX_EPOCH;
+    for (answer, standing, holds_back) in [
+        (AccessAnswer::Granted { at }, AccessStanding::Accepted, false),
+        (AccessAnswer::Declined { at }, AccessStanding::Declined, true),
+    ] {
+        let answered = request(answer);
+        for now in [at, answered.decide_by + SignedDuration::from_hours(1)] {
+            assert_eq!((answered.standing(now), answered.holds_back(now)), (standing, holds_back));
+        }
+    }
+}
+
+#[test]
+fn k1_who_meets_a_template_late_has_two_weeks_all_the_same() {
+    let ticket = TicketId::from_uuid(Uuid::from_u128(5));
+    let two_weeks = SignedDuration::from_hours(14 * 24);
+    let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000);
+    let late = AccessRequest::new(&template(now + SignedDuration::from_hours(1)), ticket, now);
+    assert_eq!(late.decide_by, now + two_weeks);
+    let far = now + two_weeks + SignedDuration::from_hours(1);
+    assert_eq!(AccessRequest::new(&template(far), ticket, now).decide_by, far);
+}
