@@ -5,6 +5,7 @@ mod access;
 mod byok;
 mod closing;
 mod decide;
+mod heard;
 mod lifecycle;
 mod lost_key;
 mod outlook;

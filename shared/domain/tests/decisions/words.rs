@@ -1,8 +1,16 @@
 //! The word that is shown for a thing is the word under which it is stored: who reads an audit log finds what the
 //! console said.
 
+use claviger_domain::catalogue::Mode;
 use claviger_domain::closing::{Closing, ClosingStage};
 use claviger_domain::event::InstanceEvent;
+use claviger_domain::fence::Cause;
+use claviger_domain::instance::InstanceStatus;
+use claviger_domain::outlook::Loophole;
+use claviger_domain::policy::Lifecycle;
+use claviger_domain::reencryption::{Depth, Phase};
+use claviger_domain::values::Subject;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 #[test]
@@ -32,7 +40,7 @@ fn what_happened_to_an_instance_is_stored_under_the_word_that_is_shown() {
 
 #[test]
 fn the_stage_of_a_closing_is_stored_under_the_word_that_is_shown() {
-    let at: jiff::Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+    let at: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
     for stage in [
         ClosingStage::Asked { due_at: at },
         ClosingStage::Exporting { until: at, told: at },
@@ -46,4 +54,77 @@ fn the_stage_of_a_closing_is_stored_under_the_word_that_is_shown() {
         };
         assert_eq!(Value::from(closing.slug()), serde_json::to_value(&closing).unwrap()["stage"]);
     }
+}
+
+#[test]
+fn a_cause_a_mode_and_a_depth_are_stored_as_the_words_that_are_shown() {
+    for cause in [Cause::Key, Cause::Vendor, Cause::Closing] {
+        assert_eq!(json!(cause), cause.slug());
+    }
+    for mode in [Mode::Byok, Mode::Cmk] {
+        assert_eq!(json!(mode), mode.slug());
+    }
+    for depth in [Depth::Rekey, Depth::Rewrap] {
+        assert_eq!(json!(depth), depth.slug());
+        assert_eq!(depth.slug().parse::<Depth>().unwrap(), depth);
+    }
+    assert!("all".parse::<Depth>().is_err());
+    for loophole in [Loophole::ContextCondition, Loophole::ExternalIdEnforced] {
+        assert_eq!(json!(loophole), loophole.slug());
+    }
+}
+
+#[test]
+fn the_phase_of_a_reencryption_is_stored_under_the_word_that_is_shown() {
+    let clean_since: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+    for (phase, pass, switched) in [
+        (Phase::Preparing, None, false),
+        (Phase::Cancelling, None, false),
+        (Phase::Rewriting { pass: 2 }, Some(2), true),
+        (Phase::Scanning { pass: 3, clean_since: None }, Some(3), true),
+        (Phase::Waiting { pass: 3, clean_since }, None, true),
+        (Phase::Finishing, None, true),
+    ] {
+        assert_eq!(json!(phase)["phase"], phase.slug());
+        assert_eq!((phase.pass(), phase.is_switched()), (pass, switched), "{}", phase.slug());
+    }
+}
+
+#[test]
+fn the_state_of_a_policy_and_of_an_instance_is_stored_under_the_word_that_is_shown() {
+    let at: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+    let by: Subject = "ada".parse().unwrap();
+    for state in [
+        Lifecycle::Requested { at, by: by.clone(), due_at: at },
+        Lifecycle::Verifying { since: at, due_at: at },
+        Lifecycle::Active { since: at },
+        Lifecycle::Suspended { cut_off_at: at },
+        Lifecycle::Restoring { since: at, cut_off_at: at, by: by.clone(), without: [].into() },
+        Lifecycle::Lapsed { cut_off_at: at },
+        Lifecycle::Closed { at },
+        Lifecycle::Rejected { at, reason: "r".to_owned() },
+    ] {
+        assert_eq!(json!(state)["state"], state.slug());
+    }
+    for (status, encrypted, holds_place) in [
+        (InstanceStatus::Requested { at, by, due_at: at }, false, true),
+        (InstanceStatus::Provisioning { since: at, due_at: at }, false, true),
+        (InstanceStatus::Active { since: at }, true, true),
+        (InstanceStatus::Suspended { since: at }, true, true),
+        (InstanceStatus::NotEncrypted { since: at, suspended_since: None }, false, true),
+        (InstanceStatus::Rejected { at, reason: "r".to_owned() }, false, false),
+        (InstanceStatus::Erasing { since: at, counted: None }, false, true),
+        (InstanceStatus::Deleted { at, data_keys: 1 }, false, false),
+    ] {
+        let stored = json!(status)["state"].as_str().unwrap().to_lowercase();
+        assert_eq!(stored, status.slug().replace('-', ""));
+        assert_eq!(
+            (status.is_encrypted(), status.holds_place()),
+            (encrypted, holds_place),
+            "{}",
+            status.slug()
+        );
+    }
+    let told_to_stop = InstanceStatus::NotEncrypted { since: at, suspended_since: Some(at) };
+    assert_eq!(told_to_stop.slug(), "suspended", "what its users meet, though no key of it is refused");
 }
