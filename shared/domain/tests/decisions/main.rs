@@ -6,6 +6,7 @@ mod byok;
 mod closing;
 mod decide;
 mod heard;
+mod instances;
 mod lifecycle;
 mod lost_key;
 mod outlook;
