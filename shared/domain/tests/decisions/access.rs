@@ -6,10 +6,16 @@ use claviger_domain::access::{
     AccessAnswer, AccessRequest, AccessStanding, KEY_PERMISSIONS, KeyPermission, KeyPolicyTemplate,
     TemplateVersion,
 };
+use claviger_domain::decide::{Decision, Refusal};
+use claviger_domain::effect::Effect;
+use claviger_domain::event::{Origin, PolicyEvent};
 use claviger_domain::ids::TicketId;
+use claviger_domain::values::Region;
 use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 use uuid::Uuid;
+
+use crate::support::{DUBLIN, FRANKFURT, World, admin, prober, region, support};
 
 fn template(decide_by: Timestamp) -> KeyPolicyTemplate {
     KeyPolicyTemplate {
@@ -110,4 +116,82 @@ fn k1_who_meets_a_template_late_has_two_weeks_all_the_same() {
     assert_eq!(late.decide_by, now + two_weeks);
     let far = now + two_weeks + SignedDuration::from_hours(1);
     assert_eq!(AccessRequest::new(&template(far), ticket, now).decide_by, far);
+}
+
+/// Which regions of the realm proved the permission.
+fn proven(regions: &[&str]) -> BTreeSet<Region> {
+    regions.iter().map(|name| region(name)).collect()
+}
+
+impl World {
+    fn is_asked(&mut self) -> Result<Decision, Refusal> {
+        let template = template(self.now + SignedDuration::from_hours(24 * 30));
+        self.happens(PolicyEvent::AccessRequested { template }, &support())
+    }
+
+    fn asked() -> (Self, Uuid) {
+        let mut world = Self::active();
+        world.is_asked().unwrap();
+        let id = world.policy.access_requests[0].id;
+        (world, id)
+    }
+
+    fn grants(&mut self, request: Uuid, regions: &[&str], who: &Origin) -> Result<Decision, Refusal> {
+        self.happens(PolicyEvent::AccessGranted { request, proven: proven(regions) }, who)
+    }
+
+    fn declines(&mut self, request: Uuid, who: &Origin) -> Result<Decision, Refusal> {
+        self.happens(PolicyEvent::AccessDeclined { request }, who)
+    }
+}
+
+#[test]
+fn k1_a_template_is_asked_once_of_whoever_has_keys_in_use() {
+    let mut world = World::active();
+    let decision = world.is_asked().unwrap();
+    let [row] = decision.outbox.as_slice() else { panic!("one ticket") };
+    let Effect::OpenTicket { title, body, ticket } = &row.effect else { panic!("{:?}", row.effect) };
+    assert!(title.starts_with("New permissions"), "{title}");
+    assert!(body.contains("kms:DescribeKey") && body.contains(&ticket.to_string()), "{body}");
+    assert_eq!(world.policy.access_requests[0].ticket, *ticket);
+    assert!(matches!(world.is_asked(), Err(Refusal::Redundant)));
+    assert!(World::suspended().is_asked().is_ok(), "its keys are watched, and it comes back");
+    assert!(matches!(World::requested().is_asked(), Err(Refusal::IllegalForState { .. })));
+}
+
+#[test]
+fn k1_accepted_is_what_every_region_proved_and_it_is_accepted_once() {
+    let (mut world, id) = World::asked();
+    for some in [&[][..], &[DUBLIN], &[FRANKFURT]] {
+        let refused = world.grants(id, some, &admin()).unwrap_err();
+        let Refusal::KeysNotUsable { faults } = refused else { panic!("{refused:?}") };
+        assert_eq!(faults.len() + some.len(), 2);
+        assert!(faults.keys().all(|region| !proven(some).contains(region)));
+    }
+    assert!(matches!(world.grants(Uuid::nil(), &[DUBLIN, FRANKFURT], &admin()), Err(Refusal::Stale)));
+    let accepted = world.grants(id, &[DUBLIN, FRANKFURT], &admin()).unwrap();
+    assert!(matches!(accepted.outbox[0].effect, Effect::ResolveTicket { .. }));
+    assert_eq!(world.policy.access_requests[0].answer, AccessAnswer::Granted { at: world.now });
+    assert!(matches!(world.grants(id, &[DUBLIN, FRANKFURT], &admin()), Err(Refusal::Redundant)));
+    assert!(matches!(world.declines(id, &admin()), Err(Refusal::IllegalForState { .. })), "it is proven");
+}
+
+#[test]
+fn k1_declined_once_and_accepted_after_all() {
+    let (mut world, id) = World::asked();
+    assert!(matches!(world.declines(Uuid::nil(), &admin()), Err(Refusal::Stale)));
+    let declined = world.declines(id, &admin()).unwrap();
+    assert!(matches!(declined.outbox[0].effect, Effect::CommentTicket { .. }));
+    assert!(matches!(world.declines(id, &admin()), Err(Refusal::Redundant)));
+    assert!(world.grants(id, &[DUBLIN, FRANKFURT], &admin()).is_ok());
+}
+
+#[test]
+fn k1_nobody_but_an_org_admin_answers_for_the_customer() {
+    for stranger in [support(), prober()] {
+        let (mut world, id) = World::asked();
+        let granted = world.grants(id, &[DUBLIN, FRANKFURT], &stranger);
+        assert!(matches!(granted, Err(Refusal::Forbidden { .. })), "{granted:?}");
+        assert!(matches!(world.declines(id, &stranger), Err(Refusal::Forbidden { .. })));
+    }
 }

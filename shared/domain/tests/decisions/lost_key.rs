@@ -7,6 +7,7 @@ use claviger_domain::event::PolicyEvent;
 use claviger_domain::fence::Epoch;
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::values::{KeyArn, Region};
+use claviger_domain::vendor::Ground;
 use rstest::rstest;
 
 use crate::support::{
@@ -190,6 +191,18 @@ fn s2_a_key_that_works_is_not_replaced_and_nobody_but_an_admin_asks() {
     let event = PolicyEvent::KeyReplacementAsked { region: region(DUBLIN), key: new_key() };
     assert!(matches!(world.happens(event, &agent()).unwrap_err(), Refusal::Forbidden { .. }));
     assert_eq!(world.is_replaced(USABLE).unwrap_err(), Refusal::Stale, "nobody asked for it");
+}
+
+#[test]
+fn s2_while_the_vendor_suspends_no_key_is_replaced() {
+    let mut world = World::degraded_for_good();
+    let event = PolicyEvent::VendorSuspended { ground: Ground::Ordered, reason: "because".to_owned() };
+    world.happens(event.clone(), &agent()).unwrap();
+    assert!(matches!(world.asks_for_replacement(), Err(Refusal::IllegalForState { .. })));
+    let mut world = World::degraded_for_good();
+    world.asks_for_replacement().unwrap();
+    world.happens(event, &agent()).unwrap();
+    assert!(matches!(world.is_replaced(USABLE), Err(Refusal::IllegalForState { .. })));
 }
 
 #[test]

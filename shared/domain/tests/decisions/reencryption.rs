@@ -189,6 +189,14 @@ fn x1_no_job_starts_while_degraded_or_cut_off() {
     assert_eq!(world.asks("cc", Depth::Rekey, &admin()).unwrap_err(), Refusal::Degraded);
     let mut world = World::suspended();
     assert!(matches!(world.asks("cc", Depth::Rekey, &admin()), Err(Refusal::IllegalForState { .. })));
+    // By the vendor, with every key as it should be.
+    let suspension = PolicyEvent::VendorSuspended { ground: Ground::Ordered, reason: "because".to_owned() };
+    let mut world = World::active();
+    world.happens(suspension.clone(), &agent()).unwrap();
+    assert!(matches!(world.asks("cc", Depth::Rekey, &admin()), Err(Refusal::IllegalForState { .. })));
+    let (mut world, _) = World::preparing(Depth::Rekey);
+    world.happens(suspension, &agent()).unwrap();
+    assert!(matches!(world.switches(USABLE), Err(Refusal::IllegalForState { .. })), "nor is there a switch");
 }
 
 #[test]
