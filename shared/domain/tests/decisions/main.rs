@@ -10,6 +10,7 @@ mod instances;
 mod lifecycle;
 mod lost_key;
 mod outlook;
+mod records;
 mod reencryption;
 mod support;
 mod values;
