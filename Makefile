@@ -40,7 +40,7 @@ prove: setup tools build
 	$(VENV)/python tools/local run --stay 0
 
 # Defects one after the other in the deciding functions, the error table, the arithmetic of leases and the format of
-# records (.cargo/mutants.toml): does a test of the crate notice? Hours; MUTANTS="--file 'shared/envelope/src/lease.rs'"
+# records (.cargo/mutants.toml): does a test of the crate notice? Hours; MUTANTS="--re envelope/src/lease.rs"
 # looks at a part. docs/MUTANTS.md lists what nothing noticed, with the reason.
 mutants: | needed
 	@cargo mutants --version >/dev/null 2>&1 || cargo install --locked --quiet --root .local cargo-mutants
