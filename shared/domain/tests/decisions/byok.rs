@@ -37,6 +37,16 @@ fn e7_byok_keys_are_made_in_every_region_of_the_realm_before_they_are_proven() {
     let only: PolicyEvent =
         PolicyEvent::KeysCreated { keys: [(region(FRANKFURT), MADE_IN_FRANKFURT.parse().unwrap())].into() };
     assert!(matches!(world.happens(only, &prober()), Err(Refusal::KeysNotUsable { .. })));
+    let in_paris = "arn:aws:kms:eu-west-3:222222222222:key/cc".parse().unwrap();
+    let elsewhere = PolicyEvent::KeysCreated {
+        keys: [(region(FRANKFURT), MADE_IN_FRANKFURT.parse().unwrap()), (region("eu-west-3"), in_paris)]
+            .into(),
+    };
+    let refused = world.happens(elsewhere, &prober());
+    assert!(
+        matches!(refused, Err(Refusal::KeysNotUsable { .. })),
+        "as many, but not the realm's: {refused:?}"
+    );
     world.happens(made(MADE_IN_FRANKFURT, MADE_IN_DUBLIN), &prober()).unwrap();
     assert_eq!(world.policy.keys.len(), 2);
     assert_eq!(world.policy.lifecycle.slug(), "verifying");

@@ -67,7 +67,10 @@ fn e11_an_org_admin_asks_support_approves_and_nothing_is_taken_before_the_export
     assert_eq!(world.clock_strikes().unwrap_err(), Refusal::Redundant);
     let refused = world.happens(PolicyEvent::ClosingApproved, &admin()).unwrap_err();
     assert_eq!(refused, Refusal::Forbidden { who: "a support agent" });
-    world.happens(PolicyEvent::ClosingApproved, &support()).unwrap();
+    let until = world.now + SignedDuration::from_hours(24 * 30);
+    let approved = world.happens(PolicyEvent::ClosingApproved, &support()).unwrap();
+    let Effect::CommentTicket { body, .. } = effects(&approved)[0] else { panic!("nothing told") };
+    assert!(body.contains(&format!("until {until:.0}")) && body.contains("close/cancel"), "{body}");
     assert_eq!(world.happens(PolicyEvent::ClosingApproved, &support()).unwrap_err(), Refusal::Redundant);
     assert!(world.policy.fence.is_open());
     let mut told = 0;
@@ -82,6 +85,11 @@ fn e11_an_org_admin_asks_support_approves_and_nothing_is_taken_before_the_export
     let made_up = PolicyEvent::ClosingMomentCame { moment: early };
     assert_eq!(world.happens(made_up, &prober()).unwrap_err(), Refusal::Redundant);
     world.days(1);
+    // Nor does one count that names another moment than the one that is due.
+    let made_up = PolicyEvent::ClosingMomentCame {
+        moment: ClosingMoment::ExportEnds { at: world.now + SignedDuration::from_hours(1) },
+    };
+    assert_eq!(world.happens(made_up, &prober()).unwrap_err(), Refusal::Stale);
     let over = world.clock_strikes().unwrap();
     assert_eq!(over.fact.slug, "export-ended");
     assert!(effects(&over).contains(&&Effect::EraseDataKeys));

@@ -58,6 +58,13 @@ fn e3_the_records_matter_to_whoever_has_keys_in_use_and_to_nobody_else() {
 }
 
 #[test]
+fn e10_an_enrolment_is_due_at_the_end_of_the_second_business_day() {
+    let Lifecycle::Requested { due_at, .. } = World::requested().policy.lifecycle else { panic!("it waits") };
+    // Asked for on a Monday.
+    assert_eq!(due_at.to_string(), "2026-11-25T23:59:59Z");
+}
+
+#[test]
 fn e3_support_refuses_an_enrolment_that_waits_with_its_reason() {
     let event = PolicyEvent::EnrolmentRejected { reason: "no contract".to_owned() };
     for stranger in [admin(), prober()] {
