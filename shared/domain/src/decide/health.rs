@@ -27,7 +27,8 @@ pub fn becomes_due(
         return None;
     }
     let began = after.keys.iter().filter_map(|(region, key)| match key.health {
-        KeyHealth::Refused { kind, refused_since, stands: false } if !kind.is_definite() => {
+        // A definite one stands at once.
+        KeyHealth::Refused { refused_since, stands: false, .. } => {
             let known = before.keys.get(region).and_then(|key| ambiguous_since(key.health));
             refused_since.filter(|since| known != Some(*since))
         }

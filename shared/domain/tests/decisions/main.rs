@@ -5,6 +5,7 @@ mod access;
 mod byok;
 mod closing;
 mod decide;
+mod health;
 mod heard;
 mod instances;
 mod lifecycle;

@@ -1,0 +1,92 @@
+//! When a refusal began, when it becomes due, and whether it has to be confirmed.
+
+use claviger_domain::decide::{becomes_due, wants_confirmation};
+use claviger_domain::observation::{Observation, RefusalKind};
+use claviger_domain::policy::{EncryptionPolicy, KeyHealth};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::support::{DENIED, DISABLED, DUBLIN, FRANKFURT, THROTTLED, USABLE, World, region};
+
+const DELETED: Observation = Observation::Refused(RefusalKind::KeyPendingDeletion);
+const AMBIGUITY: SignedDuration = SignedDuration::from_secs(60);
+
+fn health(world: &World, of: &str) -> KeyHealth {
+    world.policy.keys[&region(of)].health
+}
+
+fn refused_since(world: &World, of: &str) -> Option<Timestamp> {
+    match health(world, of) {
+        KeyHealth::Refused { refused_since, .. } | KeyHealth::NoAnswer { refused_since, .. } => refused_since,
+        KeyHealth::Unknown | KeyHealth::Usable => None,
+    }
+}
+
+/// Reports a round and says when something that began with it becomes due.
+fn due_after(world: &mut World, frankfurt: Observation, dublin: Observation) -> Option<Timestamp> {
+    let before: EncryptionPolicy = world.policy.clone();
+    world.probed(frankfurt, dublin).unwrap();
+    becomes_due(&world.rules(), &before, &world.policy)
+}
+
+#[test]
+fn r2_a_round_is_confirmed_only_where_every_key_refuses_and_the_fence_could_still_close() {
+    let active = World::active();
+    let wants = |world: &World, frankfurt, dublin| {
+        wants_confirmation(&world.rules(), &world.policy, &world.round(frankfurt, dublin))
+    };
+    assert!(wants(&active, DISABLED, DISABLED));
+    assert!(!wants(&active, USABLE, USABLE) && !wants(&active, DISABLED, USABLE));
+    let suspended = World::suspended();
+    assert!(!wants(&suspended, DISABLED, DISABLED) && !wants(&suspended, USABLE, USABLE));
+}
+
+#[test]
+fn r4_an_ambiguous_refusal_becomes_due_once_when_it_has_persisted() {
+    let mut world = World::active();
+    let began = world.now;
+    assert_eq!(due_after(&mut world, DENIED, USABLE), Some(began + AMBIGUITY));
+    world.later(10);
+    // Of the same refusal it was said; of the other region's it was not.
+    let also = world.now;
+    assert_eq!(due_after(&mut world, DENIED, DENIED), Some(also + AMBIGUITY));
+    world.later(10);
+    assert_eq!(due_after(&mut world, DENIED, THROTTLED), None);
+    assert_eq!(refused_since(&world, DUBLIN), Some(also), "no answer is no proof that it works again");
+}
+
+#[test]
+fn r4_a_definite_refusal_stands_at_once_and_never_becomes_due() {
+    let mut world = World::active();
+    assert_eq!(due_after(&mut world, DISABLED, USABLE), None);
+    assert!(health(&world, FRANKFURT).stands_refused());
+}
+
+#[test]
+fn r4_nothing_becomes_due_once_the_fence_is_closed() {
+    let mut world = World::suspended();
+    world.later(10);
+    assert_eq!(due_after(&mut world, DENIED, DENIED), None);
+}
+
+#[test]
+fn r4_what_was_definite_does_not_start_the_clock_of_what_is_ambiguous() {
+    let mut world = World::active();
+    world.probed(DISABLED, USABLE).unwrap();
+    world.later(61);
+    world.probed(DENIED, USABLE).unwrap();
+    assert_eq!(refused_since(&world, FRANKFURT), Some(world.now));
+    assert!(!health(&world, FRANKFURT).stands_refused(), "it has not persisted yet");
+}
+
+#[test]
+fn r3_a_refusal_of_another_kind_began_when_it_was_first_seen() {
+    let mut world = World::active();
+    let first = world.now;
+    world.probed(DISABLED, USABLE).unwrap();
+    world.later(5);
+    world.probed(DISABLED, DENIED).unwrap();
+    assert_eq!(refused_since(&world, FRANKFURT), Some(first), "the same one goes on");
+    world.later(5);
+    world.probed(DELETED, USABLE).unwrap();
+    assert_eq!(refused_since(&world, FRANKFURT), Some(world.now));
+}
