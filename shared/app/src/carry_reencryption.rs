@@ -24,7 +24,6 @@ use uuid::Uuid;
 use crate::check_enrolment::CheckEnrolment;
 use crate::error::WorkError;
 use crate::explain_refusal::explained;
-use crate::messages::CheckResult;
 use crate::move_data_keys::{MoveDataKeys, MoveError, Moved, Target};
 use crate::ports::{
     Backups, Checkpoints, Clock, CustomerKeys, DataKeyRegistry, Ids, Instances, KeyRef, Policies,
@@ -311,13 +310,19 @@ impl CarryReencryption<'_> {
             Err(WorkError::NotNow { .. } | WorkError::Key(_)) => return Ok(Next::After(AGAIN)),
             Err(other) => return Err(other),
         };
+        let mut unanswered = false;
         for (region, arn) in &keys {
             let organisation = policy.organisation;
             let key = KeyRef { arn, access: &job.access, organisation, session: RoleSession::Fresh };
             let checks = self.check.key(key, &policy.context_tag).await;
-            if checks.iter().any(|check| check.result == CheckResult::Fail) {
+            if checks.some_refused() {
                 return self.not_yet(policy, job, region, refuses, step).await;
             }
+            unanswered |= checks.some_unanswered();
+        }
+        // INVARIANT (R3): no answer is neither a refusal, of which the ticket would tell, nor a proof.
+        if unanswered {
+            return Ok(Next::After(AGAIN));
         }
         self.happened(policy, PolicyEvent::ReencryptionKeysCreated { job: job.id, keys }, step).await
     }

@@ -6,7 +6,7 @@ use claviger_domain::enrolment::{Enrolment, Holding};
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
 use claviger_domain::key_policy::KeyLabel;
-use claviger_domain::observation::Observation;
+use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::{PURPOSE_CANARY, encryption_context};
 use claviger_domain::values::{ContextTag, Region};
 use futures_util::future::join_all;
@@ -36,12 +36,49 @@ pub struct Checked<'a> {
     pub regions: &'a [Region],
 }
 
-/// What is known of a role's trust.
-pub(crate) struct Trust {
+/// Checks, and how many of them say nothing.
+#[derive(Default)]
+pub(crate) struct Checks {
     /// The checks.
-    pub checks: Vec<Check>,
-    /// Whether one of them failed for want of an answer.
-    pub unanswered: bool,
+    pub all: Vec<Check>,
+    /// How many failed for want of an answer.
+    unanswered: usize,
+}
+
+impl Checks {
+    /// Whether a check failed for want of an answer.
+    pub const fn some_unanswered(&self) -> bool {
+        self.unanswered > 0
+    }
+
+    /// Whether a check failed that was answered.
+    pub fn some_refused(&self) -> bool {
+        self.all.iter().filter(|check| check.result == CheckResult::Fail).count() > self.unanswered
+    }
+
+    fn add(&mut self, check: Check) {
+        self.all.push(check);
+    }
+
+    /// INVARIANT (R3): what gave no answer was neither refused nor proven.
+    fn add_unanswered(&mut self, id: &str, region: Option<&Region>, observed: impl Into<String>) {
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.all.push(fail(id, region, observed, AGAIN));
+    }
+
+    /// A call that failed: refused, with what helps against it, or without an answer.
+    fn add_failed(
+        &mut self,
+        error: &KeyError,
+        (id, region): (&str, Option<&Region>),
+        observed: impl Into<String>,
+        help: impl FnOnce(RefusalKind) -> String,
+    ) {
+        match error.observation {
+            Observation::Refused(kind) => self.add(fail(id, region, observed, help(kind))),
+            Observation::NoAnswer(_) | Observation::Usable => self.add_unanswered(id, region, observed),
+        }
+    }
 }
 
 /// The first generation of a BYOK organisation's keys.
@@ -62,7 +99,7 @@ impl CheckEnrolment<'_> {
                         organisation: whose.organisation,
                         session: RoleSession::Fresh,
                     };
-                    self.key(key, tag).await
+                    self.key(key, tag).await.all
                 });
                 join_all(regions).await.into_iter().flatten().collect()
             }
@@ -71,7 +108,8 @@ impl CheckEnrolment<'_> {
     }
 
     /// A key of which it is known how it is reached.
-    pub(crate) async fn key(&self, key: KeyRef<'_>, tag: &ContextTag) -> Vec<Check> {
+    pub(crate) async fn key(&self, key: KeyRef<'_>, tag: &ContextTag) -> Checks {
+        let mut checks = Checks::default();
         let region = Some(key.region());
         let context = |organisation| encryption_context(organisation, PURPOSE_CANARY, "enrolment-check", tag);
         let sample = self.ids.random();
@@ -84,30 +122,30 @@ impl CheckEnrolment<'_> {
         let sealed = match round_trip.await {
             Ok((true, sealed)) => sealed,
             Ok((false, _)) => {
-                return vec![fail(
-                    "key-usable",
-                    region,
-                    "what was encrypted did not come back",
-                    "use another key",
-                )];
+                let observed = "what was encrypted did not come back";
+                checks.add(fail("key-usable", region, observed, "use another key"));
+                return checks;
             }
             // Nothing of the key's metadata is shown before its owner has bound it to the organisation.
             Err(error) => {
                 let observed = format!("a round trip failed: {}", error.code);
-                return vec![fail("key-usable", region, observed, refusal_help(&error, key))];
+                let help = |kind: RefusalKind| kind.remedy_for(key.arn);
+                checks.add_failed(&error, ("key-usable", region), observed, help);
+                return checks;
             }
         };
         let observed = "encrypted and decrypted with your organisation's context";
-        let mut checks = vec![pass("key-usable", region, observed)];
+        checks.add(pass("key-usable", region, observed));
 
         let stranger = OrganisationId::from_uuid(self.ids.random());
         let foreign = self.keys.encrypt(key, sample.as_bytes(), &context(stranger)).await;
-        checks.push(match foreign.map_err(|error| error.observation) {
+        const CONDITION: &str = "context-condition";
+        match foreign.map_err(|error| error.observation) {
             Err(Observation::Refused(_)) => {
-                pass("context-condition", region, "refused with another organisation's context")
+                checks.add(pass(CONDITION, region, "refused with another organisation's context"));
             }
-            Ok(_) => fail(
-                "context-condition",
+            Ok(_) => checks.add(fail(
+                CONDITION,
                 region,
                 "the key also works with another organisation's context",
                 match key.access {
@@ -122,22 +160,26 @@ impl CheckEnrolment<'_> {
                         put_policy(key)
                     ),
                 },
-            ),
-            Err(Observation::Usable | Observation::NoAnswer(_)) => fail(
-                "context-condition",
-                region,
-                "no answer when another organisation's context was tried",
-                AGAIN,
-            ),
-        });
-        checks.push(self.actions(key, &sealed, &ours).await);
-        checks.extend(self.describe(key).await);
-        checks.push(self.principals(key).await);
+            )),
+            Err(Observation::Usable | Observation::NoAnswer(_)) => {
+                let observed = "no answer when another organisation's context was tried";
+                checks.add_unanswered(CONDITION, region, observed);
+            }
+        }
+        self.actions(key, &sealed, &ours, &mut checks).await;
+        self.describe(key, &mut checks).await;
+        checks.add(self.principals(key).await);
         checks
     }
 
     /// Whether every other use that the service makes of a key is granted too; each is tried, none is done.
-    async fn actions(&self, key: KeyRef<'_>, sealed: &[u8], context: &EncryptionContext) -> Check {
+    async fn actions(
+        &self,
+        key: KeyRef<'_>,
+        sealed: &[u8],
+        context: &EncryptionContext,
+        checks: &mut Checks,
+    ) {
         const ID: &str = "key-actions";
         let region = Some(key.region());
         let mut refused = Vec::new();
@@ -150,12 +192,12 @@ impl CheckEnrolment<'_> {
                 Ok(()) => {}
                 Err(Observation::Refused(_)) => refused.push(names),
                 Err(Observation::Usable | Observation::NoAnswer(_)) => {
-                    return fail(ID, region, format!("no answer when {names} was tried"), AGAIN);
+                    return checks.add_unanswered(ID, region, format!("no answer when {names} was tried"));
                 }
             }
         }
         if refused.is_empty() {
-            return pass(ID, region, "every action of the template is granted");
+            return checks.add(pass(ID, region, "every action of the template is granted"));
         }
         let help = match key.access {
             KeyAccess::KeyPolicy => format!(
@@ -165,7 +207,7 @@ impl CheckEnrolment<'_> {
             ),
             KeyAccess::Role(role) => permissions(&role.arn),
         };
-        fail(ID, region, format!("not granted: {}", refused.join(", ")), help)
+        checks.add(fail(ID, region, format!("not granted: {}", refused.join(", ")), help));
     }
 
     /// Whether the key lets just anybody in. Seen through a role only: AWS shows a key policy to callers of the key's own
@@ -203,7 +245,7 @@ impl CheckEnrolment<'_> {
         }
     }
 
-    async fn describe(&self, key: KeyRef<'_>) -> Vec<Check> {
+    async fn describe(&self, key: KeyRef<'_>, checks: &mut Checks) {
         let region = Some(key.region());
         let check = |id: &str, good: bool, observed: String, help: &str| {
             if good { pass(id, region, observed) } else { fail(id, region, observed, help) }
@@ -212,18 +254,20 @@ impl CheckEnrolment<'_> {
             Ok(found) => found,
             Err(error) => {
                 let observed = format!("kms:DescribeKey failed: {}", error.code);
-                let help = format!(
-                    "add the statement `ClavigerDescribe` of the key policy that `GET .../key-policy` prints: {}",
-                    put_policy(key)
-                );
-                return vec![fail("key-described", region, observed, help)];
+                let help = |_| {
+                    format!(
+                        "add the statement `ClavigerDescribe` of the key policy that `GET .../key-policy` prints: {}",
+                        put_policy(key)
+                    )
+                };
+                return checks.add_failed(&error, ("key-described", region), observed, help);
             }
         };
         let arn = key.arn;
         let command = |command: &str| format!("`aws kms {command} --key-id {arn} --region {}`", arn.region());
         let another =
             format!("`aws kms create-key --region {} --policy file://policy.json` makes one", arn.region());
-        let mut checks = vec![
+        checks.all.extend([
             pass("key-exists", region, format!("in account {} and region {}", arn.account(), arn.region())),
             check(
                 "key-state",
@@ -250,9 +294,9 @@ impl CheckEnrolment<'_> {
                     fail("deletion-date", region, format!("will be deleted at {at}"), help)
                 }
             },
-        ];
+        ]);
         let imported = found.origin == "EXTERNAL";
-        checks.push(match (imported, found.material_expires) {
+        checks.add(match (imported, found.material_expires) {
             (false, _) => pass("material-expiry", region, "KMS made the material, and it does not expire"),
             (true, None) => {
                 let help =
@@ -268,7 +312,7 @@ impl CheckEnrolment<'_> {
             }
         });
         if !imported {
-            checks.push(match self.keys.rotates(key).await {
+            checks.add(match self.keys.rotates(key).await {
                 Ok(true) => pass("rotation", region, "KMS renews the material by itself"),
                 Ok(false) => {
                     let help = format!("let KMS renew the material: {}", command("enable-key-rotation"));
@@ -282,11 +326,10 @@ impl CheckEnrolment<'_> {
                 }
             });
         }
-        checks
     }
 
     async fn role(&self, whose: Checked<'_>, arn: &RoleArn, tag: &ContextTag) -> Vec<Check> {
-        let mut checks = self.trust(whose, arn).await.checks;
+        let mut checks = self.trust(whose, arn).await.all;
         // Only a role that is the organisation's own is used.
         if checks.iter().all(|check| check.result != CheckResult::Fail) {
             let role = CustomerRole { arn: arn.clone(), external_id: whose.external_id.clone() };
@@ -298,39 +341,32 @@ impl CheckEnrolment<'_> {
     }
 
     /// Whether the role lets us in, and nobody who does not come for this organisation.
-    pub(crate) async fn trust(&self, whose: Checked<'_>, arn: &RoleArn) -> Trust {
-        let mut trust = Trust { checks: Vec::new(), unanswered: false };
+    pub(crate) async fn trust(&self, whose: Checked<'_>, arn: &RoleArn) -> Checks {
+        let mut trust = Checks::default();
         let mut let_in = None;
         for region in whose.regions {
             match self.roles.assume(arn, Asking::With(whose.external_id), whose.organisation, region).await {
                 Ok(()) => {
-                    trust.checks.push(pass("role-assumable", Some(region), "assumed with your external id"));
+                    trust.add(pass("role-assumable", Some(region), "assumed with your external id"));
                     let_in = let_in.or(Some(region));
                 }
                 Err(error) => {
                     let observed = format!("the role could not be assumed: {}", error.code);
-                    trust.unanswered |= !matches!(error.observation, Observation::Refused(_));
-                    trust.checks.push(fail("role-assumable", Some(region), observed, role_help(&error, arn)));
+                    let help = |_| role_help(arn);
+                    trust.add_failed(&error, ("role-assumable", Some(region)), observed, help);
                 }
             }
         }
         // Asked only of a role that lets us in: of any other, a refusal without the external id says nothing.
         if let Some(region) = let_in {
-            let check = self.external_id(whose, arn, region, &mut trust.unanswered).await;
-            trust.checks.push(check);
+            self.external_id(whose, arn, region, &mut trust).await;
         }
         trust
     }
 
     /// INVARIANT (E12, I7): a role that lets us in without the external id, or with any, could be named by any
     /// customer of ours.
-    async fn external_id(
-        &self,
-        whose: Checked<'_>,
-        arn: &RoleArn,
-        region: &Region,
-        unanswered: &mut bool,
-    ) -> Check {
+    async fn external_id(&self, whose: Checked<'_>, arn: &RoleArn, region: &Region, trust: &mut Checks) {
         const ID: &str = "external-id-enforced";
         let wrong = ExternalId::from_uuid(self.ids.random());
         for (asking, how) in [
@@ -352,15 +388,15 @@ impl CheckEnrolment<'_> {
                          file://trust.json`",
                         arn.name()
                     );
-                    return fail(ID, None, observed, help);
+                    return trust.add(fail(ID, None, observed, help));
                 }
                 Err(Observation::Usable | Observation::NoAnswer(_)) => {
-                    *unanswered = true;
-                    return fail(ID, None, format!("no answer when the role was tried {how}"), AGAIN);
+                    let observed = format!("no answer when the role was tried {how}");
+                    return trust.add_unanswered(ID, None, observed);
                 }
             }
         }
-        pass(ID, None, "refused without an external id, and with a wrong one")
+        trust.add(pass(ID, None, "refused without an external id, and with a wrong one"));
     }
 
     /// Whether the role may look for its keys, and what is known of one that an earlier enrolment left. Making a key
@@ -383,7 +419,7 @@ impl CheckEnrolment<'_> {
                 let access = KeyAccess::Role(role.clone());
                 let key = KeyRef { arn: &arn, access: &access, organisation, session: RoleSession::Fresh };
                 let mut checks = vec![found];
-                checks.extend(self.key(key, tag).await);
+                checks.extend(self.key(key, tag).await.all);
                 checks
             }
             Err(error) => {
@@ -442,23 +478,13 @@ fn open_statement(policy: &serde_json::Value) -> Option<String> {
     open.map(|statement| statement.get("Sid").and_then(serde_json::Value::as_str).unwrap_or("?").to_owned())
 }
 
-fn refusal_help(error: &KeyError, key: KeyRef<'_>) -> String {
-    match error.observation {
-        Observation::Refused(kind) => kind.remedy_for(key.arn),
-        Observation::NoAnswer(_) | Observation::Usable => AGAIN.to_owned(),
-    }
-}
-
-fn role_help(error: &KeyError, role: &RoleArn) -> String {
-    match error.observation {
-        Observation::Refused(_) => format!(
-            "make the role with the trust policy that `GET .../key-policy` prints: `aws iam create-role --role-name \
-             {name} --assume-role-policy-document file://trust.json`; on a role that exists: `aws iam \
-             update-assume-role-policy --role-name {name} --policy-document file://trust.json`",
-            name = role.name()
-        ),
-        Observation::NoAnswer(_) | Observation::Usable => AGAIN.to_owned(),
-    }
+fn role_help(role: &RoleArn) -> String {
+    format!(
+        "make the role with the trust policy that `GET .../key-policy` prints: `aws iam create-role --role-name \
+         {name} --assume-role-policy-document file://trust.json`; on a role that exists: `aws iam \
+         update-assume-role-policy --role-name {name} --policy-document file://trust.json`",
+        name = role.name()
+    )
 }
 
 /// What gives a role the permissions that it lacks.

@@ -198,8 +198,8 @@ impl DescribeKeys<'_> {
         let regions = std::slice::from_ref(region);
         let whose = Checked { organisation: policy.organisation, external_id: &role.external_id, regions };
         let trust = self.check.trust(whose, &role.arn).await;
-        let enforced = trust.checks.iter().find(|check| check.id == Loophole::ExternalIdEnforced.slug())?;
-        (!trust.unanswered).then_some(enforced.result == CheckResult::Fail)
+        let enforced = trust.all.iter().find(|check| check.id == Loophole::ExternalIdEnforced.slug())?;
+        (!trust.some_unanswered()).then_some(enforced.result == CheckResult::Fail)
     }
 
     /// After a rotation: how many data keys each key still wraps under its older material (spec K2).

@@ -36,10 +36,10 @@ impl CheckEnrolment<'_> {
         let whose = Checked { organisation: policy.organisation, external_id: &role.external_id, regions };
         let mut faults = BTreeMap::new();
         let trust = self.trust(whose, &role.arn).await;
-        if trust.unanswered {
+        if trust.some_unanswered() {
             return Err(WorkError::NotNow { reason: "the customer's role gave no answer" });
         }
-        for check in trust.checks {
+        for check in trust.all {
             if check.result == CheckResult::Fail {
                 let region = check.region.unwrap_or_else(|| first.clone());
                 faults.insert(region, format!("{}; {}", check.observed, check.help));

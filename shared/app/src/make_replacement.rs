@@ -44,11 +44,11 @@ impl MakeReplacement<'_> {
         let regions = std::slice::from_ref(region);
         let whose = Checked { organisation: policy.organisation, external_id: &role.external_id, regions };
         let trust = self.check.trust(whose, &role.arn).await;
-        if trust.unanswered {
+        if trust.some_unanswered() {
             return Err(WorkError::NotNow { reason: "the customer's role gave no answer" });
         }
-        if trust.checks.iter().any(|check| check.result == CheckResult::Fail) {
-            return Ok(ProbeAnswer::Checked { checks: trust.checks });
+        if trust.some_refused() {
+            return Ok(ProbeAnswer::Checked { checks: trust.all });
         }
         let wanted = NewKey {
             organisation: policy.organisation,
@@ -75,8 +75,8 @@ impl MakeReplacement<'_> {
             },
         };
         let checks = self.check.key(KeyRef::of(&policy, &made).fresh(), &policy.context_tag).await;
-        if checks.iter().any(|check| check.result == CheckResult::Fail) {
-            return Ok(ProbeAnswer::Checked { checks });
+        if checks.some_refused() || checks.some_unanswered() {
+            return Ok(ProbeAnswer::Checked { checks: checks.all });
         }
         Ok(ProbeAnswer::Made { key: made })
     }

@@ -8,7 +8,8 @@ use claviger_app::carry_reencryption::CarryReencryption;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::error::WorkError;
 use claviger_app::ports::{
-    Backups, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, Policies, Records, StoreError,
+    Backups, CallError, Checkpoints, CustomerRoles, DataKeyChoice, DataKeyRegistry, Policies, Records,
+    StoreError,
 };
 use claviger_app::reencryption::{
     Backup, Counts, JobStep, RecordBatch, RecordsError, ShardCheckpoint, ShardWork,
@@ -22,6 +23,8 @@ use claviger_domain::decide::{Refusal, decide};
 use claviger_domain::effect::{Effect, OutboxRow};
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::ids::{DataKeyId, ReencryptionId};
+use claviger_domain::key_access::CustomerRole;
+use claviger_domain::key_policy::KeyLabel;
 use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_domain::policy::{CONTEXT_PURPOSE, PURPOSE_DATA_KEY};
 use claviger_domain::reencryption::{Depth, Outcome, Phase};
@@ -955,6 +958,79 @@ async fn x1_a_byok_organisation_moves_to_keys_that_are_made_through_its_role() {
     }
     stage.world.later(600);
     stage.reads_everything().await;
+}
+
+/// A BYOK job whose second key could not be made at first, and the key that was: its check is still to come.
+async fn half_made(stage: &Stage) -> KeyArn {
+    let dublin: Region = builders::parsed("eu-west-1");
+    stage.world.keys.making_answers(&dublin, Observation::NoAnswer(NoAnswerKind::Unreachable));
+    stage.happens(PolicyEvent::ReencryptionRequested { keys: BTreeMap::new(), depth: Depth::Rekey }).await;
+    for _ in 0..40 {
+        stage.turn().await;
+        stage.world.later(3);
+    }
+    stage.world.keys.making_answers(&dublin, USABLE);
+    let frankfurt = builders::parsed("eu-central-1");
+    let role = builders::an_organisation("acme").external_id;
+    let role = CustomerRole { arn: stage.world.role(), external_id: role };
+    let organisation = builders::an_organisation("acme").id;
+    let found = stage.world.keys.find_key(&role, &frankfurt, organisation, KeyLabel::first_of(2)).await;
+    found.unwrap().expect("the first key was made")
+}
+
+#[rstest]
+#[tokio::test]
+async fn r3_no_answer_of_a_new_key_that_is_checked_is_no_refusal_and_the_job_goes_on_by_itself(
+    #[values(NoAnswerKind::Throttled, NoAnswerKind::Unreachable)] kind: NoAnswerKind,
+    // The round trip, another organisation's context, three actions, and, the last, the description.
+    #[values(0, 1, 2, 3, 4, 5, 6)] call: usize,
+) {
+    let stage = Stage::byok(3).await;
+    let key = half_made(&stage).await;
+    let answers = std::iter::repeat_n(USABLE, call).chain([Observation::NoAnswer(kind)]);
+    if call < 6 {
+        stage.world.keys.answer_next(&key, answers);
+    } else {
+        stage.world.keys.describe_as(&key, Err(Observation::NoAnswer(kind)));
+    }
+    stage.until(|_| stage.world.keys.made_count() == 4).await;
+    stage.turn().await;
+    let job = stage.world.policy().await.reencryption.unwrap();
+    assert!(job.keys.is_empty() && job.fault.is_none(), "not proven, not refused: {job:?}");
+    stage.world.keys.describe_as(&key, Ok(claviger_testkit::a_description()));
+    stage.through().await;
+    assert_eq!(stage.world.policy().await.reencryptions[0].outcome, Outcome::Completed);
+    let facts = stage.world.store.all_facts(&stage.world.name());
+    assert!(facts.iter().all(|fact| fact.slug != "reencryption-hindered"));
+    let said = stage.said().await;
+    assert!(said.iter().all(|body| !body.contains("refuses")), "{said:?}");
+}
+
+#[rstest]
+#[case::answers_elsewhere(USABLE)]
+#[case::and_the_other_gives_no_answer(Observation::NoAnswer(NoAnswerKind::Throttled))]
+#[tokio::test]
+async fn r3_a_new_key_that_refuses_its_check_stops_the_job_and_the_ticket_says_so(
+    #[case] other: Observation,
+) {
+    let stage = Stage::byok(3).await;
+    let key = half_made(&stage).await;
+    stage.world.keys.answer(&key, DISABLED);
+    stage.until(|_| stage.world.keys.made_count() == 4).await;
+    let dublin: KeyArn = key.as_str().replace("eu-central-1", "eu-west-1").parse().unwrap();
+    stage.world.keys.answer(&dublin, other);
+    for _ in 0..20 {
+        stage.turn().await;
+        stage.world.later(3);
+    }
+    let job = stage.world.policy().await.reencryption.unwrap();
+    assert_eq!(job.fault.unwrap().region.as_str(), "eu-central-1");
+    let said = stage.said().await;
+    assert!(said.iter().any(|body| body.contains("the new key in eu-central-1 refuses")), "{said:?}");
+    stage.world.keys.answer(&key, USABLE);
+    stage.world.keys.answer(&dublin, USABLE);
+    stage.through().await;
+    assert_eq!(stage.world.policy().await.reencryptions[0].outcome, Outcome::Completed);
 }
 
 #[tokio::test]
