@@ -94,8 +94,7 @@ impl ProvisionInstance<'_> {
         instance: &AppInstance,
         policy: &EncryptionPolicy,
     ) -> Result<(), WorkError> {
-        let choice = crate::ports::DataKeyChoice::Current;
-        let known = self.registry.data_key(instance.id, PURPOSE_RECORDS, choice).await?;
+        let known = self.current_data_key(instance).await?;
         // One that was made just before the policy got new keys is no good any more; nobody was ever given it.
         let ours = |known: &WrappedDataKey| known.is_under(policy.keys.values().map(|key| &key.arn));
         if known.as_ref().is_some_and(ours) {
@@ -104,11 +103,19 @@ impl ProvisionInstance<'_> {
         let version = known.map_or(1, |known| known.version.saturating_add(1));
         let key = self.make_data_key(instance, policy, version).await?;
         match self.registry.add_data_key(&key).await {
-            // Another delivery of the same message was faster; its key is as good, and it is the one
-            // that stays.
-            Ok(()) | Err(StoreError::Conflict) => Ok(()),
+            Ok(()) => Ok(()),
+            // Another delivery of the same message was faster, if its key is there: that one is as good, and it stays.
+            // Else somebody was at the same item and stored nothing.
+            Err(StoreError::Conflict) => match self.current_data_key(instance).await? {
+                Some(there) if ours(&there) => Ok(()),
+                Some(_) | None => Err(StoreError::Conflict.into()),
+            },
             Err(other) => Err(other.into()),
         }
+    }
+
+    async fn current_data_key(&self, instance: &AppInstance) -> Result<Option<WrappedDataKey>, StoreError> {
+        self.registry.data_key(instance.id, PURPOSE_RECORDS, crate::ports::DataKeyChoice::Current).await
     }
 
     /// Makes a data key under the first regional key and wraps it under every other (spec A7).

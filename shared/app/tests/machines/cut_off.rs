@@ -5,7 +5,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use claviger_app::messages::{FanOut, ProbeMessage};
 use claviger_app::ports::{
-    CallError, ControlProbes, CustomerKeys, Instances, KeyRef, Policies, StoreError, WatchList,
+    CallError, ControlProbes, CustomerKeys, DataKeyRegistry, Instances, KeyRef, Policies, StoreError,
+    WatchList,
 };
 use claviger_app::report_probes::Reason;
 use claviger_app::show_policy::ShowPolicy;
@@ -23,6 +24,24 @@ use jiff::SignedDuration;
 use rstest::rstest;
 
 use crate::world::{DENIED, DISABLED, USABLE, World, correlation};
+
+#[tokio::test]
+async fn a7_a_conflict_that_stored_no_data_key_activates_no_instance() {
+    let world = World::with_acme().await;
+    let policy = world.policy().await;
+    let asked = builders::an_instance_decision(&policy, "acme-eng", "confluence", world.now());
+    world.store.commit_instance(None, &asked).await.unwrap();
+    let event = claviger_domain::event::InstanceEvent::InstanceApproved;
+    let approved = builders::instance_decided(&asked.next, &event, &builders::by_support(), world.now());
+    world.store.commit_instance(Some(&asked.next), &approved).await.unwrap();
+    world.store.fail_changes([StoreError::Conflict]);
+    world.provision(asked.next.id).await.unwrap_err();
+    let instance = || async { world.store.instance(asked.next.id).await.unwrap().unwrap() };
+    assert_eq!(instance().await.status.slug(), "provisioning", "it is tried again");
+    world.provision(asked.next.id).await.unwrap();
+    assert_eq!(instance().await.status.slug(), "active");
+    assert_eq!(world.store.data_keys(asked.next.id).await.unwrap().len(), 1);
+}
 
 #[tokio::test]
 async fn e12_an_approved_policy_and_instance_are_provisioned_with_canaries_and_one_data_key() {
