@@ -29,10 +29,11 @@ bench: | needed
 
 # The long checks: more seeds of the simulation, more states of the model, a broken twin of
 # each invariant, more inputs for every parser, and the story, twice in a row, on a cloud of its own each time.
-PARSERS := package(claviger-proof) and (binary(parsers) or binary(functions))
+PARSERS := (package(claviger-proof) and (binary(parsers) or binary(functions))) or (package(claviger-envelope) and test(fuzz))
 prove: setup tools build
 	$(PROOF) --seeds 100
 	$(PROOF) model --deep
+	$(PROOF) steps
 	for invariant in I1 I2 I3 I4 I5 I6 I7 I8; do $(PROOF) twin $$invariant || exit 1; done
 	PROPTEST_CASES=100000 cargo nextest run --workspace --locked -E '$(PARSERS)'
 	PROPTEST_CASES=20000 cargo nextest run --workspace --locked -E 'test(nearly_right)'

@@ -2,6 +2,8 @@
 
 mod broker;
 mod fence_table;
+#[cfg(test)]
+mod fuzz;
 
 pub use broker::{Broker, BrokerError};
 pub use fence_table::FenceTable;

@@ -25,8 +25,13 @@ use claviger_domain::reencryption::Depth;
 use claviger_domain::values::{
     AccountId, App, ContextTag, KeyArn, OrganisationName, Realm, Region, SiteName, Subject,
 };
+use claviger_envelope::fence::{FenceError, FencedPolicy};
+use claviger_envelope::source::{DataKey, Proof, SourceError, Wanted};
 use claviger_envelope::testing::TestCloud;
-use claviger_envelope::{Config, Context, Envelope, EnvelopeError, Header, Instance};
+use claviger_envelope::{
+    Config, Context, Envelope, EnvelopeError, FenceReader, FenceSnapshot, Header, Instance, InstanceName,
+    KeySource,
+};
 use claviger_reencrypt::{Pattern, Place};
 use proptest::prelude::*;
 use serde::Serialize;
@@ -276,6 +281,113 @@ proptest! {
         prop_assert_eq!(secret.sign(&id, at, &other) == signed, other == body);
         prop_assert_ne!(secret.sign(&id, at + 1, &body), signed.clone());
         prop_assert_ne!(secret.sign(&format!("{id}x"), at, &body), signed);
+    }
+}
+
+/// Any number, the outermost ones often.
+fn numbers() -> impl Strategy<Value = i64> {
+    prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(0), any::<i64>(), 0_i64..4_000_000_000_000]
+}
+
+/// A broker and a fence whose numbers are anybody's.
+#[derive(Clone)]
+struct Odd {
+    cloud: std::sync::Arc<TestCloud>,
+    times: [i64; 4],
+    counts: [u64; 2],
+    small: [u32; 4],
+    closed: bool,
+}
+
+#[async_trait::async_trait]
+impl KeySource for Odd {
+    async fn fetch(&self, instance: &InstanceName, wanted: Wanted) -> Result<DataKey, SourceError> {
+        let key = KeySource::fetch(&self.cloud, instance, wanted).await?;
+        let [not_after, proven_until, created_at, _] = self.times;
+        let [generation, version, kms_calls, _] = self.small;
+        let epoch = self.counts[0];
+        Ok(DataKey {
+            not_after,
+            proven_until,
+            created_at: Some(created_at),
+            generation,
+            version,
+            kms_calls,
+            epoch,
+            ..key
+        })
+    }
+
+    async fn prove(&self, policies: &[String]) -> Result<Vec<Proof>, SourceError> {
+        let mut proofs = KeySource::prove(&self.cloud, policies).await?;
+        proofs.iter_mut().for_each(|proof| proof.proven_until = self.times[1]);
+        Ok(proofs)
+    }
+}
+
+#[async_trait::async_trait]
+impl FenceReader for Odd {
+    async fn read(&self) -> Result<FenceSnapshot, FenceError> {
+        let mut snapshot = FenceReader::read(&self.cloud).await?;
+        snapshot.shards.iter_mut().for_each(|shard| shard.watched_until = self.times[3]);
+        snapshot.policies = vec![FencedPolicy {
+            policy_id: TestCloud::policy_of("acme"),
+            organisation_id: "acme".to_owned(),
+            epoch: self.counts[1],
+            closed: self.closed,
+            min_write_generation: self.small[3],
+        }];
+        Ok(snapshot)
+    }
+}
+
+/// What the library may say to numbers that are anybody's.
+fn is_an_answer(error: &EnvelopeError) -> bool {
+    matches!(
+        error,
+        EnvelopeError::Suspended
+            | EnvelopeError::TemporarilyUnavailable { .. }
+            | EnvelopeError::GenerationTooOld { .. }
+            | EnvelopeError::UnknownDataKey
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(500), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn i1_whatever_numbers_broker_and_fence_give_the_library_answers_and_a_closed_fence_gives_nothing(
+        times in prop::array::uniform4(numbers()), counts in any::<[u64; 2]>(), small in any::<[u32; 4]>(),
+        same in any::<[bool; 2]>(), closed in any::<bool>(), wait in 0_i64..400_000,
+    ) {
+        let [first, second] = counts;
+        let counts = [first, if same[0] { first } else { second }];
+        let small = if same[1] { [small[0], small[1], small[2], small[0]] } else { small };
+        runtime().block_on(async {
+            let cloud = TestCloud::new();
+            let odd = Odd { cloud: cloud.clone(), times, counts, small, closed };
+            let library = Envelope::builder().fence(odd.clone()).keys(odd).clock(cloud.clock.clone());
+            let config = Config { proof_window: std::time::Duration::ZERO, ..Config::default() };
+            let library = library.config(config).manual().start().unwrap();
+            let app = library.instance("acme", "acme-eng", "jira");
+            for _ in 0..2 {
+                let _ = library.poll().await;
+                match app.encrypt(&NOTE, b"plain").await {
+                    Ok(record) => {
+                        prop_assert!(!closed);
+                        match app.decrypt(&NOTE, &record).await {
+                            Ok(plain) => prop_assert_eq!(plain.as_slice(), b"plain"),
+                            Err(error) => prop_assert!(is_an_answer(&error), "{error:?}"),
+                        }
+                        let stored = app.may_store(&record).await;
+                        prop_assert!(stored.as_ref().err().is_none_or(is_an_answer), "{stored:?}");
+                    }
+                    Err(error) => prop_assert!(is_an_answer(&error), "{error:?}"),
+                }
+                cloud.clock.advance(wait);
+            }
+            Ok(())
+        })?;
     }
 }
 

@@ -110,15 +110,20 @@ impl Broker {
             }
             answer.extend_from_slice(&part);
         }
-        match status {
-            200 => Ok(answer),
-            404 => Err(SourceError::NotFound),
-            409 => Err(SourceError::Suspended),
-            // A throttled or overloaded broker says nothing about keys (I2).
-            429 | 503 => Err(SourceError::TemporarilyUnavailable),
-            // 403 is the role, not the customer: it heals by the vendor's own hand.
-            status => Err(SourceError::Unreachable(format!("it answered {status}"))),
-        }
+        answered(status, answer)
+    }
+}
+
+/// What a status says; a body is only read where it is an answer.
+pub(super) fn answered(status: u16, body: Vec<u8>) -> Result<Vec<u8>, SourceError> {
+    match status {
+        200 => Ok(body),
+        404 => Err(SourceError::NotFound),
+        409 => Err(SourceError::Suspended),
+        // A throttled or overloaded broker says nothing about keys (I2).
+        429 | 503 => Err(SourceError::TemporarilyUnavailable),
+        // 403 is the role, not the customer: it heals by the vendor's own hand.
+        status => Err(SourceError::Unreachable(format!("it answered {status}"))),
     }
 }
 
@@ -206,45 +211,55 @@ impl KeySource for Broker {
             transport_key: opener.transport_key(),
         };
         let answer = self.post("/v1/data-keys", &request).await?;
-        // Deserialisation errors quote their input; the key in it is sealed, but it is nobody's business.
-        let answer: DataKeyAnswer = serde_json::from_slice(&answer).map_err(|error| {
-            SourceError::Unreachable(format!("its answer is no data key ({:?})", error.classify()))
-        })?;
-        let key = opener
-            .open(&answer.key, answer.data_key_id)
-            .map_err(|_| SourceError::Unreachable("its key was not sealed to this request".into()))?;
-        Ok(DataKey {
-            policy_id: answer.policy_id,
-            organisation_id: answer.organisation_id,
-            instance_id: answer.instance_id,
-            shard: answer.shard,
-            epoch: answer.epoch,
-            generation: answer.generation,
-            data_key_id: answer.data_key_id,
-            version: answer.version,
-            current: answer.current,
-            key,
-            not_after: answer.not_after,
-            proven_until: answer.proven_until,
-            created_at: answer.created_at,
-            kms_calls: answer.kms_calls,
-        })
+        data_key(&answer, opener)
     }
 
     async fn prove(&self, policies: &[String]) -> Result<Vec<Proof>, SourceError> {
         let answer = self.post("/v1/proofs", &ProofsRequest { policies }).await?;
-        let answer: ProofsAnswer = serde_json::from_slice(&answer).map_err(|error| {
-            SourceError::Unreachable(format!("its answer is no proof ({:?})", error.classify()))
-        })?;
-        let proof = |proof: ProofAnswer| Proof {
-            result: match proof.result.as_str() {
-                "proven" if proof.proven_until.is_some() => ProofResult::Proven,
-                "suspended" => ProofResult::Suspended,
-                _ => ProofResult::Unavailable,
-            },
-            proven_until: proof.proven_until.unwrap_or(0),
-            policy_id: proof.policy_id,
-        };
-        Ok(answer.proofs.into_iter().map(proof).collect())
+        proofs(&answer)
     }
+}
+
+/// The data key of an answer, if it was sealed to this request.
+pub(super) fn data_key(answer: &[u8], opener: Opener) -> Result<DataKey, SourceError> {
+    // Deserialisation errors quote their input; the key in it is sealed, but it is nobody's business.
+    let answer: DataKeyAnswer = serde_json::from_slice(answer).map_err(|error| {
+        SourceError::Unreachable(format!("its answer is no data key ({:?})", error.classify()))
+    })?;
+    let key = opener
+        .open(&answer.key, answer.data_key_id)
+        .map_err(|_| SourceError::Unreachable("its key was not sealed to this request".into()))?;
+    Ok(DataKey {
+        policy_id: answer.policy_id,
+        organisation_id: answer.organisation_id,
+        instance_id: answer.instance_id,
+        shard: answer.shard,
+        epoch: answer.epoch,
+        generation: answer.generation,
+        data_key_id: answer.data_key_id,
+        version: answer.version,
+        current: answer.current,
+        key,
+        not_after: answer.not_after,
+        proven_until: answer.proven_until,
+        created_at: answer.created_at,
+        kms_calls: answer.kms_calls,
+    })
+}
+
+/// The proofs of an answer: what is neither proven, with its end, nor suspended, is no proof.
+pub(super) fn proofs(answer: &[u8]) -> Result<Vec<Proof>, SourceError> {
+    let answer: ProofsAnswer = serde_json::from_slice(answer).map_err(|error| {
+        SourceError::Unreachable(format!("its answer is no proof ({:?})", error.classify()))
+    })?;
+    let proof = |proof: ProofAnswer| Proof {
+        result: match proof.result.as_str() {
+            "proven" if proof.proven_until.is_some() => ProofResult::Proven,
+            "suspended" => ProofResult::Suspended,
+            _ => ProofResult::Unavailable,
+        },
+        proven_until: proof.proven_until.unwrap_or(0),
+        policy_id: proof.policy_id,
+    };
+    Ok(answer.proofs.into_iter().map(proof).collect())
 }

@@ -64,10 +64,10 @@ impl FenceReader for FenceTable {
     }
 }
 
-type Item = HashMap<String, AttributeValue>;
+pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// INVARIANT (I1): an item that cannot be read fails the whole read: an unknown fence is not an open one.
-fn read_item(item: &Item, snapshot: &mut FenceSnapshot) -> Result<(), String> {
+pub(super) fn read_item(item: &Item, snapshot: &mut FenceSnapshot) -> Result<(), String> {
     let name = text(item, "item")?;
     if let Some(policy_id) = name.strip_prefix("policy#") {
         snapshot.policies.push(FencedPolicy {
