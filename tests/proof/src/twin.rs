@@ -27,10 +27,12 @@ pub enum Twin {
     OwnerInsteadOfCaller,
     /// A record is written anew whatever became of it since it was read.
     RewritesUnconditionally,
+    /// A ticket does not know which effects wrote on it: none of the invariants', but the steps'.
+    TicketForgetsEffects,
 }
 
 impl Twin {
-    /// Every twin.
+    /// Every twin that breaks an invariant.
     pub const ALL: [Self; 8] = [
         Self::LeaseFromAfterTheRead,
         Self::ThrottlingIsRefusal,
@@ -48,7 +50,7 @@ impl Twin {
             Self::LeaseFromAfterTheRead => "I1",
             Self::ThrottlingIsRefusal => "I2",
             Self::DeadWatcherBeats => "I3",
-            Self::EpochIgnored => "I4",
+            Self::EpochIgnored | Self::TicketForgetsEffects => "I4",
             Self::SupportOpens => "I5",
             Self::NewWrapsInPlaceOfOld => "I6",
             Self::OwnerInsteadOfCaller => "I7",

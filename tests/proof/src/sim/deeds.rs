@@ -13,6 +13,7 @@ use claviger_app::register_backup::RegisterBackup;
 use claviger_app::request_error::RequestError;
 use claviger_app::request_reencryption::RequestReencryption;
 use claviger_app::request_replacement::RequestReplacement;
+use claviger_app::sites::Sites;
 use claviger_app::steer_reencryption::{Steer, SteerReencryption};
 use claviger_app::suspend_by_vendor::SuspendByVendor;
 use claviger_domain::catalogue::Mode;
@@ -150,6 +151,12 @@ impl Sim {
         if truth.mode == Mode::Byok || truth.keys.len() < 2 || truth.keys.iter().any(is_gone) {
             return;
         }
+        self.lose_first(org);
+    }
+
+    /// The same, of a key that the service made too.
+    pub(super) fn lose_first(&self, org: usize) {
+        let truth = self.world.state().orgs[org].clone();
         let now = self.world.now();
         if let Some(arn) = truth.keys.first() {
             self.world.note(|| format!("{arn} is lost for good"));
@@ -308,6 +315,37 @@ impl Sim {
             };
             let site = builders::parsed(&format!("{name}-site"));
             add.run(&organisation, &site, &builders::parsed("jira-service-management"), &by_system()).await
+        });
+    }
+
+    /// The vendor's records give an organisation's site another name.
+    pub(super) fn rename_site(&mut self, org: usize) {
+        let name = self.world.state().orgs[org].name.clone();
+        self.calls("rename-site", |ports| async move {
+            let organisation = ports.world.store.organisation(&name).await?;
+            let organisation = organisation.ok_or(RequestError::NotFound { what: "the organisation" })?;
+            let (policies, instances, clock) = (&*ports, &*ports, &*ports);
+            let sites = Sites { policies, instances, clock, settings: settings() };
+            let [from, to] = ["site", "renamed"].map(|end| builders::parsed(&format!("{name}-{end}")));
+            sites.rename(&organisation, &from, &to, &by_system()).await
+        });
+    }
+
+    /// The vendor's records say that an organisation's site was deleted, or is to be kept after all.
+    pub(super) fn delete_site(&mut self, org: usize, keep: bool) {
+        let name = self.world.state().orgs[org].name.clone();
+        let called = if keep { "keep-site" } else { "delete-site" };
+        self.calls(called, |ports| async move {
+            let organisation = ports.world.store.organisation(&name).await?;
+            let organisation = organisation.ok_or(RequestError::NotFound { what: "the organisation" })?;
+            let (policies, instances, clock) = (&*ports, &*ports, &*ports);
+            let sites = Sites { policies, instances, clock, settings: settings() };
+            let site = builders::parsed(&format!("{name}-site"));
+            if keep {
+                sites.keep(&organisation, &site, &by_system()).await
+            } else {
+                sites.delete(&organisation, &site, &by_system()).await
+            }
         });
     }
 

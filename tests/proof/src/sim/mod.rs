@@ -9,6 +9,7 @@ mod checks;
 mod deeds;
 mod kms;
 mod moving;
+mod notices;
 mod plane;
 mod ports;
 mod run;

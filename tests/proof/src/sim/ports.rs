@@ -130,7 +130,7 @@ impl Ports {
         self.hurt.load(Ordering::SeqCst)
     }
 
-    async fn die<T>(&self) -> T {
+    pub(super) async fn die<T>(&self) -> T {
         self.dead.store(true, Ordering::SeqCst);
         std::future::pending().await
     }
@@ -140,10 +140,14 @@ impl Ports {
         self.world.pause(wait).await;
     }
 
-    async fn enter(&self, what: &'static str) -> Option<Fault> {
+    pub(super) async fn enter(&self, what: &'static str) -> Option<Fault> {
+        self.enter_with(what, "").await
+    }
+
+    async fn enter_with(&self, what: &'static str, which: &str) -> Option<Fault> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         if let Some(steps) = self.world.state().steps.as_mut() {
-            steps.called(self.name, self.number, call, what);
+            steps.called(self.name, self.number, call, what, which);
         }
         let fault = self.fault.filter(|(at, _)| *at == call).map(|(_, fault)| fault);
         if let Some(fault) = fault {
@@ -171,17 +175,28 @@ impl Ports {
         what: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        self.stored_as(what, "", call).await
+    }
+
+    /// The same, of a call that is for something that has a name.
+    async fn stored_as<T>(
+        &self,
+        what: &'static str,
+        which: &str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let unavailable = || StoreError::Unavailable { reason: "injected".to_owned() };
-        let fault = self.enter(what).await;
+        let fault = self.enter_with(what, which).await;
         if fault == Some(Fault::Before) {
             return Err(unavailable());
         }
         if fault == Some(Fault::Conflict) {
-            return Err(if what.starts_with("commit") || what == "save_ticket" {
-                StoreError::Conflict
-            } else {
-                unavailable()
-            });
+            // No transaction touches a checkpoint: who meets somebody there meets what is stored, be it by the client's own
+            // repetition of a call. Where transactions are under way, a conflict may leave nothing behind.
+            if what == "commit_shard" {
+                call.await?;
+            }
+            return Err(if is_conditional(what) { StoreError::Conflict } else { unavailable() });
         }
         let result = call.await;
         match fault {
@@ -243,6 +258,13 @@ impl Ports {
     pub fn probe_keys(&self) -> ProbeKeys<'_> {
         ProbeKeys { keys: self, controls: self, registry: self, clock: self }
     }
+}
+
+/// Whether a call of the store fails where somebody else was at the same item: as the ports' own words say.
+pub fn is_conditional(what: &str) -> bool {
+    const OTHERS: [&str; 5] =
+        ["save_ticket", "save_hints", "add_data_key", "rewrap_data_key", "remove_data_key"];
+    what.starts_with("commit") || OTHERS.contains(&what)
 }
 
 fn failed(observation: Observation) -> KeyError {
@@ -381,13 +403,18 @@ impl CustomerKeys for Ports {
 }
 
 impl Ports {
-    /// A call on the way through the key-management role of an account.
-    async fn role(&self, what: &'static str, role: &RoleArn, region: &Region) -> Result<(), KeyError> {
+    /// A call on the way through the key-management role of an account. What becomes of its answer is left to the
+    /// caller.
+    async fn role(
+        &self,
+        what: &'static str,
+        role: &RoleArn,
+        region: &Region,
+    ) -> Result<Option<Fault>, KeyError> {
         let fault = self.enter(what).await;
         let now = self.world.now();
         let failing = match fault {
             Some(Fault::Before | Fault::Conflict) => Some(NoAnswerKind::Throttled),
-            Some(Fault::After) => Some(NoAnswerKind::Unreachable),
             _ => self.world.kms.no_answer(region, now),
         };
         if let Some(kind) = failing {
@@ -397,7 +424,19 @@ impl Ports {
         if self.world.kms.is_untrusting(role.account()) {
             return Err(failed(Observation::Refused(RefusalKind::RoleDenied)));
         }
-        Ok(())
+        Ok(fault)
+    }
+
+    /// The answer gets lost on its way back, or nobody is there any more to take it.
+    async fn answered(&self, fault: Option<Fault>) -> Result<(), KeyError> {
+        match fault {
+            Some(Fault::After) => {
+                self.world.troubled(0);
+                Err(failed(Observation::NoAnswer(NoAnswerKind::Unreachable)))
+            }
+            Some(Fault::DeathAfter) => self.die().await,
+            _ => Ok(()),
+        }
     }
 }
 
@@ -410,8 +449,10 @@ impl CustomerRoles for Ports {
         organisation: OrganisationId,
         region: &Region,
     ) -> Result<(), KeyError> {
-        self.role("AssumeRole", role, region).await?;
-        self.world.kms.vault.assume(role, asking, organisation, region).await
+        let fault = self.role("AssumeRole", role, region).await?;
+        let answer = self.world.kms.vault.assume(role, asking, organisation, region).await;
+        self.answered(fault).await?;
+        answer
     }
 
     async fn find_key(
@@ -421,8 +462,10 @@ impl CustomerRoles for Ports {
         organisation: OrganisationId,
         label: KeyLabel,
     ) -> Result<Option<KeyArn>, KeyError> {
-        self.role("ListAliases", &role.arn, region).await?;
-        self.world.kms.vault.find_key(role, region, organisation, label).await
+        let fault = self.role("ListAliases", &role.arn, region).await?;
+        let found = self.world.kms.vault.find_key(role, region, organisation, label).await;
+        self.answered(fault).await?;
+        found
     }
 
     async fn make_key(
@@ -431,12 +474,15 @@ impl CustomerRoles for Ports {
         region: &Region,
         wanted: &NewKey,
     ) -> Result<KeyArn, KeyError> {
-        self.role("CreateKey", &role.arn, region).await?;
+        let fault = self.role("CreateKey", &role.arn, region).await?;
         let made = self.world.kms.vault.make_key(role, region, wanted).await?;
         self.world.kms.exists(&made);
-        let mut state = self.world.state();
-        let owner = state.orgs.iter().position(|org| org.id == wanted.organisation);
-        state.owners.extend(owner.map(|owner| (made.clone(), owner)));
+        {
+            let mut state = self.world.state();
+            let owner = state.orgs.iter().position(|org| org.id == wanted.organisation);
+            state.owners.extend(owner.map(|owner| (made.clone(), owner)));
+        }
+        self.answered(fault).await?;
         Ok(made)
     }
 }
@@ -474,7 +520,7 @@ impl Policies for Ports {
             self.world.policy_committed(previous, decision);
             Ok(())
         };
-        self.stored("commit_policy", commit).await
+        self.stored_as("commit_policy", &decision.fact.slug, commit).await
     }
 
     async fn organisations_of_account(
@@ -524,7 +570,7 @@ impl Instances for Ports {
             self.world.instance_committed(previous, decision);
             Ok(())
         };
-        self.stored("commit_instance", commit).await
+        self.stored_as("commit_instance", &decision.fact.slug, commit).await
     }
 
     async fn commit_site(
@@ -619,6 +665,12 @@ impl Tickets for Ports {
     }
 
     async fn save_ticket(&self, ticket: &Ticket) -> Result<(), StoreError> {
+        let mut ticket = ticket.clone();
+        if self.world.is(Twin::TicketForgetsEffects) {
+            let ours = ticket.comments.iter_mut().filter(|comment| comment.effect.is_some());
+            ours.for_each(|comment| comment.effect = Some(EffectId::from_uuid(self.world.ids.random())));
+        }
+        let ticket = &ticket;
         let save = async {
             self.world.store.save_ticket(ticket).await?;
             self.world.ticket_saved(ticket);
@@ -631,7 +683,18 @@ impl Tickets for Ports {
 #[async_trait]
 impl Outbox for Ports {
     async fn overdue_effects(&self, before: Timestamp, limit: u16) -> Result<Vec<OutboxRow>, StoreError> {
-        self.stored("overdue_effects", self.world.store.overdue_effects(before, limit)).await
+        let found = self.stored("overdue_effects", self.world.store.overdue_effects(before, limit)).await?;
+        // An index lags: rows that are done are still in it, new ones are not yet.
+        let mut state = self.world.state();
+        let as_before = std::mem::replace(&mut state.index_before, found.clone());
+        let chaos = state.chaos;
+        let stale = state.rng.per_mille(chaos * 4) && as_before != found;
+        drop(state);
+        if stale {
+            self.world.fault(|| "the index of the outbox is from before".to_owned());
+            return Ok(as_before);
+        }
+        Ok(found)
     }
 
     async fn effect_done(&self, organisation: &OrganisationName, id: EffectId) -> Result<(), StoreError> {
@@ -784,7 +847,14 @@ impl FanOutQueue for Ports {
 impl Bus for Ports {
     async fn publish_effect(&self, row: &OutboxRow) -> Result<(), CallError> {
         let message = Message::Effect(Box::new(row.clone()));
-        self.called("publish_effect", || self.world.send(message, 0)).await
+        let publish = || {
+            if std::mem::take(&mut self.world.state().comes_to_no_queue) {
+                self.world.comes_to_no_queue(row);
+            } else {
+                self.world.send(message, 0);
+            }
+        };
+        self.called("publish_effect", publish).await
     }
 
     async fn publish_order(&self, order: &AppOrder) -> Result<(), CallError> {

@@ -24,6 +24,7 @@ use claviger_domain::fence::Cause;
 use claviger_domain::ids::InstanceId;
 use claviger_domain::instance::{AppInstance, InstanceStatus};
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use claviger_domain::reencryption::Phase;
 use claviger_domain::ticket::{Asked, TicketRequest, TicketStatus};
 use claviger_domain::values::{App, SiteName};
 use claviger_envelope::EnvelopeError;
@@ -37,7 +38,7 @@ use super::ports::Ports;
 use super::script::{Act, episode};
 use super::steps::LATER;
 use super::storage::{read, vendor_records, write};
-use super::work::{pass_deadlines, plan, sweep_outbox, take_up_jobs, work};
+use super::work::{pass_deadlines, plan, see_to_undelivered, sweep_outbox, take_up_jobs, work};
 use super::world::{Event, Message, OrgTruth, ROLES, RecordPlace, Violation, WORKER_ROLE, World, settings};
 use crate::twin::Twin;
 
@@ -52,7 +53,8 @@ const DEADLINES_MINUTES: i64 = 5;
 const DELIVERIES: u32 = 6;
 
 /// Who enrols at the beginning: name, account, realm, and how it holds its keys.
-const FIRST: [(&str, &str, &str, Mode); 4] = [
+pub(super) type Newcomer = (&'static str, &'static str, &'static str, Mode);
+pub(super) const FIRST: [Newcomer; 4] = [
     ("acme", "222222222222", "europe", Mode::Cmk),
     ("globex", "333333333333", "germany", Mode::Cmk),
     ("initech", "444444444444", "usa", Mode::Byok),
@@ -117,7 +119,7 @@ pub fn run(options: Options) -> Outcome {
 /// Runs one seed, and gives the audit logs of its organisations too: a fact a line, as the API prints them.
 pub fn run_with_log(options: Options) -> (Outcome, String) {
     let mut sim = Sim::new(options);
-    sim.enrol_all();
+    sim.enrol_all(&FIRST);
     for number in 0..options.episodes {
         if sim.stopped() {
             break;
@@ -353,7 +355,8 @@ impl Sim {
                     }
                     return;
                 }
-                self.invoke(message.name(), Some((message, attempt)), |ports| async move {
+                let name = self.name_of(&message);
+                self.invoke(name, Some((message, attempt)), |ports| async move {
                     let result = work(&ports, &copy).await;
                     if let Err(error) = &result {
                         ports.world.note(|| format!("not worked off: {copy:?}: {error:?}"));
@@ -361,6 +364,8 @@ impl Sim {
                     result.is_ok()
                 });
             }
+            // Nobody uses a record in this run.
+            Event::Poll(_) if !self.world.state().polls => {}
             Event::Poll(number) => {
                 if self.world.now() >= self.frozen_until[number] {
                     let (library, fence) = self.processes[number].for_poll();
@@ -382,6 +387,22 @@ impl Sim {
                 self.world.later(pause, Event::Use(number));
             }
             Event::Act(act) => self.act(act),
+        }
+    }
+
+    /// What works a message off; of a job's steps, in which phase of it.
+    fn name_of(&self, message: &Message) -> &'static str {
+        let Message::Step(step) = message else { return message.name() };
+        let policy = now_or_never(self.world.store.policy(&step.organisation)).and_then(Result::ok).flatten();
+        let job = policy.and_then(|policy| policy.reencryption).filter(|job| job.id == step.job);
+        match job.map(|job| job.phase) {
+            Some(Phase::Preparing) => "step-of-job-preparing",
+            Some(Phase::Cancelling) => "step-of-job-cancelling",
+            Some(Phase::Rewriting { .. }) => "step-of-job-rewriting",
+            Some(Phase::Scanning { .. }) => "step-of-job-scanning",
+            Some(Phase::Waiting { .. }) => "step-of-job-waiting",
+            Some(Phase::Finishing) => "step-of-job-finishing",
+            None => message.name(),
         }
     }
 
@@ -413,6 +434,11 @@ impl Sim {
             let aside = std::mem::take(&mut self.world.state().dead_letters);
             for message in aside {
                 self.world.send(message, 0);
+            }
+            if !self.world.store.still_undelivered().is_empty() {
+                self.invoke("see-to-undelivered", None, |ports| async move {
+                    see_to_undelivered(&ports).await.is_ok()
+                });
             }
         }
         self.world.later(MINUTE, Event::Tick);
@@ -564,6 +590,8 @@ impl Sim {
             Act::AnswerAccess { org, accepts } => self.answer_access(org, accepts),
             Act::Feed { org } => self.feed(org),
             Act::AddDirectly { org } => self.add_directly(org),
+            Act::RenameSite { org } => self.rename_site(org),
+            Act::DeleteSite { org, keep } => self.delete_site(org, keep),
             Act::Enrol => LATER.into_iter().for_each(|one| self.enrol_one(one)),
             Act::Freeze { process, millis } => {
                 world.fault(|| format!("process {process} stands still"));
@@ -607,7 +635,9 @@ impl Sim {
         let through = admin || self.world.is(Twin::SupportOpens);
         let origin = if through { builders::by_admin() } else { builders::by_support() };
         let world = Arc::clone(&self.world);
-        self.invoke("ask-for-restoration", None, |ports| async move {
+        let lapsed = self.policy(org).is_some_and(|it| matches!(it.lifecycle, Lifecycle::Lapsed { .. }));
+        let name = if admin && lapsed { "carry-out-restoration" } else { "ask-for-restoration" };
+        self.invoke(name, None, |ports| async move {
             let name = world.state().orgs[org].name.clone();
             let Ok(Some(policy)) = world.store.policy(&name).await else { return false };
             let without = policy.keys.values().any(|key| world.state().gone.contains(&key.arn));
@@ -762,10 +792,10 @@ impl Sim {
         }
     }
 
-    /// Four organisations enrol, by the calls that people make, and get two apps each.
-    pub(super) fn enrol_all(&mut self) {
-        for one in FIRST {
-            self.enrol_one(one);
+    /// Organisations enrol, by the calls that people make, and get two apps each.
+    pub(super) fn enrol_all(&mut self, all: &[Newcomer]) {
+        for one in all {
+            self.enrol_one(*one);
         }
         self.start_rhythm();
         self.run_for(5_000);
@@ -785,7 +815,7 @@ impl Sim {
     }
 
     /// An organisation enrols, by the calls that people make; the same, if it is said again.
-    fn enrol_one(&mut self, (name, account, realm, mode): (&str, &str, &'static str, Mode)) {
+    fn enrol_one(&mut self, (name, account, realm, mode): Newcomer) {
         let organisation = builders::an_organisation(name);
         let place = self.world.state().orgs.iter().position(|org| org.name == organisation.name);
         let number = place.unwrap_or_else(|| self.world.state().orgs.len());

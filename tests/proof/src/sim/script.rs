@@ -87,6 +87,10 @@ pub enum Act {
     Feed { org: usize },
     /// An app is added without a request.
     AddDirectly { org: usize },
+    /// They give its site another name.
+    RenameSite { org: usize },
+    /// They delete its site, or keep it after all.
+    DeleteSite { org: usize, keep: bool },
 }
 
 const MINUTE: i64 = 60_000;

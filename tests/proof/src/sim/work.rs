@@ -2,34 +2,42 @@
 
 use std::sync::PoisonError;
 
+use async_trait::async_trait;
 use claviger_app::acknowledge_order::AcknowledgeOrder;
 use claviger_app::carry_reencryption::CarryReencryption;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::deliver_effect::DeliverEffect;
 use claviger_app::describe_keys::DescribeKeys;
 use claviger_app::erase_data_keys::EraseDataKeys;
+use claviger_app::erase_instance::EraseInstance;
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::hear_key_event::HearKeyEvent;
 use claviger_app::messages::{FanOut, ProbeMessage};
 use claviger_app::pass_deadlines::PassDeadlines;
+use claviger_app::ports::Records;
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::reencryption::{RecordBatch, RecordsError, ShardCheckpoint};
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_app::request_error::RequestError;
 use claviger_app::rewrite_shard::RewriteShard;
+use claviger_app::see_to_undelivered::SeeToUndelivered;
 use claviger_app::sweep::{PlanSweeps, Sweep};
 use claviger_app::verify_policy::VerifyPolicy;
-use claviger_app::webhooks::Webhooks;
+use claviger_app::webhooks::{DeliverWebhook, Webhooks};
 use claviger_domain::decide::Refusal;
 use claviger_domain::effect::{Effect, Order, OutboxRow};
 use claviger_domain::heard::HeardChange;
+use claviger_domain::values::OrganisationName;
+use claviger_reencryption_worker::VendorRecords;
 use claviger_testkit::builders;
 use jiff::SignedDuration;
 
-use super::ports::Ports;
+use super::notices::{destinations, secret};
+use super::ports::{Fault, Ports};
 use super::world::{Message, settings};
 use crate::twin::Twin;
 
@@ -63,7 +71,7 @@ fn erase(ports: &Ports) -> EraseDataKeys<'_> {
 }
 
 fn deliver(ports: &Ports) -> DeliverEffect<'_> {
-    let webhooks = Webhooks::none();
+    let webhooks = Webhooks { destinations: destinations(&ports.world), queue: Some(ports) };
     DeliverEffect { outbox: ports, tickets: ports, instances: ports, bus: ports, webhooks, clock: ports }
 }
 
@@ -75,6 +83,11 @@ pub async fn plan(ports: &Ports) -> Result<(), WorkError> {
 /// The minute tick of the outbox.
 pub async fn sweep_outbox(ports: &Ports) -> Result<(), WorkError> {
     deliver(ports).sweep().await.map(|_| ())
+}
+
+/// The schedule that sees to what came to no queue.
+pub async fn see_to_undelivered(ports: &Ports) -> Result<(), WorkError> {
+    SeeToUndelivered { undelivered: ports, bus: ports }.run().await.map(drop)
 }
 
 /// The minute tick of the re-encryption's planner.
@@ -137,17 +150,70 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
         Message::Shard(shard) => {
             let worker = ports.world.worker.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let records = worker.ok_or(WorkError::NotNow { reason: "the worker does not run" })?;
+            let records = Worker { ports, records: &records };
             let rewrite = RewriteShard {
                 policies: ports,
                 instances: ports,
                 checkpoints: ports,
-                records: &*records,
+                records: &records,
                 queue: ports,
                 ids: ports,
                 clock: ports,
             };
             rewrite.run(shard, WORKS_FOR).await
         }
+        Message::Notice(notice) => {
+            let secret = secret();
+            let destinations = destinations(&ports.world);
+            let (sender, queue, clock) = (ports, ports, ports);
+            DeliverWebhook { destinations, secret: &secret, sender, queue, clock }.run(notice).await
+        }
+    }
+}
+
+/// The vendor's records, on the way to which the worker's calls fail like any others.
+struct Worker<'a> {
+    ports: &'a Ports,
+    records: &'a VendorRecords,
+}
+
+impl Worker<'_> {
+    async fn called<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<T, RecordsError>>,
+    ) -> Result<T, RecordsError> {
+        let fault = self.ports.enter(what).await;
+        if matches!(fault, Some(Fault::Before | Fault::Conflict)) {
+            return Err(RecordsError::TemporarilyUnavailable);
+        }
+        let answer = call.await;
+        match fault {
+            Some(Fault::After) => Err(RecordsError::TemporarilyUnavailable),
+            Some(Fault::DeathAfter) => self.ports.die().await,
+            _ => answer,
+        }
+    }
+}
+
+#[async_trait]
+impl Records for Worker<'_> {
+    async fn batch(
+        &self,
+        of: &ShardCheckpoint,
+        organisation: &OrganisationName,
+        generation: u32,
+        scan: bool,
+    ) -> Result<RecordBatch, RecordsError> {
+        self.called("batch", self.records.batch(of, organisation, generation, scan)).await
+    }
+
+    async fn estimate(
+        &self,
+        of: &ShardCheckpoint,
+        organisation: &OrganisationName,
+    ) -> Result<Option<u64>, RecordsError> {
+        self.called("estimate", self.records.estimate(of, organisation)).await
     }
 }
 
@@ -222,10 +288,12 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
         Effect::ReplaceKey { .. } => replace(ports).run(row).await,
         Effect::EraseDataKeys => erase(ports).run(row).await,
         Effect::Reencrypt { .. } => carry_job(ports).run(row).await,
-        // The outbox applies the others itself; replayed by somebody, they reach no function. No site is
-        // deleted here.
-        Effect::EraseInstance { .. }
-        | Effect::OpenTicket { .. }
+        Effect::EraseInstance { .. } => {
+            let (registry, clock) = (ports, ports);
+            EraseInstance { instances: ports, registry, queue: ports, clock }.run(row).await
+        }
+        // The outbox applies the others itself; replayed by somebody, they reach no function.
+        Effect::OpenTicket { .. }
         | Effect::CommentTicket { .. }
         | Effect::ResolveTicket { .. }
         | Effect::TellApp { .. } => Ok(()),

@@ -11,6 +11,7 @@ use claviger_app::hand_out_data_key::UnwrappedKeys;
 use claviger_app::messages::{AppOrder, DataKeyPage, ErasurePage, FanOut, ProbeMessage};
 use claviger_app::reencryption::{JobStep, ShardWork};
 use claviger_app::settings::Settings;
+use claviger_app::webhooks::WebhookMessage;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::effect::{Effect, Order, OutboxRow};
 use claviger_domain::ids::{DataKeyId, InstanceId, OrganisationId, PolicyId};
@@ -82,6 +83,8 @@ pub enum Message {
     Step(Box<JobStep>),
     /// To the re-encryption's worker.
     Shard(Box<ShardWork>),
+    /// To a machine of the vendor's that wants to know what happens.
+    Notice(Box<WebhookMessage>),
 }
 
 impl Message {
@@ -93,7 +96,21 @@ impl Message {
             Self::Probe(ProbeMessage::FollowUp { .. }) => "follow-up",
             Self::Probe(ProbeMessage::Describe { .. }) => "describe-shard",
             Self::Probe(ProbeMessage::DescribeKeys { .. }) => "describe-keys",
-            Self::Stream(_) => "deliver-effect",
+            Self::Stream(row) => match row.effect {
+                Effect::OpenTicket { .. } => "deliver-ticket",
+                Effect::CommentTicket { .. } => "deliver-comment",
+                Effect::ResolveTicket { .. } => "deliver-resolution",
+                Effect::TellApp { .. } => "deliver-order-to-app",
+                Effect::VerifyPolicy
+                | Effect::ProvisionInstance { .. }
+                | Effect::SuspendInstances { .. }
+                | Effect::RestoreInstances { .. }
+                | Effect::ProveRestoration
+                | Effect::ReplaceKey { .. }
+                | Effect::EraseDataKeys
+                | Effect::EraseInstance { .. }
+                | Effect::Reencrypt { .. } => "deliver-effect",
+            },
             Self::Effect(row) => match row.effect {
                 Effect::VerifyPolicy => "verify-policy",
                 Effect::ProvisionInstance { .. } => "provision-instance",
@@ -116,6 +133,7 @@ impl Message {
             Self::KeyEvent(_) => "hear-key-event",
             Self::Step(_) => "step-of-job",
             Self::Shard(_) => "rewrite-shard",
+            Self::Notice(_) => "deliver-webhook",
         }
     }
 
@@ -258,8 +276,16 @@ pub struct State {
     pub chaos: u32,
     /// In a run that looks at every step: what is to go wrong, and what was seen.
     pub steps: Option<Steps>,
+    /// What the index of the outbox gave when it was last read.
+    pub index_before: Vec<OutboxRow>,
+    /// A rule of the bus fails: the next order comes to no queue.
+    pub comes_to_no_queue: bool,
+    /// What machines of the vendor's were told, by the identifier of the notice.
+    pub notices: BTreeMap<String, String>,
     /// Whether people use records all the time.
     pub uses: bool,
+    /// Whether processes of the data plane read the fence.
+    pub polls: bool,
     /// For whom the next use is a write, if that is not left to chance.
     pub writes_for: Option<usize>,
     /// Messages that were given up.
@@ -324,7 +350,11 @@ impl World {
             fence_slow_until: 0,
             chaos: 0,
             steps: None,
+            index_before: Vec::new(),
+            comes_to_no_queue: false,
+            notices: BTreeMap::new(),
             uses: true,
+            polls: true,
             writes_for: None,
             dead_letters: Vec::new(),
             old_mail: Vec::new(),
