@@ -89,8 +89,12 @@ pub struct Bounds {
     pub faults: u8,
     /// What support does: suspend for the vendor, lift, call a suspension a mistake.
     pub support: u8,
-    /// Steps of the clock.
+    /// Steps of the clock. Without any, the data plane is left out: its lease can only run out by them.
     pub ticks: u8,
+    /// Probes that are under way at once.
+    pub probes: usize,
+    /// Messages that wait at once, those of the outbox and those set aside included.
+    pub waiting: usize,
     /// States at most.
     pub states: usize,
 }
@@ -175,6 +179,9 @@ struct State {
     changes: u8,
     faults: u8,
     ticks: u8,
+    probes_at_once: usize,
+    waiting_at_once: usize,
+    has_plane: bool,
     wrong: Option<(&'static str, String)>,
 }
 
@@ -223,6 +230,9 @@ fn begin(bounds: Bounds, name: &str, account: &str) -> State {
         changes: bounds.changes,
         faults: bounds.faults,
         ticks: bounds.ticks,
+        probes_at_once: bounds.probes,
+        waiting_at_once: bounds.waiting,
+        has_plane: bounds.ticks > 0,
         wrong: None,
     }
 }
@@ -238,7 +248,10 @@ impl State {
         let stamp = |then: Option<Timestamp>, most| then.map(|then| age(then.as_millisecond(), most));
         let mut hasher = DefaultHasher::new();
         self.policy.lifecycle.slug().hash(&mut hasher);
-        (self.policy.fence.epoch.0, self.policy.fence.is_open(), self.policy.told.0).hash(&mut hasher);
+        // Epochs are compared and never counted: how far apart they are is what matters.
+        let epoch = self.policy.fence.epoch.0;
+        let behind = |other: u64| epoch.wrapping_sub(other);
+        (epoch == 0, self.policy.fence.is_open(), behind(self.policy.told.0)).hash(&mut hasher);
         (&self.policy.fence.causes, &self.agents, self.support).hash(&mut hasher);
         self.policy.lift.as_ref().map(|first| first.by.as_str()).hash(&mut hasher);
         (self.policy.ticket.is_some(), stamp(self.policy.probed_at, 31)).hash(&mut hasher);
@@ -255,18 +268,22 @@ impl State {
         };
         health(&self.policy, &mut hasher);
         for instance in &self.instances {
-            (instance.status.slug(), instance.epoch.0).hash(&mut hasher);
+            (instance.status.slug(), behind(instance.epoch.0)).hash(&mut hasher);
         }
         for truth in &self.truth {
             let refused = truth.refused_at.map(|then| age(then, 46));
             (truth.now, truth.before, refused, age(truth.usable_at, 46)).hash(&mut hasher);
         }
         for row in &self.outbox {
-            (format!("{:?}", row.effect).len(), row.epoch.0, std::mem::discriminant(&row.effect))
-                .hash(&mut hasher);
+            (std::mem::discriminant(&row.effect), behind(row.epoch.0)).hash(&mut hasher);
         }
         for mail in self.mail.iter().chain(&self.aside) {
-            format!("{mail:?}").hash(&mut hasher);
+            match mail {
+                Mail::Prove(of) => (true, behind(of.0), 0, false).hash(&mut hasher),
+                Mail::Page { order, epoch: of, index } => {
+                    (false, behind(of.0), *index, *order == Order::Restore).hash(&mut hasher);
+                }
+            }
         }
         (self.mail.len(), self.aside.len()).hash(&mut hasher);
         for probe in &self.probes {
@@ -279,8 +296,9 @@ impl State {
             }
         }
         let plane = &self.plane;
-        let reading = plane.reading.map(|(sent, closed, epoch)| (age(sent, 31), closed, epoch));
-        (plane.lease_from.map(|from| age(from, 31)), plane.closed, plane.epoch, plane.key, reading)
+        let reading = plane.reading.map(|(sent, closed, epoch)| (age(sent, 31), closed, behind(epoch)));
+        let key = plane.key.map(behind);
+        (plane.lease_from.map(|from| age(from, 31)), plane.closed, behind(plane.epoch), key, reading)
             .hash(&mut hasher);
         (self.asked, self.closed_at.map(|then| age(then, 31))).hash(&mut hasher);
         (self.changes, self.faults, self.ticks).hash(&mut hasher);
@@ -591,7 +609,9 @@ impl State {
             let mut next = self.clone();
             change(&mut next);
             next.pass(1);
-            found.push((label, next));
+            if next.outbox.len() + next.mail.len() + next.aside.len() <= self.waiting_at_once {
+                found.push((label, next));
+            }
         };
         if self.changes > 0 {
             for (index, truth) in self.truth.iter().enumerate() {
@@ -608,7 +628,7 @@ impl State {
             }
         }
         let rounds = self.rounds();
-        if self.probes.len() < 2 {
+        if self.probes.len() < self.probes_at_once {
             for (round, faults) in &rounds {
                 step(format!("a probe sees {:?}", round.observations.values()), &|next| {
                     next.faults -= faults;
@@ -711,6 +731,7 @@ impl State {
             }
         }
         match self.plane.reading {
+            _ if !self.has_plane => {}
             None => step("the fence is read".to_owned(), &|next| {
                 let fence = &next.policy.fence;
                 next.plane.reading = Some((next.now, !fence.is_open(), fence.epoch.0));
@@ -727,7 +748,7 @@ impl State {
             Some(_) => step("the read fails".to_owned(), &|next| next.plane.reading = None),
         }
         let open = self.policy.fence.is_open() && matches!(self.policy.lifecycle, Lifecycle::Active { .. });
-        if open && self.plane.key != Some(self.policy.fence.epoch.0) {
+        if open && self.has_plane && self.plane.key != Some(self.policy.fence.epoch.0) {
             step("a data key is fetched".to_owned(), &|next| {
                 next.plane.key = Some(next.policy.fence.epoch.0);
             });

@@ -2,7 +2,16 @@
 
 use claviger_proof::model::{BOUNDED, Bounds, Found, Mind, Production, explore, explore_pair, twins};
 
-const ONE: Bounds = Bounds { regions: 1, changes: 2, faults: 1, support: 0, ticks: 2, states: 6_000 };
+const ONE: Bounds = Bounds {
+    regions: 1,
+    changes: 2,
+    faults: 1,
+    support: 0,
+    ticks: 2,
+    probes: 2,
+    waiting: usize::MAX,
+    states: 6_000,
+};
 /// The vendor suspends and lifts, and agents call suspensions mistakes, at every moment.
 const SUPPORT: Bounds = Bounds { faults: 0, support: 3, ticks: 0, ..ONE };
 

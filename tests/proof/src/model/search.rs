@@ -15,42 +15,57 @@ pub struct Search {
     pub complete: bool,
 }
 
+/// Changes, faults, support's acts and steps of the clock.
+type Budget = (u8, u8, u8, u8);
+/// Probes that are under way at once, and messages that wait at once.
+type AtOnce = (usize, usize);
+
+/// As many as come.
+const MANY: AtOnce = (2, usize::MAX);
+
 const fn search(
     (organisations, regions): (usize, usize),
-    (changes, faults, support, ticks): (u8, u8, u8, u8),
+    (changes, faults, support, ticks): Budget,
+    (probes, waiting): AtOnce,
     states: usize,
 ) -> Search {
-    let bounds = Bounds { regions, changes, faults, support, ticks, states };
+    let bounds = Bounds { regions, changes, faults, support, ticks, probes, waiting, states };
     Search { organisations, bounds, complete: false }
 }
 
-const fn whole(configuration: (usize, usize), (changes, faults, support, ticks): (u8, u8, u8, u8)) -> Search {
-    Search { complete: true, ..search(configuration, (changes, faults, support, ticks), usize::MAX) }
+/// One that has to reach its own end before it has so many states.
+const fn whole(configuration: (usize, usize), budget: Budget, at_once: AtOnce, states: usize) -> Search {
+    Search { complete: true, ..search(configuration, budget, at_once, states) }
 }
 
 /// What a test has time for.
-pub const BOUNDED: [Search; 5] = [
-    whole((1, 1), (0, 1, 0, 1)),
-    search((1, 1), (2, 1, 0, 2), 6_000),
-    search((1, 1), (2, 0, 3, 0), 6_000),
-    search((1, 2), (3, 1, 1, 1), 6_000),
-    search((2, 1), (2, 1, 0, 2), 4_000),
+pub const BOUNDED: [Search; 6] = [
+    whole((1, 1), (0, 1, 0, 1), MANY, 1_000),
+    whole((1, 2), (1, 1, 0, 0), MANY, 5_000),
+    search((1, 1), (2, 1, 0, 2), MANY, 6_000),
+    search((1, 1), (2, 0, 3, 0), MANY, 6_000),
+    search((1, 2), (3, 1, 1, 1), MANY, 6_000),
+    search((2, 1), (2, 1, 0, 2), MANY, 4_000),
 ];
 
 /// What `make prove` has time for.
-pub const DEEP: [Search; 4] = [
-    whole((1, 1), (0, 1, 0, 1)),
-    search((1, 1), (3, 1, 2, 4), 60_000),
-    search((1, 2), (3, 1, 2, 4), 60_000),
-    search((2, 1), (2, 1, 1, 2), 40_000),
+pub const DEEP: [Search; 7] = [
+    whole((1, 1), (0, 1, 0, 1), MANY, 1_000),
+    whole((1, 2), (1, 1, 0, 1), MANY, 60_000),
+    whole((1, 2), (1, 1, 1, 0), MANY, 60_000),
+    whole((2, 1), (0, 1, 0, 1), MANY, 40_000),
+    search((1, 1), (3, 1, 2, 4), MANY, 60_000),
+    search((1, 2), (3, 1, 2, 4), MANY, 60_000),
+    search((2, 1), (2, 1, 1, 2), MANY, 40_000),
 ];
 
 impl Search {
-    /// One of these bounds: organisations, regions, changes, faults, support's acts, steps of the clock, states.
+    /// One of these bounds: organisations, regions, changes, faults, support's acts, steps of the clock, probes and
+    /// messages at once, states.
     pub fn within(bounds: &[usize]) -> Self {
         let of = |index: usize| bounds.get(index).copied().unwrap_or(1);
         let small = |index| u8::try_from(of(index)).unwrap_or(u8::MAX);
-        search((of(0), of(1)), (small(2), small(3), small(4), small(5)), of(6))
+        search((of(0), of(1)), (small(2), small(3), small(4), small(5)), (of(6), of(7)), of(8))
     }
 
     /// Searches.
@@ -64,12 +79,13 @@ impl Search {
 
 impl fmt::Display for Search {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Bounds { regions, changes, faults, support, ticks, .. } = self.bounds;
+        let Bounds { regions, changes, faults, support, ticks, probes, waiting, states: _ } = self.bounds;
         let organisations = self.organisations;
         write!(
             f,
             "organisations={organisations} regions={regions} instances=2 changes={changes} faults={faults} \
-             support={support} ticks={ticks}"
-        )
+             support={support} ticks={ticks} probes={probes}"
+        )?;
+        if waiting == usize::MAX { Ok(()) } else { write!(f, " waiting={waiting}") }
     }
 }
