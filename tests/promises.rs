@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use claviger_app::promises::Promise;
-use claviger_app::settings::Settings;
+use claviger_app::settings::{QUEUE, Settings};
 use claviger_testkit::builders;
 use jiff::SignedDuration;
 
@@ -94,6 +94,17 @@ fn r6_a_definite_refusal_is_cut_off_by_probe_alone_within_100_s_and_an_ambiguous
     assert!(deployed.ambiguous_cut_off_bound() <= SignedDuration::from_secs(180));
     assert_eq!(deployed.cut_off_bound(), deployed.by_probe().bound());
     assert_eq!(deployed.unwatched_bound(), deployed.unwatched().bound());
+}
+
+#[test]
+fn r2_a_sweep_its_follow_on_and_a_queue_fit_into_a_phase_and_a_sweep_into_its_function() {
+    let deployed = deployed();
+    let limit = deployed.sweep_limit();
+    assert!(limit * 2 + QUEUE <= deployed.probe_phase, "{limit:?}");
+    let text = std::fs::read_to_string(root().join("docs/PROMISES.md")).unwrap();
+    assert!(text.contains(&format!("({} s)", limit.as_secs())), "{limit:?} is not in docs/PROMISES.md");
+    // The slowest call that begins in time, and the beat after it.
+    assert!(seconds("KeyCallTimeoutSeconds") < limit && limit < seconds("FunctionTimeoutSeconds"));
 }
 
 #[test]

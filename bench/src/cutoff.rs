@@ -35,6 +35,7 @@ pub fn round_trips() -> Result<()> {
             let report = ReportProbes {
                 probe: cloud.probe(),
                 policies: &cloud,
+                hints: &cloud,
                 queue: &cloud,
                 watch: &cloud,
                 clock: &cloud,

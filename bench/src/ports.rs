@@ -2,11 +2,12 @@
 //! and takes the time that it is given.
 
 use async_trait::async_trait;
+use claviger_app::hint_budget::HintRecord;
 use claviger_app::messages::{DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeMessage};
 use claviger_app::ports::{
     Asking, Beat, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
-    DataKeyRegistry, FanOutQueue, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey, Page, Policies,
-    ProbeQueue, RoleSession, StoreError, Trial, WatchList, WatchRow, WrappedDataKey,
+    DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey, Page, Policies,
+    ProbeQueue, RoleSession, StoreError, Timer, Trial, WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_domain::catalogue::Mode;
@@ -216,6 +217,13 @@ impl Clock for Cloud {
     }
 }
 
+#[async_trait]
+impl Timer for Cloud {
+    async fn after(&self, wait: SignedDuration) {
+        tokio::time::sleep(Duration::try_from(wait).unwrap_or(Duration::ZERO)).await;
+    }
+}
+
 impl Ids for Cloud {
     fn random(&self) -> Uuid {
         Uuid::new_v4()
@@ -353,6 +361,24 @@ impl Policies for Cloud {
     async fn organisations_of_account(&self, _: &AccountId) -> Result<Vec<OrganisationName>, StoreError> {
         self.read().await;
         Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl HintRecords for Cloud {
+    async fn hints_of(&self, _: &AccountId) -> Result<Option<HintRecord>, StoreError> {
+        self.read().await;
+        Ok(None)
+    }
+
+    async fn save_hints(
+        &self,
+        _: &AccountId,
+        _: Option<&HintRecord>,
+        _: &HintRecord,
+    ) -> Result<(), StoreError> {
+        self.takes(self.latency.call).await;
+        Ok(())
     }
 }
 

@@ -38,12 +38,13 @@ fn sweep(cloud: &Cloud) -> Sweep<'_> {
     let report = ReportProbes {
         probe: cloud.probe(),
         policies: cloud,
+        hints: cloud,
         queue: cloud,
         watch: cloud,
         clock: cloud,
         settings,
     };
-    Sweep { report, watch: cloud, ids: cloud, clock: cloud, settings }
+    Sweep { report, watch: cloud, queue: cloud, ids: cloud, clock: cloud, timer: cloud, settings }
 }
 
 async fn enrolled(latency: Latency, organisations: usize) -> Cloud {
@@ -57,7 +58,8 @@ async fn enrolled(latency: Latency, organisations: usize) -> Cloud {
 async fn sweep_all(cloud: &Cloud) -> Result<()> {
     let sweep = sweep(cloud);
     let due_at = claviger_app::ports::Clock::now(cloud);
-    for swept in join_all((0..SHARDS).map(|shard| sweep.run(ShardId(shard), due_at))).await {
+    let until = due_at + SignedDuration::from_secs(30);
+    for swept in join_all((0..SHARDS).map(|shard| sweep.run(ShardId(shard), due_at, until))).await {
         swept?;
     }
     Ok(())

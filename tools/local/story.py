@@ -29,6 +29,8 @@ CUTOFF_EVENTS_S = 6.0
 CUTOFF_PROBE_S = 10.0
 # An ambiguous refusal has to persist: phase, queue and propagation, confirmations, persistence, lease.
 CUTOFF_ROLE_S = s.PROBE_PHASE_S + 15 + s.AMBIGUITY_S + s.LEASE_S
+# An event is deferred by 5 s at most; then a queue, a probe and the outbox.
+TOLD_WHO_S = 20.0
 
 
 class Story:
@@ -326,6 +328,7 @@ def distrusting(story: Story) -> None:
         stage.check(last <= CUTOFF_ROLE_S, f"trust set to Deny: cut off, last successful read {last:.2f} s")
         stage.number("cutoff_role", s=last)
         stage.check(other.kinds() == {"ok": len(other.looks)}, "initech noticed nothing", other.kinds())
+    told_who(story, "trust set to Deny", GLOBEX, "trust-policy-changed")
     title = stage.until("a ticket", lambda: story.open_ticket(GLOBEX).get("title"), 10)
     stage.check(title == f"BYOK revocation started for AWS account {GLOBEX.account}", f"ticket: {title}")
     ticket = story.open_ticket(GLOBEX)["id"]
@@ -344,6 +347,7 @@ def distrusting(story: Story) -> None:
     customers.delete_role(GLOBEX.account)
     stage.until("suspended", lambda: people.lifecycle(GLOBEX) == "suspended", 40, 0.05)
     stage.check(True, "role deleted: cut off")
+    told_who(story, "role deleted", GLOBEX, "role-deleted")
     customers.create_role(GLOBEX.account, trust, permissions)
     story.restore(GLOBEX)
     wrong = notes.read_all(GLOBEX, story.few)
@@ -389,6 +393,7 @@ def revoking(story: Story) -> None:
     stage.check(not story.scan(), "the scan of the notes app's memory finds none of the data keys")
     ticket = story.open_ticket(ACME)
     stage.check(ACME.account in ticket["title"], f"ticket: {ticket['title']}")
+    told_who(story, "both keys disabled", ACME, "key-disabled")
     stage.check(other.kinds() == {"ok": len(other.looks)}, "globex noticed nothing", other.kinds())
     extra = customers.data_key_calls(GLOBEX.account, quiet)
     stage.check(not extra, "acme's cut-off cost globex no KMS call", [c["operation"] for c in extra])
@@ -500,18 +505,18 @@ def revoking_otherwise(story: Story) -> None:
     def put(arn: str, document: dict[str, Any]) -> None:
         customers.of_key(arn).put_key_policy(KeyId=arn, PolicyName="default", Policy=json.dumps(document))
 
-    ways: tuple[tuple[str, Customer, str, Callable[[str], Any], Callable[[str], Any]], ...] = (
+    ways: tuple[tuple[str, str, str, Callable[[str], Any], Callable[[str], Any]], ...] = (
         (
-            "scheduled deletion", INITECH, "cutOffSeconds",
+            "scheduled deletion", "key-deletion-scheduled", "cutOffSeconds",
             lambda arn: customers.of_key(arn).schedule_key_deletion(KeyId=arn, PendingWindowInDays=7), cancel,
         ),
         (
-            "key policy", INITECH, "ambiguousCutOffSeconds",
+            "key policy", "key-policy-changed", "ambiguousCutOffSeconds",
             lambda arn: put(arn, {**policy, "Statement": own}), lambda arn: put(arn, policy),
         ),
     )  # fmt: skip
-    for name, customer, which, take, give_back in ways:
-        revoke_and_restore(story, name, customer, float(bounds[which]), take, give_back)
+    for name, slug, which, take, give_back in ways:
+        revoke_and_restore(story, name, INITECH, slug, float(bounds[which]), take, give_back)
 
 
 def importing(story: Story) -> None:
@@ -530,16 +535,28 @@ def importing(story: Story) -> None:
         story,
         "deleted imported material",
         HOOLI,
+        "key-material-deleted",
         float(bounds["cutOffSeconds"]),
         lambda key: customers.of_key(key).delete_imported_key_material(KeyId=key),
         lambda key: customers.import_material(key, material),
     )
 
 
+def told_who(story: Story, name: str, customer: Customer, slug: str) -> None:
+    """The ticket names who changed it, whether the event came before the probe that decided or after it."""
+    said = f"{slug} by arn:aws:iam::{customer.account}:root"
+    began = time.time()
+    story.stage.until(
+        f"who did it ({slug}) on the ticket", lambda: said in json.dumps(story.open_ticket(customer)), TOLD_WHO_S, 0.1
+    )
+    story.stage.check(True, f"{name}: the ticket says who changed it, {time.time() - began:.1f} s later")
+
+
 def revoke_and_restore(
     story: Story,
     name: str,
     customer: Customer,
+    slug: str,
     bound: float,
     take: Callable[[str], Any],
     give_back: Callable[[str], Any],
@@ -558,9 +575,7 @@ def revoke_and_restore(
         last = reader.last_success() - moment
     stage.check(last <= bound, f"{name}: last successful read {last:.2f} s, published bound {bound:.0f} s")
     stage.number("cutoff_" + name.replace(" ", "_"), s=last, bound=bound)
-    # Where the event came before the sweep, the ticket says who; locally sweeps are two seconds apart.
-    told = f"arn:aws:iam::{customer.account}:root" in json.dumps(story.open_ticket(customer))
-    stage.say(f"{name}: the ticket {'says' if told else 'does not say'} who changed it")
+    told_who(story, name, customer, slug)
     for arn in arns:
         give_back(arn)
     story.restore(customer)

@@ -2,10 +2,11 @@
 //! recorded. Parsed into a hint, or ignored with the reason. Best effort, unordered, doubled, forgeable:
 //! nothing but a probe follows from any of them.
 
-use claviger_domain::heard::HeardChange;
+use claviger_domain::heard::{HeardChange, RoleName};
 use claviger_domain::values::{AccountId, KeyArn};
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The parts of an event that a hint is made of. Everything else is ignored, and what is missing is no
 /// fault: events differ (`RetireGrant` has null parameters, `DisconnectCustomKeyStore` no resources).
@@ -21,6 +22,9 @@ pub struct KeyEvent {
     /// When, as the bus says.
     #[serde(default)]
     pub time: Option<String>,
+    /// ARNs, in KMS's own events.
+    #[serde(default)]
+    pub resources: Value,
     /// What happened.
     #[serde(default)]
     pub detail: Detail,
@@ -45,6 +49,9 @@ pub struct Detail {
     /// What the call was about.
     #[serde(default)]
     pub resources: Option<Vec<Resource>>,
+    /// What the call asked for, as it likes; null for some.
+    #[serde(default)]
+    pub request_parameters: Value,
 }
 
 /// Who made an API call.
@@ -97,12 +104,16 @@ impl KeyEvent {
         };
         // Keys are changed in their own account. What another account says about a key would only use up the
         // budget of its owner.
-        if self.key_account().is_some_and(|account| account != sender) {
+        let key = self.key();
+        if key.as_ref().is_some_and(|key| *key.account() != sender) {
             return Heard::Ignored { reason: "the event is from another account than the key's" };
         }
         let by = self.detail.user_identity.as_ref().and_then(|identity| identity.arn.as_ref()?.parse().ok());
         let at = self.time.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
-        Heard::Hint { slug, account: sender, change: HeardChange { slug: slug.to_owned(), by, at } }
+        let role = self.detail.request_parameters.get("roleName").and_then(Value::as_str);
+        let role = role.and_then(|name| name.parse::<RoleName>().ok());
+        let change = HeardChange { slug: slug.to_owned(), by, at, key, role };
+        Heard::Hint { slug, account: sender, change }
     }
 
     fn slug(&self) -> Option<&'static str> {
@@ -145,10 +156,10 @@ impl KeyEvent {
         Some(slug)
     }
 
-    /// The account of the key: from the resource's ARN, for `requestParameters.keyId` may be an id, an
-    /// alias or an ARN.
-    fn key_account(&self) -> Option<AccountId> {
-        let arns = self.detail.resources.iter().flatten().filter_map(|resource| resource.arn.as_deref());
-        arns.filter_map(|arn| arn.parse::<KeyArn>().ok()).map(|arn| arn.account().clone()).next()
+    /// The key: from the resource's ARN (of the call, or of KMS's own event), for `requestParameters.keyId` may be an id, an alias or an ARN.
+    fn key(&self) -> Option<KeyArn> {
+        let own = self.resources.as_array().into_iter().flatten().filter_map(Value::as_str);
+        let called = self.detail.resources.iter().flatten().filter_map(|resource| resource.arn.as_deref());
+        called.chain(own).find_map(|arn| arn.parse().ok())
     }
 }

@@ -107,3 +107,37 @@ fn r9_an_event_of_another_shape_is_ignored_and_never_an_error() {
         assert!(matches!(event.heard(), Heard::Ignored { .. }), "{text}");
     }
 }
+
+#[test]
+fn r8_a_change_names_its_key_or_its_role_so_that_it_is_told_to_the_right_organisation_only() {
+    let key = "arn:aws:kms:eu-west-1:222222222222:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    let read = |value: serde_json::Value| {
+        let event: KeyEvent = serde_json::from_value(value).unwrap();
+        let Heard::Hint { change, .. } = event.heard() else { panic!("ignored") };
+        change
+    };
+    let called = serde_json::json!({
+        "source": "aws.kms", "detail-type": "AWS API Call via CloudTrail", "account": "222222222222",
+        "detail": {"eventName": "DisableKey", "resources": [{"ARN": key}], "requestParameters": {"keyId": "alias/a"}},
+    });
+    assert_eq!(read(called).key.unwrap().as_str(), key);
+    let own = serde_json::json!({
+        "source": "aws.kms", "detail-type": "KMS CMK Deletion", "account": "222222222222", "resources": [key],
+        "detail": {"key-id": "1234abcd-12ab-34cd-56ef-1234567890ab"},
+    });
+    assert_eq!(read(own).key.unwrap().as_str(), key);
+    for (asked, role) in [
+        (serde_json::json!({"roleName": "key-management"}), Some("key-management")),
+        (serde_json::json!({"roleName": "no role\nat all"}), None),
+        (serde_json::json!({"roleName": 7}), None),
+        (serde_json::json!(null), None),
+        (serde_json::json!("text"), None),
+    ] {
+        let of_role = serde_json::json!({
+            "source": "aws.iam", "detail-type": "AWS API Call via CloudTrail", "account": "222222222222",
+            "detail": {"eventName": "DeleteRole", "requestParameters": asked},
+        });
+        let change = read(of_role);
+        assert_eq!((change.role.as_ref().map(|role| role.as_str()), change.key), (role, None));
+    }
+}

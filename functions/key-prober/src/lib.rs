@@ -14,10 +14,14 @@ use claviger_app::report_probes::Reason;
 use claviger_app::sweep::{PlanSweeps, Sweep, Swept};
 use claviger_app::unwrap_data_keys::UnwrapDataKeys;
 use claviger_app::usage::FlushUsage;
+use claviger_domain::values::ShardId;
 use claviger_lambda::batch;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
+
+/// What a sweep leaves of the function's time, for its beat and the message about the rest.
+const MARGIN: SignedDuration = SignedDuration::from_secs(4);
 
 /// What the function is invoked with.
 #[derive(Debug, Deserialize)]
@@ -68,9 +72,11 @@ pub struct KeyProber<'a> {
 impl KeyProber<'_> {
     /// Handles one invocation.
     ///
+    /// It has to be done by `until`, when Lambda ends it.
+    ///
     /// # Errors
     /// When a store, a queue or a key failed; the caller tries again.
-    pub async fn handle(&self, input: Input) -> Result<Value, lambda_runtime::Error> {
+    pub async fn handle(&self, input: Input, until: Timestamp) -> Result<Value, lambda_runtime::Error> {
         match input {
             Input::Tick(Tick::Tick) => {
                 let planned = self.plan.run().await?;
@@ -86,7 +92,7 @@ impl KeyProber<'_> {
             Input::Tick(Tick::Describe) => Ok(serde_json::json!({ "planned": self.describe.plan().await? })),
             Input::Request(request) => Ok(serde_json::to_value(self.answer(request).await?)?),
             Input::Queue(event) => {
-                let failures = batch::run_sqs(event, |message| self.work(message)).await;
+                let failures = batch::run_sqs(event, |message| self.work(message, until - MARGIN)).await;
                 // Whatever was decided is committed. Where somebody waits for an answer, a later sweep does this.
                 self.usage.due().await;
                 Ok(serde_json::to_value(failures)?)
@@ -98,15 +104,14 @@ impl KeyProber<'_> {
         self.plan.clock.now().duration_since(at).as_secs()
     }
 
-    async fn work(&self, message: ProbeMessage) -> Result<(), WorkError> {
+    async fn work(&self, message: ProbeMessage, until: Timestamp) -> Result<(), WorkError> {
         match message {
             ProbeMessage::Sweep { shard, due_at } => {
-                match self.sweep.run(shard, due_at).await? {
-                    Swept::Late => tracing::debug!(%shard, "a sweep came too late and was dropped"),
-                    Swept::Done { policies, unproven } => {
-                        tracing::info!(%shard, policies, unproven, "a shard was swept");
-                    }
-                }
+                log_swept(shard, self.sweep.run(shard, due_at, until).await?);
+                Ok(())
+            }
+            ProbeMessage::SweepRest(rest) => {
+                log_swept(rest.shard, self.sweep.rest(&rest, until).await?);
                 Ok(())
             }
             ProbeMessage::Probe { organisation, attempt, data_key, heard, correlation } => {
@@ -145,6 +150,15 @@ impl KeyProber<'_> {
             ProbeRequest::UnwrapDataKeys { organisation, region, cursor } => {
                 self.unwrap.run(&organisation, &region, cursor.as_deref()).await
             }
+        }
+    }
+}
+
+fn log_swept(shard: ShardId, swept: Swept) {
+    match swept {
+        Swept::Late => tracing::debug!(%shard, "a sweep came too late and was dropped"),
+        Swept::Done { policies, unproven, left } => {
+            tracing::info!(%shard, policies, unproven, left, "a shard was swept");
         }
     }
 }

@@ -13,6 +13,7 @@ use claviger_app::unwrap_data_keys::UnwrapDataKeys;
 use claviger_key_prober::{Input, KeyProber};
 use claviger_lambda::adapters::Adapters;
 use claviger_lambda::{start, usage};
+use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 
 #[tokio::main]
@@ -22,10 +23,11 @@ async fn main() -> Result<(), Error> {
     let (keys, queue) = (adapters.keys()?, adapters.queues()?);
     let Adapters { settings, store, clock, ids, .. } = &adapters;
     let probe = ProbeKeys { keys: &keys, controls: &keys, registry: store, clock };
-    let report = ReportProbes { probe, policies: store, queue: &queue, watch: store, clock, settings };
+    let report =
+        ReportProbes { probe, policies: store, hints: store, queue: &queue, watch: store, clock, settings };
     let prober = KeyProber {
         plan: PlanSweeps { queue: &queue, watch: store, clock, settings },
-        sweep: Sweep { report, watch: store, ids, clock, settings },
+        sweep: Sweep { report, watch: store, queue: &queue, ids, clock, timer: clock, settings },
         follow: FollowHint { report, queue: &queue },
         now: ProbeNow { probe, policies: store },
         permissions: ProvePermissions { policies: store, keys: &keys },
@@ -50,6 +52,9 @@ async fn main() -> Result<(), Error> {
     };
     usage::write_before_the_end(&adapters).await;
     let prober = &prober;
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| prober.handle(event.payload).await))
-        .await
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<Input>| {
+        let until = i64::try_from(event.context.deadline).map(Timestamp::from_millisecond)??;
+        prober.handle(event.payload, until).await
+    }))
+    .await
 }

@@ -25,6 +25,7 @@ fn every_sample_event_is_understood() {
             (
                 Input::Queue(event),
                 "sweep"
+                | "sweep-rest"
                 | "describe-shard"
                 | "describe-keys"
                 | "hinted-probe"

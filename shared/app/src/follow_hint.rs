@@ -33,7 +33,7 @@ impl FollowHint<'_> {
         &self,
         organisation: &OrganisationName,
         due_at: Timestamp,
-        heard: Option<HeardChange>,
+        heard: Vec<HeardChange>,
         correlation: CorrelationId,
     ) -> Result<(), WorkError> {
         let early = due_at.duration_since(self.report.clock.now());

@@ -265,7 +265,7 @@ impl HandOutDataKey<'_> {
             organisation: organisation.clone(),
             attempt: 0,
             data_key: Some(RefusedUnwrap { instance, data_key: key }),
-            heard: None,
+            heard: Vec::new(),
             correlation: CorrelationId::from_uuid(self.ids.random()),
         };
         if let Err(error) = self.hints.queue_probes(&[(probe, SignedDuration::ZERO)]).await {

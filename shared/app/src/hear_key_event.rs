@@ -16,7 +16,7 @@ use crate::ports::{Clock, HintRecords, Ids, Policies, ProbeQueue, StoreError};
 pub enum HeardOf {
     /// Nobody is enrolled with the account: nothing was written.
     Stranger,
-    /// A probe that is still to come will see it.
+    /// A probe that is still to come will see it, and tells of it.
     Covered,
     /// Probes were queued.
     Queued {
@@ -42,8 +42,9 @@ pub struct HearKeyEvent<'a> {
 }
 
 impl HearKeyEvent<'_> {
-    /// Queues a probe for each organisation with keys in the account, within the account's budget. An account
-    /// that nobody is enrolled with is dropped before anything is written.
+    /// Queues a probe for each organisation with keys in the account, within the account's budget, and remembers what
+    /// was said until a probe has told it. An account that nobody is enrolled with is dropped before anything is
+    /// written.
     ///
     /// # Errors
     /// When the store or the queue fails; EventBridge delivers again.
@@ -55,9 +56,27 @@ impl HearKeyEvent<'_> {
         for _ in 0..ATTEMPTS {
             let known = self.hints.hints_of(account).await?;
             let now = self.clock.now();
-            let Planned::After(wait, next) = plan(known.as_ref(), now) else {
-                return Ok(HeardOf::Covered);
+            let planned = plan(known.as_ref(), now);
+            let (wait, planned_next) = match (&planned, &known) {
+                (Planned::After(wait, next), _) => (Some(*wait), next),
+                (Planned::Covered, Some(known)) => (None, known),
+                (Planned::Covered, None) => return Ok(HeardOf::Covered),
             };
+            let remembered = match planned_next.remembering(heard, now) {
+                Some(next) if self.concerns_one(&organisations, heard).await? => Some(next),
+                Some(_) | None => None,
+            };
+            let Some(wait) = wait else {
+                let Some(next) = remembered else { return Ok(HeardOf::Covered) };
+                match self.hints.save_hints(account, known.as_ref(), &next).await {
+                    // The probe that was still to come may have looked while this was written: then it takes
+                    // another one.
+                    Ok(()) if next.planned_at > self.clock.now() => return Ok(HeardOf::Covered),
+                    Ok(()) | Err(StoreError::Conflict) => continue,
+                    Err(other) => return Err(other.into()),
+                }
+            };
+            let next = remembered.unwrap_or_else(|| planned_next.clone());
             match self.hints.save_hints(account, known.as_ref(), &next).await {
                 Ok(()) => {}
                 Err(StoreError::Conflict) => continue,
@@ -77,6 +96,21 @@ impl HearKeyEvent<'_> {
         Err(StoreError::Conflict.into())
     }
 
+    /// Whether an event can be about the keys of one of these.
+    async fn concerns_one(
+        &self,
+        organisations: &[OrganisationName],
+        heard: &HeardChange,
+    ) -> Result<bool, WorkError> {
+        for organisation in organisations {
+            let policy = self.policies.policy(organisation).await?;
+            if policy.is_some_and(|policy| policy.lifecycle.is_watched() && heard.concerns(&policy)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn queue(
         &self,
         organisations: &[OrganisationName],
@@ -90,7 +124,7 @@ impl HearKeyEvent<'_> {
                     organisation: organisation.clone(),
                     attempt: 0,
                     data_key: None,
-                    heard: Some(heard.clone()),
+                    heard: vec![heard.clone()],
                     correlation: CorrelationId::from_uuid(self.ids.random()),
                 };
                 (probe, wait)

@@ -1,6 +1,8 @@
 //! How often an account's events make the prober work: a forged event costs one probe, and a flood of them no
 //! more than this, whoever sends it (design, point 7).
 
+use claviger_domain::heard::HeardChange;
+use claviger_domain::policy::{EncryptionPolicy, KeyHealth};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,62 @@ pub struct HintRecord {
     pub period_began: Timestamp,
     /// Probes planned in it.
     pub used: u16,
+    /// What events said of keys that are watched, oldest first: probes are saved, what is told of them is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heard: Vec<Remembered>,
+}
+
+/// What an event said, until it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remembered {
+    /// What.
+    pub change: HeardChange,
+    /// When it was heard.
+    pub at: Timestamp,
+}
+
+/// How much is remembered of an account; what is older than the newest of them goes first.
+const MOST: usize = 16;
+/// How long it is remembered: an ambiguous refusal waits as long as control probes fail.
+const KEPT: SignedDuration = SignedDuration::from_hours(24);
+/// How long before a refusal is first seen its cause may have been heard of.
+const BEFORE: SignedDuration = SignedDuration::from_mins(15);
+
+impl HintRecord {
+    /// What else is stored if this was heard; none if it is known, or if the account has said as much as it may in
+    /// this period. A flood costs no more writes than this.
+    pub fn remembering(&self, change: &HeardChange, now: Timestamp) -> Option<Self> {
+        let in_period = self.heard.iter().filter(|known| now.duration_since(known.at) < PERIOD).count();
+        if in_period >= MOST || self.heard.iter().any(|known| known.change == *change) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.heard.retain(|known| now.duration_since(known.at) < KEPT);
+        next.heard.push(Remembered { change: change.clone(), at: now });
+        let too_many = next.heard.len().saturating_sub(MOST);
+        next.heard.drain(..too_many);
+        Some(next)
+    }
+
+    /// What is to be told of a policy whose keys refuse: what concerns it, was not told, and was heard since about
+    /// the time of the refusal.
+    pub fn untold(&self, policy: &EncryptionPolicy, now: Timestamp) -> Vec<HeardChange> {
+        let refused = policy.keys.values().filter(|key| match key.health {
+            KeyHealth::Refused { .. } | KeyHealth::NoAnswer { refused_since: Some(_), .. } => true,
+            KeyHealth::NoAnswer { refused_since: None, .. } | KeyHealth::Unknown | KeyHealth::Usable => false,
+        });
+        let since = refused.map(|key| key.since).min().unwrap_or(now);
+        let is_news = |known: &&Remembered| {
+            // What gives access is no cause of its loss.
+            let from = if known.change.gives() { since } else { since - BEFORE };
+            known.at >= from
+                && policy.told_until.is_none_or(|until| known.at > until)
+                && !policy.told_heard.contains(&known.change)
+                && known.change.concerns(policy)
+        };
+        self.heard.iter().filter(is_news).map(|known| known.change.clone()).collect()
+    }
 }
 
 /// What a hint leads to.
@@ -37,7 +95,7 @@ pub fn plan(known: Option<&HintRecord>, now: Timestamp) -> Planned {
     let Some(known) = known else {
         return Planned::After(
             SignedDuration::ZERO,
-            HintRecord { planned_at: now, period_began: now, used: 1 },
+            HintRecord { planned_at: now, period_began: now, used: 1, heard: Vec::new() },
         );
     };
     if known.planned_at > now {
@@ -46,11 +104,9 @@ pub fn plan(known: Option<&HintRecord>, now: Timestamp) -> Planned {
     let renews = known.period_began + PERIOD;
     let spaced = (known.planned_at + SPACING).max(now);
     let at = if known.used >= BUDGET { spaced.max(renews) } else { spaced };
-    let next = if at >= renews {
-        HintRecord { planned_at: at, period_began: at, used: 1 }
-    } else {
-        HintRecord { planned_at: at, period_began: known.period_began, used: known.used.saturating_add(1) }
-    };
+    let (period_began, used) =
+        if at >= renews { (at, 1) } else { (known.period_began, known.used.saturating_add(1)) };
+    let next = HintRecord { planned_at: at, period_began, used, heard: known.heard.clone() };
     Planned::After(at.duration_since(now), next)
 }
 
@@ -93,5 +149,43 @@ mod tests {
             assert!(within <= usize::from(BUDGET) + 4, "{within} probes in a minute");
         }
         assert!(starts.len() <= 10 * usize::from(BUDGET) + 10, "{}", starts.len());
+    }
+
+    #[test]
+    fn a_record_that_is_stored_already_reads_as_one_that_heard_nothing_and_is_compared_as_it_stands() {
+        let stored = r#"{"plannedAt":"2026-11-22T12:00:00Z","periodBegan":"2026-11-22T12:00:00Z","used":3}"#;
+        let read: HintRecord = serde_json::from_str(stored).unwrap();
+        assert!(read.heard.is_empty());
+        assert_eq!(serde_json::to_string(&read).unwrap(), stored);
+    }
+
+    #[test]
+    fn r9_what_is_remembered_of_an_account_is_bounded_and_a_doubled_event_is_remembered_once() {
+        let change = |number: i64| HeardChange {
+            slug: "key-disabled".to_owned(),
+            by: None,
+            at: Some(at(number)),
+            key: None,
+            role: None,
+        };
+        let Planned::After(_, first) = plan(None, at(0)) else { panic!() };
+        let once = first.remembering(&change(1), at(1)).unwrap();
+        assert_eq!(once.remembering(&change(1), at(2)), None, "doubled");
+        let mut record = once;
+        let mut writes = 0;
+        for number in 2..500 {
+            if let Some(next) = record.remembering(&change(number), at(number)) {
+                record = next;
+                writes += 1;
+            }
+        }
+        assert_eq!(
+            (writes, record.heard.len()),
+            (MOST - 1, MOST),
+            "a flood costs no more than that in a period"
+        );
+        let later = record.remembering(&change(9_999_999), at(61_000)).unwrap();
+        assert_eq!(later.heard.len(), MOST);
+        assert_eq!(later.heard.last().unwrap().change, change(9_999_999));
     }
 }

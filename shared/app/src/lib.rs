@@ -30,6 +30,7 @@ mod move_data_keys;
 pub mod pass_deadlines;
 pub mod ports;
 pub mod preview_revocation;
+pub mod probe_in_lanes;
 pub mod probe_keys;
 pub mod probe_now;
 pub mod promises;

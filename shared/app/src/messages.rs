@@ -7,7 +7,7 @@ use claviger_domain::closing::Counted;
 use claviger_domain::effect::OutboxRow;
 use claviger_domain::enrolment::Enrolment;
 use claviger_domain::fence::Epoch;
-use claviger_domain::heard::HeardChange;
+use claviger_domain::heard::{HeardChange, one_or_many};
 use claviger_domain::ids::{CorrelationId, InstanceId, OrganisationId, PolicyId};
 use claviger_domain::key_access::ExternalId;
 use claviger_domain::observation::{Observation, ProbeRound, RefusedUnwrap};
@@ -27,6 +27,8 @@ pub enum ProbeMessage {
         /// is there already.
         due_at: Timestamp,
     },
+    /// Probe what a sweep of a shard had no time for.
+    SweepRest(Rest),
     /// Probe the keys of one organisation, because of a hint.
     Probe {
         /// Whose.
@@ -39,8 +41,8 @@ pub enum ProbeMessage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data_key: Option<RefusedUnwrap>,
         /// What an event of the customer's account said, for the ticket and the audit log.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        heard: Option<HeardChange>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "one_or_many")]
+        heard: Vec<HeardChange>,
         /// What it belongs to.
         correlation: CorrelationId,
     },
@@ -63,11 +65,25 @@ pub enum ProbeMessage {
         /// When the refusal stands, if it still persists.
         due_at: Timestamp,
         /// What an event of the customer's account said when the refusal began.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        heard: Option<HeardChange>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "one_or_many")]
+        heard: Vec<HeardChange>,
         /// What it belongs to.
         correlation: CorrelationId,
     },
+}
+
+/// What a sweep of a shard had no time for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rest {
+    /// Which shard.
+    pub shard: ShardId,
+    /// When the sweep was meant to start: a phase later the next one is there.
+    pub due_at: Timestamp,
+    /// When it started, by which its beat is known.
+    pub swept_at: Timestamp,
+    /// What is left.
+    pub policies: BTreeSet<PolicyId>,
 }
 
 /// A synchronous request to the prober.

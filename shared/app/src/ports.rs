@@ -912,6 +912,13 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
+/// Waiting, where somebody else's slowness has to be noticed. Nothing is ever decided by it.
+#[async_trait]
+pub trait Timer: Send + Sync {
+    /// Ends when so long has passed.
+    async fn after(&self, wait: SignedDuration);
+}
+
 /// Randomness for identifiers.
 pub trait Ids: Send + Sync {
     /// A random UUID (version 4).

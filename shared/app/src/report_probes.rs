@@ -7,11 +7,12 @@ use claviger_domain::ids::CorrelationId;
 use claviger_domain::observation::{Observation, ProbeRound, RefusalKind, RefusedUnwrap};
 use claviger_domain::policy::{EncryptionPolicy, KeyHealth};
 use claviger_domain::values::OrganisationName;
+use futures_util::future::join;
 use jiff::SignedDuration;
 
 use crate::error::{ATTEMPTS, WorkError};
 use crate::messages::ProbeMessage;
-use crate::ports::{Clock, Policies, ProbeQueue, StoreError, WatchList};
+use crate::ports::{Clock, HintRecords, Policies, ProbeQueue, StoreError, WatchList};
 use crate::probe_keys::ProbeKeys;
 use crate::settings::Settings;
 
@@ -74,8 +75,8 @@ impl Report {
 pub struct Reason {
     /// A broker could not unwrap this.
     pub met: Option<RefusedUnwrap>,
-    /// An event of the customer's account said this.
-    pub heard: Option<HeardChange>,
+    /// Events of the customer's account said this.
+    pub heard: Vec<HeardChange>,
     /// Whether many customers of the shard are refused at once, if whoever probes knows already.
     pub mass_failure: Option<bool>,
 }
@@ -87,6 +88,8 @@ pub struct ReportProbes<'a> {
     pub probe: ProbeKeys<'a>,
     /// Where policies are.
     pub policies: &'a dyn Policies,
+    /// What events of customers' accounts said.
+    pub hints: &'a dyn HintRecords,
     /// Where the probe of an ambiguous refusal waits until it is due.
     pub queue: &'a dyn ProbeQueue,
     /// Where it stands whether many customers are refused at once.
@@ -128,12 +131,17 @@ impl ReportProbes<'_> {
         correlation: CorrelationId,
     ) -> Result<Report, WorkError> {
         let rules = self.settings.rules();
-        let mut rounds = vec![self.round(known, reason).await?];
-        while rounds.len() < ROUNDS && !settled(&rules, known, &rounds) {
-            rounds.push(self.round(known, reason).await?);
-        }
+        let first = self.round(known, reason).await?;
+        let refused = first.observations.values().any(|saw| matches!(saw, Observation::Refused(_)));
+        // Beside the confirmation, so that who changed it costs the cut-off no time.
+        let (rounds, remembered) =
+            join(self.confirmed(&rules, known, first, reason), self.remembered(known, refused)).await;
+        let rounds = rounds?;
+        let mut heard: Vec<HeardChange> =
+            reason.heard.iter().filter(|heard| heard.concerns(known)).cloned().collect();
+        heard.extend(remembered.into_iter().filter(|change| !reason.heard.contains(change)));
         let origin = Origin { actor: Actor::Claviger("key-prober".to_owned()), correlation };
-        let event = PolicyEvent::ProbesReported { rounds: rounds.clone(), heard: reason.heard.clone() };
+        let event = PolicyEvent::ProbesReported { rounds: rounds.clone(), heard: heard.clone() };
         let decided = |policy: &EncryptionPolicy| -> Result<Decision, Refusal> {
             decide(&rules, policy, &event, &origin, self.clock.now())
         };
@@ -150,7 +158,7 @@ impl ReportProbes<'_> {
             if let Some(due_at) = due_at {
                 let organisation = known.organisation_name.clone();
                 let message =
-                    ProbeMessage::FollowUp { organisation, due_at, heard: reason.heard.clone(), correlation };
+                    ProbeMessage::FollowUp { organisation, due_at, heard: heard.clone(), correlation };
                 let wait = due_at.duration_since(self.clock.now());
                 self.queue.queue_probes(&[(message, wait)]).await?;
                 asked_again = true;
@@ -185,6 +193,35 @@ impl ReportProbes<'_> {
             };
         }
         Err(StoreError::Conflict.into())
+    }
+
+    async fn confirmed(
+        &self,
+        rules: &Rules<'_>,
+        known: &EncryptionPolicy,
+        first: ProbeRound,
+        reason: &Reason,
+    ) -> Result<Vec<ProbeRound>, WorkError> {
+        let mut rounds = vec![first];
+        while rounds.len() < ROUNDS && !settled(rules, known, &rounds) {
+            rounds.push(self.round(known, reason).await?);
+        }
+        Ok(rounds)
+    }
+
+    /// What events said that the ticket of a refusal has not told yet, in whatever order they and the probes came
+    /// (spec R8). Whether it can be read must not decide whether a refusal counts.
+    async fn remembered(&self, known: &EncryptionPolicy, refused: bool) -> Vec<HeardChange> {
+        if !refused {
+            return Vec::new();
+        }
+        match self.hints.hints_of(&known.account).await {
+            Ok(record) => record.map(|record| record.untold(known, self.clock.now())).unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(policy.id = %known.id, %error, "what events said is told by a later probe");
+                Vec::new()
+            }
+        }
     }
 
     /// A key that begins or ceases to wait for its deletion has a date to tell (spec K4). The regular description

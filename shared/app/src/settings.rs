@@ -76,7 +76,15 @@ impl Default for MassFailure {
     }
 }
 
+/// What a sweep has at least, however short the phase.
+const SHORTEST_SWEEP: SignedDuration = SignedDuration::from_secs(10);
+
 impl Settings {
+    /// How long a sweep may take: one that finds its keys slow, and a follow-on for the rest, end before the next.
+    pub fn sweep_limit(&self) -> SignedDuration {
+        ((self.probe_phase - QUEUE) / 2).max(SHORTEST_SWEEP)
+    }
+
     /// What the deciding functions need of them.
     pub fn rules(&self) -> Rules<'_> {
         Rules {

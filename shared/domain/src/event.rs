@@ -9,7 +9,7 @@ use crate::access::KeyPolicyTemplate;
 use crate::calendar::{MomentKind, WindowMoment};
 use crate::closing::{ClosingMoment, Counted};
 use crate::fence::Epoch;
-use crate::heard::HeardChange;
+use crate::heard::{HeardChange, one_or_many};
 use crate::ids::{CorrelationId, PolicyId, ReencryptionId, TicketId};
 use crate::observation::ProbeRound;
 use crate::outlook::Described;
@@ -72,9 +72,9 @@ pub enum PolicyEvent {
     ProbesReported {
         /// One or two rounds, oldest first.
         rounds: Vec<ProbeRound>,
-        /// The event of the customer's account that the probe followed, if it did: shown, never believed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        heard: Option<HeardChange>,
+        /// What events of the customer's account said that was not told before: shown, never believed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "one_or_many")]
+        heard: Vec<HeardChange>,
     },
     /// An org admin asked for restoration; every region was probed for it.
     RestorationRequested {

@@ -330,6 +330,9 @@ pub struct EncryptionPolicy {
     /// What events of the customer's account said of this revocation, as far as it was told on its ticket.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told_heard: Vec<HeardChange>,
+    /// What was heard before this moment belongs to a revocation that is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_until: Option<Timestamp>,
     /// The open ticket that warns of what is foretold of keys (spec K4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<TicketId>,

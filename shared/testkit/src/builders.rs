@@ -216,7 +216,7 @@ pub fn cut_off(policy: &EncryptionPolicy, now: Timestamp) -> Decision {
     use claviger_domain::observation::RefusalKind::KeyDisabled;
     let earlier = now.checked_sub(SignedDuration::from_secs(1)).expect("an instant");
     let rounds = [earlier, now].map(|at| a_round(policy, Observation::Refused(KeyDisabled), at)).into();
-    decided(policy, &PolicyEvent::ProbesReported { rounds, heard: None }, &by_claviger(), now)
+    decided(policy, &PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &by_claviger(), now)
 }
 
 /// An active policy of an organisation, as three decisions make it.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use claviger_app::messages::EncryptionContext;
@@ -74,6 +75,8 @@ struct State {
     ill_controls: BTreeSet<Region>,
     calls: Vec<KeyCall>,
     control_calls: u64,
+    /// Regions in which nothing is answered, and how long a call waits for it.
+    silent: BTreeMap<Region, Duration>,
     made: u64,
 }
 
@@ -128,6 +131,16 @@ impl FakeKeys {
             description: Ok(a_description()),
         };
         self.state().keys.insert(key.clone(), fresh);
+    }
+
+    /// From now on no Decrypt in this region is answered: each runs into this limit, in the runtime's time.
+    pub fn fall_silent(&self, region: &Region, limit: Duration) {
+        self.state().silent.insert(region.clone(), limit);
+    }
+
+    /// The region answers again.
+    pub fn answers_again(&self, region: &Region) {
+        self.state().silent.remove(region);
     }
 
     /// A key-management role that lets us in with this external id, or, with none, whoever comes.
@@ -372,6 +385,12 @@ impl CustomerKeys for FakeKeys {
         ciphertext: &[u8],
         context: &EncryptionContext,
     ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let silent = self.state().silent.get(key.region()).copied();
+        if let Some(limit) = silent {
+            tokio::time::sleep(limit).await;
+            let observation = Observation::NoAnswer(NoAnswerKind::Unreachable);
+            return Err(KeyError { observation, code: "timeout".to_owned(), request_id: None });
+        }
         self.called("Decrypt", key, context)?;
         opened(key.arn, ciphertext, context)
     }

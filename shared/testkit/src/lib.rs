@@ -16,7 +16,7 @@ mod ids;
 mod keys;
 mod world;
 
-pub use self::clock::FakeClock;
+pub use self::clock::{FakeClock, VirtualClock};
 pub use self::ids::SequentialIds;
 pub use self::keys::{FakeKeys, KeyCall, a_description};
 pub use self::world::{FenceItem, MemoryWorld};

@@ -93,6 +93,7 @@ struct Store {
 struct State {
     store: Store,
     store_faults: VecDeque<StoreError>,
+    hints_unreadable: bool,
     call_faults: VecDeque<CallError>,
     probes: Vec<(ProbeMessage, SignedDuration)>,
     webhooks: Vec<(WebhookMessage, SignedDuration)>,
@@ -134,6 +135,11 @@ impl MemoryWorld {
     /// The next *changes* of the store fail like this, one each, and change nothing.
     pub fn fail_changes(&self, faults: impl IntoIterator<Item = StoreError>) {
         self.state().store_faults.extend(faults);
+    }
+
+    /// What is remembered of accounts' hints cannot be read.
+    pub fn hints_are_unreadable(&self, unreadable: bool) {
+        self.state().hints_unreadable = unreadable;
     }
 
     /// The next calls of queues and bus fail like this, one each.
@@ -785,7 +791,11 @@ impl WatchList for MemoryWorld {
 #[async_trait]
 impl HintRecords for MemoryWorld {
     async fn hints_of(&self, account: &AccountId) -> Result<Option<HintRecord>, StoreError> {
-        Ok(self.state().store.hints.get(account).cloned())
+        let state = self.state();
+        if state.hints_unreadable {
+            return Err(StoreError::Unavailable { reason: "hints".to_owned() });
+        }
+        Ok(state.store.hints.get(account).cloned())
     }
 
     async fn save_hints(

@@ -424,7 +424,7 @@ impl State {
     }
 
     fn report(&mut self, mind: &dyn Mind, probe: &Probe) {
-        let event = PolicyEvent::ProbesReported { rounds: probe.rounds.clone(), heard: None };
+        let event = PolicyEvent::ProbesReported { rounds: probe.rounds.clone(), heard: Vec::new() };
         let origin = builders::by_claviger();
         let Ok(decision) = mind.decide(&probe.known, &event, &origin, at(self.now)) else { return };
         if probe.known.version == self.policy.version {
@@ -927,7 +927,7 @@ pub mod twins {
             decide(
                 &builders::rules(),
                 policy,
-                &PolicyEvent::ProbesReported { rounds, heard: None },
+                &PolicyEvent::ProbesReported { rounds, heard: Vec::new() },
                 origin,
                 now,
             )

@@ -136,7 +136,7 @@ async fn i2_a_day_without_answers_suspends_nobody_and_lists_the_policy_as_unprov
     let world = World::with_acme().await;
     world.keys_answer(Observation::NoAnswer(kind));
     for _ in 0..24 * 60 {
-        assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 1 });
+        assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 1, left: 0 });
         world.later(60);
     }
     let policy = world.policy().await;
@@ -147,7 +147,7 @@ async fn i2_a_day_without_answers_suspends_nobody_and_lists_the_policy_as_unprov
     let oldest = world.now().duration_since(beat.oldest_proof());
     assert!(oldest >= day && oldest < day + SignedDuration::from_mins(2), "{oldest:?}");
     world.keys_answer(USABLE);
-    assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 0 });
+    assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 0, left: 0 });
     assert!(world.tickets().await.is_empty());
 }
 
@@ -196,7 +196,7 @@ async fn r6_a_refusal_whose_follow_up_cannot_be_queued_does_not_start_its_clock(
     world.store.take_queued_probes();
     world.keys_answer(DENIED);
     world.store.fail_calls([CallError { what: "the probe queue", reason: "test".to_owned() }]);
-    assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 1 });
+    assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 1, left: 0 });
     assert!(world.policy().await.keys.values().all(|key| key.health.slug() == "usable"));
     world.later(60);
     world.sweep().await.unwrap();
@@ -350,7 +350,7 @@ async fn i3_a_revocation_that_cannot_be_committed_leaves_the_policy_unproven() {
     let world = World::with_acme().await;
     world.keys_answer(DISABLED);
     world.store.fail_changes([StoreError::Unavailable { reason: "test".to_owned() }]);
-    assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 1 });
+    assert_eq!(world.sweep().await.unwrap(), Swept::Done { policies: 1, unproven: 1, left: 0 });
     world.later(60);
     world.sweep().await.unwrap();
     assert!(!world.policy().await.fence.is_open());

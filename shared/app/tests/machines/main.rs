@@ -13,6 +13,7 @@ mod lost_key;
 mod records;
 mod reencryption;
 mod sites;
+mod slow_region;
 mod steps;
 mod undelivered;
 mod webhooks;

@@ -208,6 +208,7 @@ impl World {
         ReportProbes {
             probe: self.probe(),
             policies: &self.store,
+            hints: &self.store,
             queue: &self.store,
             watch: &self.store,
             clock: &self.clock,
@@ -223,11 +224,13 @@ impl World {
         let sweep = Sweep {
             report: self.report(),
             watch: &self.store,
+            queue: &self.store,
             ids: &self.ids,
             clock: &self.clock,
+            timer: &self.clock,
             settings: self.settings(),
         };
-        sweep.run(shard, self.now()).await
+        sweep.run(shard, self.now(), self.now() + SignedDuration::from_secs(30)).await
     }
 
     pub async fn hinted(&self) -> Result<(), WorkError> {
@@ -257,7 +260,7 @@ impl World {
         due_at: jiff::Timestamp,
     ) -> Result<(), WorkError> {
         let follow = FollowHint { report: self.report(), queue: &self.store };
-        follow.when_due(organisation, due_at, None, correlation()).await
+        follow.when_due(organisation, due_at, Vec::new(), correlation()).await
     }
 
     /// The follow-up as it was queued.

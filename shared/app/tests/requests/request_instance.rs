@@ -122,7 +122,7 @@ async fn no_instance_is_made_while_the_policy_is_degraded_or_suspended() {
     let mut round = a_round(&stage.policy, Observation::Usable, at);
     let refused = Observation::Refused(RefusalKind::KeyDisabled);
     round.observations.insert(parsed("eu-west-1"), refused);
-    let event = PolicyEvent::ProbesReported { rounds: vec![round], heard: None };
+    let event = PolicyEvent::ProbesReported { rounds: vec![round], heard: Vec::new() };
     let degraded = decided(&stage.policy, &event, &by_claviger(), at);
     stage.world.commit_policy(Some(&stage.policy), &degraded).await.unwrap();
     let answer = stage.request("acme-eng", "jira").await;

@@ -118,7 +118,7 @@ async fn e12_whether_events_arrive_is_said_of_the_organisations_own_account_alon
     let enrolled =
         builders::an_active_policy(&globex, &builders::an_enrolment("222222222222", "europe"), now);
     world.seed_policy(enrolled);
-    let heard = HintRecord { planned_at: now, period_began: now, used: 1 };
+    let heard = HintRecord { planned_at: now, period_began: now, used: 1, heard: Vec::new() };
     world.save_hints(&"222222222222".parse().unwrap(), None, &heard).await.unwrap();
     let ask = async || {
         world.prober_answers(passing(&["eu-central-1", "eu-west-1"]));

@@ -387,7 +387,7 @@ impl Pair {
                 };
                 self.policy_event(organisation, by_claviger(), |policy, now| PolicyEvent::ProbesReported {
                     rounds: [second_ago, now].map(|at| a_round(policy, seen, at)).into(),
-                    heard: None,
+                    heard: Vec::new(),
                 })
                 .await
             }
@@ -574,7 +574,8 @@ impl Pair {
             Operation::SaveHints { account, as_read, used } => {
                 let account = parsed(ACCOUNTS[account]);
                 let known = self.memory.hints_of(&account).await.unwrap().filter(|_| as_read);
-                let next = HintRecord { planned_at: self.now, period_began: self.now, used };
+                let next =
+                    HintRecord { planned_at: self.now, period_began: self.now, used, heard: Vec::new() };
                 let memory = self.memory.save_hints(&account, known.as_ref(), &next).await;
                 let dynamo = self.dynamo.store.save_hints(&account, known.as_ref(), &next).await;
                 same("hints", memory, dynamo)

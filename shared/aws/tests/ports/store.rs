@@ -519,7 +519,7 @@ async fn r6_an_instance_stands_among_the_unanswered_from_its_order_to_its_apps_a
 async fn r9_of_two_that_plan_a_hint_of_one_account_at_once_one_wins() {
     let world = World::new().await;
     let account = "222222222222".parse().unwrap();
-    let record = |used| HintRecord { planned_at: noon(), period_began: noon(), used };
+    let record = |used| HintRecord { planned_at: noon(), period_began: noon(), used, heard: Vec::new() };
     assert_eq!(world.store.hints_of(&account).await, Ok(None));
     world.store.save_hints(&account, None, &record(1)).await.unwrap();
     assert_eq!(world.store.save_hints(&account, None, &record(1)).await, Err(StoreError::Conflict));

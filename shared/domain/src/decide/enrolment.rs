@@ -66,6 +66,7 @@ pub fn enrol(
         reencryptions: Vec::new(),
         ticket: None,
         told_heard: Vec::new(),
+        told_until: None,
         warning: None,
         access_requests: Vec::new(),
         told: Epoch::default(),

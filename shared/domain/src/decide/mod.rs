@@ -189,9 +189,7 @@ pub fn decide(
         PolicyEvent::KeysCreated { keys } => keys_created(rules, policy, keys, now),
         PolicyEvent::KeysVerified { canaries, round } => keys_verified(rules, policy, canaries, round, now),
         PolicyEvent::VerificationFailed { faults } => verification_failed(policy, faults, now),
-        PolicyEvent::ProbesReported { rounds, heard } => {
-            probes_reported(rules, policy, rounds, heard.as_ref(), now)
-        }
+        PolicyEvent::ProbesReported { rounds, heard } => probes_reported(rules, policy, rounds, heard, now),
         PolicyEvent::RestorationRequested { ticket, round, into_degraded } => {
             restoration_requested(rules, policy, (*ticket, *into_degraded), round, origin, now)
         }
@@ -263,6 +261,11 @@ pub fn decide(
     }?;
     reencryption::follow_up(policy, &mut change);
     let json = serde_json::to_value(event).unwrap_or_default();
+    // What was heard was told on that ticket; the next one has its own story.
+    if policy.ticket.is_some() && change.next.ticket.is_none() {
+        change.next.told_heard.clear();
+        change.next.told_until = Some(now);
+    }
     Ok(committed(change, event.slug(), json, origin, now))
 }
 
@@ -274,10 +277,6 @@ fn committed(
     now: Timestamp,
 ) -> Decision {
     let Change { mut next, effects } = change;
-    // What was heard was told on that ticket; the next one has its own story.
-    if next.ticket.is_none() {
-        next.told_heard.clear();
-    }
     let body = FactBody {
         stream: next.id.as_uuid(),
         organisation: next.organisation_name.clone(),

@@ -46,7 +46,7 @@ pub fn preview(
     let rounds = vec![supposed(policy, region, now), supposed(policy, region, now)];
     let nobody = CorrelationId::from_uuid(uuid::Uuid::nil());
     let origin = Origin { actor: Actor::Claviger("preview".to_owned()), correlation: nobody };
-    match decide(rules, policy, &PolicyEvent::ProbesReported { rounds, heard: None }, &origin, now) {
+    match decide(rules, policy, &PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &origin, now) {
         Ok(decision) => Ok(Some(decision)),
         Err(Refusal::Redundant | Refusal::Stale) => Ok(None),
         Err(other) => Err(other),

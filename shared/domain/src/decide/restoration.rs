@@ -150,7 +150,7 @@ pub(super) fn restoration_probed(
             && before.get(region).is_some_and(|health| health.stands_refused())
     });
     if refused_twice && within_window(rules, first, last) {
-        return Ok(back_to_suspended(rules, next, cut_off_at, now));
+        return Ok(back_to_suspended(rules, next, cut_off_at, &[], now));
     }
     // INVARIANT (I5): the key cause is lifted only on fresh, consistent probes of all regions.
     let others = needed(policy, without);
@@ -164,7 +164,7 @@ pub(super) fn restoration_probed(
     }
     // INVARIANT (I5, S2): without a region access returns only when another unwraps every data key.
     if unwrapped_in.is_none_or(|region| !others.keys.contains_key(region)) {
-        return Ok(back_to_suspended(rules, next, cut_off_at, now));
+        return Ok(back_to_suspended(rules, next, cut_off_at, &[], now));
     }
     for (region, key) in &mut next.keys {
         key.given_up = without.contains(region) && key.health != KeyHealth::Usable;

@@ -15,7 +15,7 @@ use crate::values::Region;
 
 use super::health::{believe, fresh, observed, revoked, within_window};
 use super::restoration::newly_told;
-use super::telling::{heard_line, key_lines, tell, tell_late, tell_of_regions};
+use super::telling::{heard_lines, key_lines, tell, tell_late, tell_of_regions};
 use super::windows::window_lines;
 use super::{Change, Refusal, Rules, illegal};
 
@@ -23,7 +23,7 @@ pub(super) fn probes_reported(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
     rounds: &[ProbeRound],
-    heard: Option<&HeardChange>,
+    heard: &[HeardChange],
     now: Timestamp,
 ) -> Result<Change, Refusal> {
     let Some(last) = rounds.last() else {
@@ -50,7 +50,7 @@ pub(super) fn probes_reported(
         // Spec S6: the fence is still closed, so going back costs nothing but saying so.
         Lifecycle::Restoring { cut_off_at, .. } => {
             if proven_revoked(rules, policy, rounds, &seen) {
-                return Ok(back_to_suspended(rules, next, cut_off_at, now));
+                return Ok(back_to_suspended(rules, next, cut_off_at, heard, now));
             }
             let told = tell_late(&mut next, heard).into_iter().collect();
             changed_or_told(changed, next, told)
@@ -89,7 +89,7 @@ pub(super) fn proven_revoked(
 pub(super) fn cut_off(
     rules: &Rules<'_>,
     mut next: EncryptionPolicy,
-    heard: Option<&HeardChange>,
+    heard: &[HeardChange],
     now: Timestamp,
 ) -> Change {
     let was_open = next.fence.is_open();
@@ -97,7 +97,7 @@ pub(super) fn cut_off(
     next.window_told = None;
     next.fence = next.fence.closed_by(Cause::Key, now);
     let epoch = next.fence.epoch;
-    let heard = heard_line(&mut next, heard);
+    let heard = heard_lines(&mut next, heard);
     let body = format!(
         "Access to the data of this organisation is cut off since {now:.0}: every required regional key \
          refuses.\n{}\n{}Every encrypted app instance is cut off, and the rest of its family on the same site is told \
@@ -120,6 +120,7 @@ pub(super) fn back_to_suspended(
     rules: &Rules<'_>,
     mut next: EncryptionPolicy,
     cut_off_at: Timestamp,
+    heard: &[HeardChange],
     now: Timestamp,
 ) -> Change {
     // What support tried after the window was over is over again, and not for a moment self-service.
@@ -129,9 +130,11 @@ pub(super) fn back_to_suspended(
             Lifecycle::Suspended { cut_off_at }
         }
     };
+    let heard = heard_lines(&mut next, heard);
     let body = format!(
-        "The restoration stopped: the keys refuse again.\n{}\nNothing was lost; ask again when every key is back.",
-        key_lines(&next)
+        "The restoration stopped: the keys refuse again.\n{}\n{}Nothing was lost; ask again when every key is back.",
+        key_lines(&next),
+        heard
     );
     let effects = next.ticket.map(|ticket| Effect::CommentTicket { ticket, body });
     Change { next, effects: effects.into_iter().collect() }

@@ -25,25 +25,31 @@ pub(super) fn key_lines(policy: &EncryptionPolicy) -> String {
 }
 
 /// How much of what events say is told on one ticket: who can send events cannot fill it.
-const MOST_HEARD: usize = 4;
+const MOST_HEARD: usize = 16;
 
-/// Who changed it, when an event said so and it was not told before (spec R8).
-pub(super) fn heard_line(next: &mut EncryptionPolicy, heard: Option<&HeardChange>) -> String {
-    let Some(heard) = heard.filter(|heard| !next.told_heard.contains(heard)) else {
-        return String::new();
-    };
-    if next.told_heard.len() >= MOST_HEARD {
-        return String::new();
+/// Who changed it, as far as events said so and it was not told before (spec R8). Of what is more than a ticket
+/// takes, the ticket says where to find it.
+pub(super) fn heard_lines(next: &mut EncryptionPolicy, heard: &[HeardChange]) -> String {
+    let mut lines = String::new();
+    for change in heard {
+        if next.told_heard.contains(change) || next.told_heard.len() >= MOST_HEARD {
+            continue;
+        }
+        next.told_heard.push(change.clone());
+        lines.push_str(&change.line());
+        lines.push('\n');
+        if next.told_heard.len() == MOST_HEARD {
+            lines.push_str("What further events say is not repeated here: your CloudTrail has it.\n");
+        }
     }
-    next.told_heard.push(heard.clone());
-    format!("{}\n", heard.line())
+    lines
 }
 
 /// An event may come after the probe that saw what it is about: then it is told by itself, once.
-pub(super) fn tell_late(next: &mut EncryptionPolicy, heard: Option<&HeardChange>) -> Option<Effect> {
+pub(super) fn tell_late(next: &mut EncryptionPolicy, heard: &[HeardChange]) -> Option<Effect> {
     let ticket = next.ticket?;
     let refused = next.keys.values().any(|key| key.health.stands_refused());
-    let body = heard_line(next, heard.filter(|_| refused));
+    let body = if refused { heard_lines(next, heard) } else { String::new() };
     (!body.is_empty()).then(|| Effect::CommentTicket { ticket, body: body.trim_end().to_owned() })
 }
 
@@ -72,7 +78,7 @@ pub(super) fn tell_of_regions(
     rules: &Rules<'_>,
     before: &EncryptionPolicy,
     next: &mut EncryptionPolicy,
-    heard: Option<&HeardChange>,
+    heard: &[HeardChange],
     now: Timestamp,
 ) -> Vec<Effect> {
     let standing = |policy: &EncryptionPolicy| -> BTreeSet<Region> {
@@ -90,7 +96,7 @@ pub(super) fn tell_of_regions(
             .collect();
         let reads =
             if next.fence.is_open() { "Data stays readable." } else { "Data is cut off for another cause." };
-        let heard = heard_line(next, heard);
+        let heard = heard_lines(next, heard);
         let body = format!(
             "Revocation is incomplete: {}. {reads}\n{}\n{}To cut access off, take the other \
              keys away too; to end this, give every key back.",

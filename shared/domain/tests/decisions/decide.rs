@@ -104,7 +104,7 @@ fn r5_rounds_that_lie_too_far_apart_prove_nothing_together() {
     let first = world.round(DISABLED, DISABLED);
     world.later(6);
     let rounds = vec![first, world.round(DISABLED, DISABLED)];
-    world.happens(PolicyEvent::ProbesReported { rounds, heard: None }, &prober()).unwrap();
+    world.happens(PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &prober()).unwrap();
     assert!(world.policy.fence.is_open());
 }
 
@@ -177,7 +177,7 @@ fn r4_an_ambiguous_refusal_never_counts_while_control_probes_fail() {
         for round in &mut rounds {
             round.controls_healthy = Some(false);
         }
-        let _ = world.happens(PolicyEvent::ProbesReported { rounds, heard: None }, &prober());
+        let _ = world.happens(PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &prober());
         world.later(60);
         assert!(world.policy.fence.is_open());
     }
@@ -202,7 +202,7 @@ fn r9_a_probe_that_is_older_than_what_is_known_changes_nothing() {
     let old = world.rounds(DISABLED, DISABLED);
     world.later(2);
     world.probed(USABLE, DISABLED).unwrap();
-    let event = PolicyEvent::ProbesReported { rounds: old, heard: None };
+    let event = PolicyEvent::ProbesReported { rounds: old, heard: Vec::new() };
     assert_eq!(world.happens(event, &prober()).unwrap_err(), Refusal::Stale);
 }
 
@@ -211,7 +211,7 @@ fn r9_a_probe_result_that_was_under_way_too_long_changes_nothing() {
     let mut world = World::active();
     let rounds = world.rounds(DISABLED, DISABLED);
     world.later(31);
-    let event = PolicyEvent::ProbesReported { rounds, heard: None };
+    let event = PolicyEvent::ProbesReported { rounds, heard: Vec::new() };
     assert_eq!(world.happens(event, &prober()).unwrap_err(), Refusal::Stale);
 }
 
@@ -340,7 +340,7 @@ fn i4_facts_are_chained_and_an_altered_one_shows() {
 fn i4_a_decision_that_is_taken_twice_names_the_same_effects_and_ticket() {
     let mut world = World::active();
     let rounds = world.rounds(DISABLED, DISABLED);
-    let event = PolicyEvent::ProbesReported { rounds, heard: None };
+    let event = PolicyEvent::ProbesReported { rounds, heard: Vec::new() };
     let one = decide(&world.rules(), &world.policy, &event, &prober(), world.now).unwrap();
     let two = decide(&world.rules(), &world.policy, &event, &prober(), world.now).unwrap();
     assert_eq!(one.outbox, two.outbox);

@@ -306,7 +306,7 @@ fn x3_the_old_keys_suspend_before_the_switch_and_nobody_after_it() {
     let mut late = world.round(DISABLED, DISABLED);
     late.started_at = world.now;
     let rounds = vec![late.clone(), late];
-    let refused = world.happens(PolicyEvent::ProbesReported { rounds, heard: None }, &prober());
+    let refused = world.happens(PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &prober());
     assert_eq!(refused.unwrap_err(), Refusal::Stale);
 }
 

@@ -15,8 +15,8 @@ use claviger_app::ports::{
     Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
     DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey,
     Outbox, OverdueOrder, OverdueOrders, Page, PendingErasure, PendingErasures, Policies, ProbeQueue, Prober,
-    Proofs, RoleSession, StoreError, SupportRequest, SupportRequests, Tickets, Trial, Unanswered, WatchList,
-    WatchRow, WrappedDataKey,
+    Proofs, RoleSession, StoreError, SupportRequest, SupportRequests, Tickets, Timer, Trial, Unanswered,
+    WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -274,6 +274,14 @@ fn failed(observation: Observation) -> KeyError {
 impl Clock for Ports {
     fn now(&self) -> Timestamp {
         self.world.clock.now()
+    }
+}
+
+#[async_trait]
+impl Timer for Ports {
+    /// Never: how slow calls share a sweep is shown elsewhere, in virtual time.
+    async fn after(&self, _: SignedDuration) {
+        std::future::pending().await
     }
 }
 

@@ -16,7 +16,7 @@ use claviger_app::follow_hint::FollowHint;
 use claviger_app::hear_key_event::HearKeyEvent;
 use claviger_app::messages::{FanOut, ProbeMessage};
 use claviger_app::pass_deadlines::PassDeadlines;
-use claviger_app::ports::Records;
+use claviger_app::ports::{Clock, Records};
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::reencryption::{RecordBatch, RecordsError, ShardCheckpoint};
@@ -44,9 +44,17 @@ use crate::twin::Twin;
 /// How long an invocation of the worker has for batches.
 const WORKS_FOR: SignedDuration = SignedDuration::from_secs(12);
 
+/// How long an invocation of the prober has.
+const SWEEPS_FOR: SignedDuration = SignedDuration::from_secs(26);
+
+fn sweep(ports: &Ports) -> Sweep<'_> {
+    let (report, settings) = (report(ports), settings());
+    Sweep { report, watch: ports, queue: ports, ids: ports, clock: ports, timer: ports, settings }
+}
+
 fn report(ports: &Ports) -> ReportProbes<'_> {
     let (probe, settings) = (ports.probe_keys(), settings());
-    ReportProbes { probe, policies: ports, queue: ports, watch: ports, clock: ports, settings }
+    ReportProbes { probe, policies: ports, hints: ports, queue: ports, watch: ports, clock: ports, settings }
 }
 
 fn describe(ports: &Ports) -> DescribeKeys<'_> {
@@ -115,9 +123,10 @@ pub async fn pass_deadlines(ports: &Ports) -> Result<(), WorkError> {
 pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
     match message {
         Message::Probe(ProbeMessage::Sweep { shard, due_at }) => {
-            let (report, settings) = (report(ports), settings());
-            let sweep = Sweep { report, watch: ports, ids: ports, clock: ports, settings };
-            sweep.run(*shard, *due_at).await.map(|_| ())
+            sweep(ports).run(*shard, *due_at, Clock::now(ports) + SWEEPS_FOR).await.map(|_| ())
+        }
+        Message::Probe(ProbeMessage::SweepRest(rest)) => {
+            sweep(ports).rest(rest, Clock::now(ports) + SWEEPS_FOR).await.map(|_| ())
         }
         Message::Probe(ProbeMessage::Probe { organisation, attempt, data_key, heard, correlation }) => {
             let follow = FollowHint { report: report(ports), queue: ports };
@@ -142,7 +151,8 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
         Message::Erasure(page) => erase(ports).page(page).await,
         Message::Order(order) => take_order(ports, order).await,
         Message::KeyEvent(account) => {
-            let heard = HeardChange { slug: "key-disabled".to_owned(), by: None, at: None };
+            let heard =
+                HeardChange { slug: "key-disabled".to_owned(), by: None, at: None, key: None, role: None };
             let hear = HearKeyEvent { policies: ports, hints: ports, queue: ports, ids: ports, clock: ports };
             hear.run(account, &heard).await.map(drop)
         }

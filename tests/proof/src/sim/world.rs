@@ -92,6 +92,7 @@ impl Message {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Probe(ProbeMessage::Sweep { .. }) => "sweep",
+            Self::Probe(ProbeMessage::SweepRest(_)) => "sweep-rest",
             Self::Probe(ProbeMessage::Probe { .. }) => "follow-hint",
             Self::Probe(ProbeMessage::FollowUp { .. }) => "follow-up",
             Self::Probe(ProbeMessage::Describe { .. }) => "describe-shard",

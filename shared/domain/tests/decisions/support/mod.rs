@@ -178,12 +178,12 @@ impl World {
 
     pub fn probed(&mut self, frankfurt: Observation, dublin: Observation) -> Result<Decision, Refusal> {
         let rounds = vec![self.round(frankfurt, dublin)];
-        self.happens(PolicyEvent::ProbesReported { rounds, heard: None }, &prober())
+        self.happens(PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &prober())
     }
 
     pub fn probed_twice(&mut self, frankfurt: Observation, dublin: Observation) -> Result<Decision, Refusal> {
         let rounds = self.rounds(frankfurt, dublin);
-        self.happens(PolicyEvent::ProbesReported { rounds, heard: None }, &prober())
+        self.happens(PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &prober())
     }
 
     pub fn asks_for_restoration(&mut self, origin: &Origin) -> Result<Decision, Refusal> {
