@@ -1,7 +1,6 @@
 //! `reencryption-worker`: rewrites the records of one shard of a re-encryption, batch by batch. To the data plane it is
 //! an app like any other: it holds a lease and is given data keys by the broker.
 
-mod records;
 mod stores;
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
@@ -10,7 +9,6 @@ use claviger_app::rewrite_shard::RewriteShard;
 use claviger_lambda::batch;
 use jiff::SignedDuration;
 
-pub use records::VendorRecords;
 pub use stores::rewriters;
 
 /// The use case of this function.

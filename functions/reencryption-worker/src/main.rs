@@ -9,7 +9,8 @@ use claviger_envelope::aws::{Broker, FenceTable};
 use claviger_envelope::{Config, Envelope};
 use claviger_lambda::adapters::Adapters;
 use claviger_lambda::{env, start};
-use claviger_reencryption_worker::{VendorRecords, Worker, rewriters};
+use claviger_reencrypt::VendorRecords;
+use claviger_reencryption_worker::{Worker, rewriters};
 use jiff::{SignedDuration, Timestamp};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 

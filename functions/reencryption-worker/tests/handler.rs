@@ -22,8 +22,9 @@ use claviger_envelope::testing::TestCloud;
 use claviger_envelope::{Config, Context, Envelope, generation_of};
 use claviger_reencrypt::{
     MemoryRecords, Place, RecordPage, RecordStore, RecordStoreError, Replaced, Rewriter, Shard, StoredRecord,
+    VendorRecords,
 };
-use claviger_reencryption_worker::{VendorRecords, Worker};
+use claviger_reencryption_worker::Worker;
 use claviger_testkit::builders::{
     a_key, a_round, an_active_policy, an_enrolment, an_organisation, by_admin, by_claviger, cut_off, decided,
     parsed,

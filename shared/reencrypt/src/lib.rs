@@ -15,6 +15,8 @@ mod pace;
 mod rewriter;
 mod store;
 mod together;
+#[cfg(feature = "jobs")]
+mod vendor_records;
 
 pub use memory::MemoryRecords;
 #[cfg(feature = "aws")]
@@ -22,3 +24,5 @@ pub use names::{Named, Pattern, PatternError};
 pub use rewriter::{Batch, Mode, RewriteError, Rewriter};
 pub use store::{Place, RecordPage, RecordStore, RecordStoreError, Replaced, Shard, StoredRecord, header_of};
 pub use together::Together;
+#[cfg(feature = "jobs")]
+pub use vendor_records::VendorRecords;

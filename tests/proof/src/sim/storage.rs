@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use claviger_envelope::{Context, Envelope, EnvelopeError};
+use claviger_reencrypt::VendorRecords;
 use claviger_reencrypt::{
     Place, RecordPage, RecordStore, RecordStoreError, Replaced, Rewriter, Shard, StoredRecord, header_of,
 };
-use claviger_reencryption_worker::VendorRecords;
 use claviger_testkit::builders;
 
 use super::world::{ROLES, Record, RecordPlace, World};

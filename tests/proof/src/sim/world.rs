@@ -17,7 +17,7 @@ use claviger_domain::effect::{Effect, Order, OutboxRow};
 use claviger_domain::ids::{DataKeyId, InstanceId, OrganisationId, PolicyId};
 use claviger_domain::values::{AccountId, KeyArn, OrganisationName, ShardId, Subject};
 use claviger_envelope::testing::FakeClock as PlaneClock;
-use claviger_reencryption_worker::VendorRecords;
+use claviger_reencrypt::VendorRecords;
 use claviger_testkit::{FakeClock, MemoryWorld, SequentialIds, builders};
 use jiff::{SignedDuration, Timestamp};
 

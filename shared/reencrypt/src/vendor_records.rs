@@ -1,4 +1,4 @@
-//! The vendor's records, as the use case works them: one rewriter an app.
+//! The vendor's records, as the use case of a job works them: one rewriter an app.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use claviger_app::ports::Records;
 use claviger_app::reencryption::{Counts, RecordBatch, RecordsError, ShardCheckpoint};
 use claviger_domain::values::{App, OrganisationName};
-use claviger_reencrypt::{Mode, Place, RecordStoreError, RewriteError, Rewriter, Shard};
+
+use crate::{Mode, Place, RecordStoreError, RewriteError, Rewriter, Shard};
 
 /// The records of every app that has a store.
 pub struct VendorRecords {
