@@ -80,6 +80,8 @@ fn no_answer(code: &str, status: Option<u16>) -> NoAnswerKind {
         | "RegionDisabledException"
         | "AccessDenied"
         | "AccessDeniedException"
+        | "CustomKeyStoreInvalidStateException"
+        | "CustomKeyStoreNotFoundException"
         | "DryRunOperationException"
         | "InvalidGrantTokenException"
         | "IncorrectKeyException"
@@ -135,6 +137,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_sdk_kms::error::ConnectorError;
+    use aws_sdk_kms::operation::decrypt::DecryptError;
     use rstest::rstest;
 
     const fn refused(kind: RefusalKind) -> Observation {
@@ -164,6 +168,9 @@ mod tests {
     #[case::usage("InvalidKeyUsageException", 400, silent(NoAnswerKind::OurFault))]
     #[case::validation("ValidationException", 400, silent(NoAnswerKind::OurFault))]
     #[case::dry_run("DryRunOperationException", 400, silent(NoAnswerKind::OurFault))]
+    // Of calls that make keys in a custom key store or change one; a key whose store is disconnected answers
+    // `KMSInvalidStateException`, and DescribeKey says `Unavailable`.
+    #[case::key_store("CustomKeyStoreInvalidStateException", 400, silent(NoAnswerKind::OurFault))]
     fn r3_each_answer_of_kms_has_its_class(
         #[case] code: &str,
         #[case] status: u16,
@@ -194,6 +201,34 @@ mod tests {
         #[case] expected: NoAnswerKind,
     ) {
         assert_eq!(classify(Call::CustomerKey, code, Some(status)), silent(expected));
+    }
+
+    /// The client's own words for what went wrong on the way: nobody at KMS has said anything.
+    #[rstest]
+    #[case::dns(ConnectorError::io("failed to lookup address information: Name or service not known".into()))]
+    #[case::tls(ConnectorError::io("invalid peer certificate: Expired".into()))]
+    #[case::refused(ConnectorError::io("connection refused".into()))]
+    #[case::connect_timeout(ConnectorError::timeout("connect timed out".into()))]
+    #[case::anything_else(ConnectorError::other("AccessDeniedException".into(), None))]
+    fn r3_a_name_that_does_not_resolve_and_whatever_else_fails_on_the_way_is_no_refusal(
+        #[case] failure: ConnectorError,
+    ) {
+        let error: SdkError<DecryptError, HttpResponse> = SdkError::dispatch_failure(failure);
+        for call in [Call::CustomerKey, Call::CustomerRole, Call::OwnRole] {
+            let seen = key_error(call, &error);
+            assert_eq!(
+                (seen.observation, seen.code.as_str()),
+                (silent(NoAnswerKind::Unreachable), "no-connection")
+            );
+        }
+    }
+
+    #[test]
+    fn r3_a_request_that_our_own_client_could_not_send_is_ours() {
+        let failure = ConnectorError::user("no such scheme".into());
+        let error: SdkError<DecryptError, HttpResponse> = SdkError::dispatch_failure(failure);
+        let seen = key_error(Call::CustomerKey, &error);
+        assert_eq!(seen.observation, silent(NoAnswerKind::OurFault));
     }
 
     #[rstest]

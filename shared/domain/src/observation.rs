@@ -78,8 +78,14 @@ impl RefusalKind {
                  if the role was deleted, make it again under the same name with the same two policies"
             }
             Self::KeyNotFound => "check that the key still exists in this account and region",
-            Self::KeyUnavailable | Self::InvalidState => {
-                "check the key's custom key store: it has to be connected"
+            Self::KeyUnavailable => {
+                "connect the key's custom key store again: `aws cloudhsmv2 describe-clusters` shows its cluster, `aws \
+                 kms connect-custom-key-store --custom-key-store-id <its id> --region <region>` connects it"
+            }
+            Self::InvalidState => {
+                "KMS says that the key's state does not allow its use, and DescribeKey does not say why: look at \
+                 `aws kms describe-key --key-id <arn> --region <region>`, and, if it is in a custom key store, whether \
+                 that is connected"
             }
         }
     }

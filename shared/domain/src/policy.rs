@@ -61,10 +61,9 @@ impl KeyHealth {
                 RefusalKind::KeyPendingDeletion => "pending-deletion",
                 RefusalKind::KeyPendingImport => "pending-import",
                 RefusalKind::KeyNotFound => "deleted",
-                RefusalKind::AccessDenied
-                | RefusalKind::RoleDenied
-                | RefusalKind::KeyUnavailable
-                | RefusalKind::InvalidState => "access-denied",
+                RefusalKind::AccessDenied | RefusalKind::RoleDenied => "access-denied",
+                RefusalKind::KeyUnavailable => "key-store-disconnected",
+                RefusalKind::InvalidState => "invalid-state",
             },
             Self::NoAnswer { kind, .. } => match kind {
                 NoAnswerKind::Throttled => "throttled",

@@ -15,7 +15,7 @@ use claviger_domain::catalogue::Mode;
 use claviger_domain::effect::{Effect, Order};
 use claviger_domain::fence::Epoch;
 use claviger_domain::instance::InstanceStatus;
-use claviger_domain::observation::{NoAnswerKind, Observation};
+use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::policy::{PURPOSE_CANARY, encryption_context};
 use claviger_domain::ticket::TicketStatus;
 use claviger_domain::values::Region;
@@ -614,4 +614,17 @@ async fn s5_a_restoration_is_due_within_two_business_days_and_the_product_does_i
     assert!(world.now().duration_since(asked_at) < SignedDuration::from_mins(5));
     assert_eq!(show.run(&world.name()).await.unwrap().due_at, None);
     assert!(world.tickets().await.iter().all(|ticket| ticket.resolved_at.is_some()));
+}
+
+#[tokio::test]
+async fn r8_a_key_whose_store_is_disconnected_is_called_that_on_the_ticket_with_the_way_back() {
+    let world = World::with_acme().await;
+    world.keys_answer(Observation::Refused(RefusalKind::KeyUnavailable));
+    world.sweep().await.unwrap();
+    let policy = world.policy().await;
+    assert!(!policy.fence.is_open(), "DescribeKey said so: that is definite");
+    assert!(policy.keys.values().all(|key| key.health.slug() == "key-store-disconnected"));
+    world.drain().await;
+    let told = &world.tickets().await[0].comments[0].body;
+    assert!(told.contains("is key-store-disconnected: connect the key's custom key store"), "{told}");
 }

@@ -108,6 +108,8 @@ pub enum KeyHealth {
     PendingImport,
     Deleted,
     AccessDenied,
+    KeyStoreDisconnected,
+    InvalidState,
     Unreachable,
     Throttled,
 }
