@@ -570,6 +570,45 @@ async fn x3_losing_both_new_keys_in_the_middle_cuts_off_and_restoration_lets_the
 }
 
 #[tokio::test]
+async fn x3_losing_both_old_keys_while_it_prepares_cuts_off_and_restoration_lets_the_job_finish() {
+    let stage = Stage::new(6).await;
+    let id = stage.asks(Depth::Rekey).await;
+    stage.old_keys_answer(DISABLED);
+    stage.world.sweep().await.unwrap();
+    for _ in 0..10 {
+        stage.turn().await;
+        stage.world.later(3);
+    }
+    assert!(!stage.world.policy().await.fence.is_open());
+    assert_eq!(stage.phase().await, Some(Phase::Preparing));
+    let stopped = stage.view(id).await.stopped.unwrap();
+    assert!(stopped.contains("while preparing") && stopped.contains("cut off"), "{stopped}");
+    assert!(stage.world.asks_for_key().await.is_err(), "the new keys, which work, open nothing");
+    stage.world.later(60);
+    stage.world.ask_for_restoration().await;
+    stage.through().await;
+    assert_eq!(stage.view(id).await.status, "completed");
+    stage.reads_everything().await;
+}
+
+#[tokio::test]
+async fn x3_old_keys_that_are_lost_after_the_switch_are_missed_by_nobody() {
+    let stage = Stage::new(24).await;
+    let id = stage.asks(Depth::Rekey).await;
+    stage.until(|phase| matches!(phase, Some(Phase::Rewriting { .. }))).await;
+    stage.old_keys_answer(DISABLED);
+    stage.world.later(60);
+    stage.world.sweep().await.unwrap();
+    let policy = stage.world.policy().await;
+    assert!(policy.fence.is_open() && !policy.is_degraded());
+    stage.writes(3).await;
+    stage.writes(99).await;
+    stage.through().await;
+    assert_eq!(stage.view(id).await.status, "completed");
+    stage.reads_everything().await;
+}
+
+#[tokio::test]
 async fn x2_a_job_that_is_cancelled_leaves_no_trace_in_the_registry() {
     let stage = Stage::new(6).await;
     let instance = stage.world.instances().await.remove(0);
