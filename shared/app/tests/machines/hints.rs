@@ -382,7 +382,7 @@ async fn r8_what_happened_to_another_key_or_role_of_the_account_is_not_told() {
     world.sweep().await.unwrap();
     let (told, facts) = world.said().await;
     assert!(told.contains(&mine.line()) && told.contains("eu-west-1"), "{told}");
-    for other in ["bob", "eve"] {
+    for other in ["SecurityAdmin/bob", "SecurityAdmin/eve"] {
         assert!(!told.contains(other) && !facts.contains(other), "{told}\n{facts}");
     }
 }

@@ -48,6 +48,8 @@ impl Slow {
             let enrolment = builders::an_enrolment(&account, realm);
             let mut policy = builders::an_active_policy(&organisation, &enrolment, self.clock.now());
             policy.shard = SHARD;
+            // Names that are as many as these share the builder's numbers.
+            policy.id = PolicyId::from_uuid(SequentialIds::uuid(0x5000_0000 + number));
             let whose = policy.clone();
             let context = policy.encryption_context(PURPOSE_CANARY, &policy.id.to_string());
             for key in policy.keys.values_mut() {
