@@ -1,11 +1,14 @@
 //! When a refusal began, when it becomes due, and whether it has to be confirmed.
 
 use claviger_domain::decide::{becomes_due, wants_confirmation};
-use claviger_domain::observation::{Observation, RefusalKind};
+use claviger_domain::event::PolicyEvent;
+use claviger_domain::ids::{DataKeyId, InstanceId};
+use claviger_domain::observation::{Observation, ProbeRound, RefusalKind, RefusedUnwrap};
 use claviger_domain::policy::{EncryptionPolicy, KeyHealth};
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
-use crate::support::{DENIED, DISABLED, DUBLIN, FRANKFURT, THROTTLED, USABLE, World, region};
+use crate::support::{DENIED, DISABLED, DUBLIN, FRANKFURT, THROTTLED, USABLE, World, admin, prober, region};
 
 const DELETED: Observation = Observation::Refused(RefusalKind::KeyPendingDeletion);
 const AMBIGUITY: SignedDuration = SignedDuration::from_secs(60);
@@ -89,4 +92,32 @@ fn r3_a_refusal_of_another_kind_began_when_it_was_first_seen() {
     world.later(5);
     world.probed(DELETED, USABLE).unwrap();
     assert_eq!(refused_since(&world, FRANKFURT), Some(world.now));
+}
+
+#[test]
+fn i2_a_round_proves_keys_usable_for_as_long_as_it_is_fresh_and_no_longer() {
+    for (age, proves) in [(0, true), (29, true), (30, true), (31, false)] {
+        let mut world = World::suspended();
+        let ticket = world.policy.ticket.unwrap();
+        let round = world.round(USABLE, USABLE);
+        world.later(age);
+        let event = PolicyEvent::RestorationRequested { ticket, round, into_degraded: false };
+        assert_eq!(world.happens(event, &admin()).is_ok(), proves, "after {age} s");
+    }
+}
+
+#[test]
+fn r9_a_data_key_that_was_refused_is_remembered_and_forgotten_with_the_rounds_that_say_so() {
+    let refused = RefusedUnwrap {
+        instance: InstanceId::from_uuid(Uuid::from_u128(11)),
+        data_key: DataKeyId::from_uuid(Uuid::from_u128(12)),
+    };
+    let mut world = World::active();
+    for said in [Some(refused), None] {
+        world.later(5);
+        let round = ProbeRound { refused_unwrap: said, ..world.round(DENIED, DENIED) };
+        let report = PolicyEvent::ProbesReported { rounds: vec![round], heard: Vec::new() };
+        world.happens(report, &prober()).unwrap();
+        assert_eq!((world.policy.refused_unwrap, world.policy.probed_at), (said, Some(world.now)));
+    }
 }

@@ -36,6 +36,8 @@ fn r9_a_ticket_says_what_the_event_said_and_that_nobody_verified_it() {
         slug: "key-disabled".to_owned(),
         by: Some(ADA.parse().unwrap()),
         at: Some("2027-01-15T10:11:12.345Z".parse().unwrap()),
+        key: None,
+        role: None,
     };
     assert_eq!(
         heard.line(),

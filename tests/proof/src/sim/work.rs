@@ -32,7 +32,7 @@ use claviger_domain::decide::Refusal;
 use claviger_domain::effect::{Effect, Order, OutboxRow};
 use claviger_domain::heard::HeardChange;
 use claviger_domain::values::OrganisationName;
-use claviger_reencryption_worker::VendorRecords;
+use claviger_reencrypt::VendorRecords;
 use claviger_testkit::builders;
 use jiff::SignedDuration;
 
