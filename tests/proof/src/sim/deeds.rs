@@ -127,7 +127,9 @@ impl Sim {
         let arns: Vec<KeyArn> = job.map(|job| job.keys.into_values().collect()).unwrap_or_default();
         let now = self.world.now();
         for (index, arn) in arns.iter().enumerate() {
-            if key.is_none_or(|key| key == index) {
+            // After the switch they are the policy's own, of which one may be lost for good.
+            let is_gone = self.world.state().gone.contains(arn);
+            if !is_gone && key.is_none_or(|key| key == index) {
                 let spread = now + self.world.between(0, 4_000);
                 self.world.kms.change(arn, to, now, spread);
             }
