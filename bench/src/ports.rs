@@ -441,6 +441,15 @@ impl DataKeyRegistry for Cloud {
         Ok(())
     }
 
+    async fn add_data_key_of(
+        &self,
+        _: &WrappedDataKey,
+        _: &EncryptionPolicy,
+        _: &AppInstance,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn remove_data_key(&self, _: &WrappedDataKey) -> Result<(), StoreError> {
         Ok(())
     }

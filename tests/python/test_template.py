@@ -75,6 +75,22 @@ def test_k3_the_broker_may_change_counts_of_calls_and_proofs_and_nothing_else_of
     assert changes == {"PROOF#*": {"PutItem"}, "USAGE#*": {"UpdateItem"}}
 
 
+def test_the_broker_asks_for_newer_data_keys_and_cannot_make_them() -> None:
+    registry = {"Fn::GetAtt": ["RegistryTable", "Arn"]}
+    of_registry: set[str] = set()
+    queues = []
+    for statement in statements(TEMPLATE, "KeyBrokerRole"):
+        if statement["Resource"] == registry:
+            of_registry |= set(actions(statement))
+        if "sqs:SendMessage" in actions(statement):
+            queues.append(statement["Resource"]["Fn::GetAtt"][0])
+    assert of_registry == {"dynamodb:GetItem", "dynamodb:Query"}
+    assert sorted(queues) == ["ProbeQueue", "ProvisionerQueue"]
+    # The provisioner stores one only if the policy and the instance still are as it read them.
+    [checks] = [s for s in statements(TEMPLATE, "ProvisionerRole") if s["Sid"] == "ChangeControl"]
+    assert "dynamodb:ConditionCheckItem" in actions(checks)
+
+
 def test_no_function_has_a_kms_permission_of_its_own() -> None:
     for name in FUNCTIONS:
         for statement in statements(TEMPLATE, f"{name}Role"):

@@ -72,6 +72,7 @@ pub fn data_key(handed_out: &HandedOut, transport_key: &str) -> Result<Response<
         "dataKeyId": handed_out.id,
         "version": handed_out.version,
         "current": handed_out.current,
+        "createdAt": handed_out.created_at.as_millisecond(),
         "key": sealed,
         "notAfter": handed_out.not_after.as_millisecond(),
         "provenUntil": handed_out.proven_until.as_millisecond(),

@@ -14,7 +14,7 @@ use lambda_http::{Error, Request, Response, service_fn};
 async fn main() -> Result<(), Error> {
     start::init_tracing();
     let adapters = Adapters::from_env().await?;
-    let (keys, hints, cache) = (adapters.keys()?, adapters.queues()?, UnwrappedKeys::new());
+    let (keys, queues, cache) = (adapters.keys()?, adapters.broker_queues()?, UnwrappedKeys::new());
     let home = adapters.region()?;
     let Adapters { settings, store, clock, ids, .. } = &adapters;
     let broker = KeyBroker {
@@ -23,7 +23,8 @@ async fn main() -> Result<(), Error> {
             instances: store,
             registry: store,
             keys: &keys,
-            hints: &hints,
+            hints: &queues,
+            newer: &queues,
             cache: &cache,
             lifetime: env::millis_or("CLAVIGER_BROKER_LIFETIME_MS", jiff::SignedDuration::from_mins(5))?,
             home: &home,

@@ -27,6 +27,7 @@ pub fn data_key(body: &Body, caller_role: String) -> Result<(KeyRequest, String)
     let site = parsed(&body, "site", &mut faults);
     let app = parsed(&body, "app", &mut faults);
     let choice = choice(&body, &mut faults);
+    let newer_than = newer_than(&body, &mut faults);
     let transport_key = body.get("transportKey").and_then(Value::as_str).map(str::to_owned);
     if transport_key.is_none() {
         let help = "send a one-time X25519 public key in base64; the data key is sealed to it";
@@ -34,7 +35,7 @@ pub fn data_key(body: &Body, caller_role: String) -> Result<(KeyRequest, String)
     }
     match (organisation, site, app, transport_key) {
         (Some(organisation), Some(site), Some(app), Some(transport_key)) if faults.is_empty() => {
-            Ok((KeyRequest { caller_role, organisation, site, app, choice }, transport_key))
+            Ok((KeyRequest { caller_role, organisation, site, app, choice, newer_than }, transport_key))
         }
         _ => Err(Trouble::Invalid(faults)),
     }
@@ -45,7 +46,7 @@ fn choice(body: &Value, faults: &mut Vec<InvalidField>) -> DataKeyChoice {
         (Some(Value::String(_)), _) => {
             parsed::<DataKeyId>(body, "dataKeyId", faults).map_or(DataKeyChoice::Current, DataKeyChoice::Id)
         }
-        (_, Some(Value::Number(number))) => match number.as_u64().and_then(|n| u32::try_from(n).ok()) {
+        (_, Some(Value::Number(number))) => match version_of(number) {
             Some(version) => DataKeyChoice::Version(version),
             None => {
                 let help = "send a whole number from 1, or leave it out for the current version";
@@ -55,6 +56,20 @@ fn choice(body: &Value, faults: &mut Vec<InvalidField>) -> DataKeyChoice {
         },
         _ => DataKeyChoice::Current,
     }
+}
+
+fn newer_than(body: &Value, faults: &mut Vec<InvalidField>) -> Option<u32> {
+    let given = body.get("newerThan").filter(|given| !given.is_null())?;
+    let version = given.as_number().and_then(version_of);
+    if version.is_none() {
+        let help = "send the version that is used up, a whole number from 1, or leave it out";
+        faults.push(Invalid::new("it is not a version", help).at("newerThan"));
+    }
+    version
+}
+
+fn version_of(number: &serde_json::Number) -> Option<u32> {
+    number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|version| *version > 0)
 }
 
 /// A request for proofs: the policies that are meant.

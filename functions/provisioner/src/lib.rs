@@ -4,7 +4,8 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use claviger_app::erase_data_keys::EraseDataKeys;
 use claviger_app::erase_instance::EraseInstance;
 use claviger_app::error::WorkError;
-use claviger_app::messages::{DataKeyPage, ErasurePage};
+use claviger_app::make_newer_data_key::MakeNewerDataKey;
+use claviger_app::messages::{DataKeyPage, ErasurePage, NewerDataKey};
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::usage::FlushUsage;
@@ -13,10 +14,10 @@ use claviger_domain::effect::Effect;
 use claviger_lambda::{batch, work};
 use serde::Deserialize;
 
-/// Work of the queue: what was decided, or a further page of it.
+/// Work of the queue: what was decided, a further page of it, or what the broker asks for.
 pub type Work = work::Work<Page>;
 
-/// A further page.
+/// What comes to the queue besides: a further page, or what the broker asks for.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Page {
@@ -24,6 +25,8 @@ pub enum Page {
     DataKeys(Box<DataKeyPage>),
     /// Of data keys that are erased.
     Erasure(Box<ErasurePage>),
+    /// A newer version of a data key.
+    Newer(NewerDataKey),
 }
 
 /// The use cases of this function.
@@ -32,6 +35,8 @@ pub struct Provisioner<'a> {
     pub verify: VerifyPolicy<'a>,
     /// Makes the first data key of an instance.
     pub provision: ProvisionInstance<'a>,
+    /// Makes newer versions of data keys.
+    pub newer: MakeNewerDataKey<'a>,
     /// Erases the data keys of an organisation that leaves.
     pub erase: EraseDataKeys<'a>,
     /// Erases the data keys of an instance whose site was deleted.
@@ -55,6 +60,7 @@ impl Provisioner<'_> {
         let row = match work {
             Work::Page(Page::DataKeys(page)) => return self.replace.page(&page).await,
             Work::Page(Page::Erasure(page)) => return self.erase.page(&page).await,
+            Work::Page(Page::Newer(wanted)) => return self.newer.run(&wanted).await.map(drop),
             Work::Effect(row) => row,
         };
         match row.effect {

@@ -4,6 +4,8 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::erase_data_keys::EraseDataKeys;
 use claviger_app::erase_instance::EraseInstance;
+use claviger_app::make_data_key::MakeDataKey;
+use claviger_app::make_newer_data_key::MakeNewerDataKey;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::replace_key::ReplaceKey;
@@ -20,6 +22,7 @@ async fn main() -> Result<(), Error> {
     let (keys, queue) = (adapters.keys()?, adapters.queues()?);
     let Adapters { settings, store, clock, ids, .. } = &adapters;
     let probe = ProbeKeys { keys: &keys, controls: &keys, registry: store, clock };
+    let make = MakeDataKey { registry: store, keys: &keys, ids, clock };
     let provisioner = Provisioner {
         verify: VerifyPolicy {
             policies: store,
@@ -30,14 +33,8 @@ async fn main() -> Result<(), Error> {
             clock,
             settings,
         },
-        provision: ProvisionInstance {
-            instances: store,
-            policies: store,
-            registry: store,
-            keys: &keys,
-            ids,
-            clock,
-        },
+        provision: ProvisionInstance { instances: store, policies: store, make, clock },
+        newer: MakeNewerDataKey { instances: store, policies: store, make, settings },
         erase: EraseDataKeys {
             policies: store,
             instances: store,

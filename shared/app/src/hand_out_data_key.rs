@@ -11,12 +11,12 @@ use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_DATA_KEY};
 use claviger_domain::values::{App, OrganisationName, Region, ShardId, SiteName};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::messages::ProbeMessage;
+use crate::make_data_key::{PURPOSE_RECORDS, may_make_data_keys};
+use crate::messages::{NewerDataKey, ProbeMessage};
 use crate::ports::{
-    Clock, CustomerKeys, DataKeyChoice, DataKeyRegistry, Ids, Instances, KeyError, KeyRef, Policies,
-    ProbeQueue, StoreError, WrappedDataKey,
+    Clock, CustomerKeys, DataKeyChoice, DataKeyRegistry, Ids, Instances, KeyError, KeyRef, NewerDataKeys,
+    Policies, ProbeQueue, StoreError, WrappedDataKey,
 };
-use crate::provision_instance::PURPOSE_RECORDS;
 use crate::settings::Settings;
 use crate::unwrapped_keys::RawKey;
 pub use crate::unwrapped_keys::UnwrappedKeys;
@@ -60,6 +60,8 @@ pub struct KeyRequest {
     pub app: App,
     /// Which data key.
     pub choice: DataKeyChoice,
+    /// The version that the app has used for long or often: if it is current, a newer one is to be made.
+    pub newer_than: Option<u32>,
 }
 
 /// A data key in the clear, for one answer.
@@ -82,6 +84,8 @@ pub struct HandedOut {
     pub version: u32,
     /// Whether it is the newest.
     pub current: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
     /// The key.
     pub key: RawKey,
     /// The app may not use it afterwards.
@@ -104,6 +108,8 @@ pub struct HandOutDataKey<'a> {
     pub keys: &'a dyn CustomerKeys,
     /// Where hints go.
     pub hints: &'a dyn ProbeQueue,
+    /// Where newer data keys are asked for.
+    pub newer: &'a dyn NewerDataKeys,
     /// Unwrapped keys of this process.
     pub cache: &'a UnwrappedKeys,
     /// How long they are kept.
@@ -143,6 +149,9 @@ impl HandOutDataKey<'_> {
             }
         };
         let (key, unwrapped_at, kms_calls) = self.unwrapped(&policy, &instance, &wrapped, started_at).await?;
+        if wrapped.id == current_id && request.newer_than == Some(wrapped.version) {
+            self.ask_for_newer(&policy, &wrapped, started_at);
+        }
         Ok(HandedOut {
             policy: policy.id,
             organisation: policy.organisation,
@@ -153,6 +162,7 @@ impl HandOutDataKey<'_> {
             id: wrapped.id,
             version: wrapped.version,
             current: wrapped.id == current_id,
+            created_at: wrapped.created_at,
             key,
             not_after: started_at + NOT_AFTER,
             proven_until: self.proven_until(&policy, unwrapped_at),
@@ -177,6 +187,19 @@ impl HandOutDataKey<'_> {
             .into_iter()
             .filter(|key| key.purpose == PURPOSE_RECORDS && key.generation <= policy.generation);
         ours.max_by_key(|key| key.version).ok_or(HandOutError::NotFound)
+    }
+
+    /// Has a newer version made, where the provisioner would make one. It looks for itself: this spares messages.
+    fn ask_for_newer(&self, policy: &EncryptionPolicy, used: &WrappedDataKey, now: Timestamp) {
+        let old_enough = now.duration_since(used.created_at) >= self.settings.data_key_least_age;
+        if !old_enough || may_make_data_keys(policy).is_err() || !self.cache.may_ask_for_newer(used.id, now) {
+            return;
+        }
+        self.newer.ask_for_newer(NewerDataKey {
+            instance: used.instance,
+            newer_than: used.version,
+            correlation: CorrelationId::from_uuid(self.ids.random()),
+        });
     }
 
     /// Until when the unwrap proves that the customer lets us. Through a kept session of its role it proves nothing:

@@ -270,6 +270,18 @@ pub enum ErasureStep {
     },
 }
 
+/// A request for a newer version of an instance's data key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewerDataKey {
+    /// Whose data key.
+    pub instance: InstanceId,
+    /// The version that an app has used for long or often. If it is not the current one any more, there is nothing to do.
+    pub newer_than: u32,
+    /// What it belongs to.
+    pub correlation: CorrelationId,
+}
+
 /// What the vendor's apps hear on the bus about one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -29,7 +29,8 @@ use zeroize::Zeroizing;
 
 use crate::hint_budget::HintRecord;
 use crate::messages::{
-    AppOrder, DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+    AppOrder, DataKeyPage, EncryptionContext, ErasurePage, FanOut, NewerDataKey, ProbeAnswer, ProbeMessage,
+    ProbeRequest,
 };
 use crate::reencryption::{
     Backup, JobProgress, JobStep, RecordBatch, RecordsError, ShardCheckpoint, ShardPlace, ShardWork,
@@ -538,6 +539,16 @@ pub trait DataKeyRegistry: Send + Sync {
     async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
     /// Stores a new data key; `Conflict` if that version is there.
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
+    /// Stores a new data key of an instance, in ONE transaction with a look at policy and instance: `Conflict` if that
+    /// version is there, or if either is not what was read any more.
+    ///
+    /// INVARIANT (I6): so nothing that goes through the data keys after a decision of the policy's passes one over.
+    async fn add_data_key_of(
+        &self,
+        key: &WrappedDataKey,
+        policy: &EncryptionPolicy,
+        instance: &AppInstance,
+    ) -> Result<(), StoreError>;
     /// Takes a data key away that nobody was ever given; `Conflict` if it is not `known` that is there.
     async fn remove_data_key(&self, known: &WrappedDataKey) -> Result<(), StoreError>;
 }
@@ -855,6 +866,13 @@ pub trait FanOutQueue: Send + Sync {
     async fn queue_erasure(&self, page: &ErasurePage, delay: SignedDuration) -> Result<(), CallError>;
     /// Queues an effect again, on the queue of the function that has it now.
     async fn queue_effect(&self, row: &OutboxRow, delay: SignedDuration) -> Result<(), CallError>;
+}
+
+/// Where newer versions of data keys are asked for.
+pub trait NewerDataKeys: Send + Sync {
+    /// Asks beside whatever the caller is at: it neither waits nor hears of a failure. What is lost costs nothing but
+    /// time, because the library asks again.
+    fn ask_for_newer(&self, wanted: NewerDataKey);
 }
 
 /// The event bus.

@@ -8,12 +8,12 @@ use claviger_domain::values::Region;
 use futures_util::future::{join, join_all};
 
 use crate::explain_refusal::explained;
+use crate::make_data_key::PURPOSE_RECORDS;
 use crate::messages::EncryptionContext;
 use crate::ports::{
     Clock, ControlProbes, CustomerKeys, DataKeyChoice, DataKeyRegistry, KeyError, KeyRef, Trial,
     WrappedDataKey,
 };
-use crate::provision_instance::PURPOSE_RECORDS;
 
 /// Probes keys by really decrypting a ciphertext that was made under them, through a session of its own: one that is
 /// kept would not notice that a customer's role no longer trusts us.

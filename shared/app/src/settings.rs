@@ -46,6 +46,8 @@ pub struct Settings {
     pub record_shards: u16,
     /// How old counts of KMS calls get in a process before they are written (15 minutes).
     pub usage_flush: SignedDuration,
+    /// How old a version of a data key is before a newer one is made, however much an app asks for it (a day).
+    pub data_key_least_age: SignedDuration,
     /// What KMS takes for requests.
     pub kms_price: KmsPrice,
     /// How many shards the regional keys are swept in.

@@ -1,7 +1,7 @@
 //! What a broker process keeps of the keys that it has unwrapped.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use claviger_domain::fence::Epoch;
 use claviger_domain::ids::DataKeyId;
@@ -23,6 +23,9 @@ struct Unwrapped {
 /// A refused unwrap is a hint once in this time: the prober repeats a hinted probe by itself.
 const HINT_EVERY: SignedDuration = SignedDuration::from_secs(5);
 
+/// A newer version is asked for once in this time: libraries ask anew with every refresh.
+const ASK_EVERY: SignedDuration = SignedDuration::from_mins(5);
+
 type Slot = Arc<tokio::sync::Mutex<Option<Unwrapped>>>;
 
 /// Unwrapped keys of this process. The gate is asked on every answer all the same. Requests for one key
@@ -36,6 +39,7 @@ pub struct UnwrappedKeys {
 struct Inner {
     slots: HashMap<DataKeyId, Slot>,
     hinted: HashMap<DataKeyId, Timestamp>,
+    asked: HashMap<DataKeyId, Timestamp>,
     swept_at: Option<Timestamp>,
 }
 
@@ -74,17 +78,20 @@ impl UnwrappedKeys {
     /// Whether the prober is to be told that this data key was refused, or was told just now: however many
     /// requests meet the refusal, one hint is enough.
     pub fn may_hint(&self, id: DataKeyId, now: Timestamp) -> bool {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.hinted.retain(|_, at| now.duration_since(*at).abs() < HINT_EVERY);
-        if inner.hinted.contains_key(&id) {
-            return false;
-        }
-        inner.hinted.insert(id, now);
-        true
+        first_in(&mut self.inner().hinted, HINT_EVERY, id, now)
+    }
+
+    /// Whether a newer version than this data key is to be asked for, or was just now.
+    pub fn may_ask_for_newer(&self, id: DataKeyId, now: Timestamp) -> bool {
+        first_in(&mut self.inner().asked, ASK_EVERY, id, now)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self, id: DataKeyId, now: Timestamp, valid: impl Fn(&Unwrapped) -> bool) -> Slot {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner();
         let due = |swept: Timestamp| now.duration_since(swept).abs() >= SWEEP_EVERY;
         if inner.swept_at.is_none_or(due) {
             inner.swept_at = Some(now);
@@ -96,4 +103,19 @@ impl UnwrappedKeys {
         }
         Arc::clone(inner.slots.entry(id).or_default())
     }
+}
+
+/// Whether it is the first time in this while. What is older is forgotten.
+fn first_in(
+    seen: &mut HashMap<DataKeyId, Timestamp>,
+    every: SignedDuration,
+    id: DataKeyId,
+    now: Timestamp,
+) -> bool {
+    seen.retain(|_, at| now.duration_since(*at).abs() < every);
+    if seen.contains_key(&id) {
+        return false;
+    }
+    seen.insert(id, now);
+    true
 }

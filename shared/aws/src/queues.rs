@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
-use claviger_app::messages::{DataKeyPage, ErasurePage, FanOut, ProbeMessage};
+use claviger_app::messages::{DataKeyPage, ErasurePage, FanOut, NewerDataKey, ProbeMessage};
 use claviger_app::ports::{
-    CallError, DeadLetters, FanOutQueue, ProbeQueue, ReencryptionQueues, SetAside, Undelivered, WebhookQueue,
+    CallError, DeadLetters, FanOutQueue, NewerDataKeys, ProbeQueue, ReencryptionQueues, SetAside,
+    Undelivered, WebhookQueue,
 };
 use claviger_app::reencryption::{JobStep, ShardWork};
 use claviger_app::webhooks::WebhookMessage;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 const PROBE_QUEUE: &str = "the probe queue";
 const WORK_QUEUE: &str = "the work queue";
+const PROVISIONER_QUEUE: &str = "the provisioner's queue";
 const SHARD_QUEUE: &str = "the queue of shards";
 const WEBHOOK_QUEUE: &str = "the webhook queue";
 /// SQS takes ten messages at a time.
@@ -29,6 +31,7 @@ pub struct SqsQueues {
     client: Client,
     probe: Option<String>,
     work: Option<String>,
+    provisioner: Option<String>,
     webhooks: Option<String>,
     shards: Option<String>,
     dead_letters: Vec<String>,
@@ -43,6 +46,7 @@ impl SqsQueues {
             client,
             probe: None,
             work: None,
+            provisioner: None,
             webhooks: None,
             shards: None,
             dead_letters,
@@ -61,6 +65,13 @@ impl SqsQueues {
     #[must_use]
     pub fn with_work_queue(mut self, url: impl Into<String>) -> Self {
         self.work = Some(url.into());
+        self
+    }
+
+    /// With the provisioner's queue, where newer data keys are asked for.
+    #[must_use]
+    pub fn with_provisioner_queue(mut self, url: impl Into<String>) -> Self {
+        self.provisioner = Some(url.into());
         self
     }
 
@@ -142,6 +153,20 @@ impl ProbeQueue for SqsQueues {
     async fn queue_probes(&self, messages: &[(ProbeMessage, SignedDuration)]) -> Result<(), CallError> {
         let messages: Vec<_> = messages.iter().map(|(message, delay)| (message, *delay)).collect();
         self.send(PROBE_QUEUE, self.probe.as_ref(), &messages).await
+    }
+}
+
+impl NewerDataKeys for SqsQueues {
+    fn ask_for_newer(&self, wanted: NewerDataKey) {
+        let queues = self.clone();
+        // An environment that stands still between invocations sends it with the next one.
+        tokio::spawn(async move {
+            let url = queues.provisioner.as_ref();
+            if let Err(error) = queues.send(PROVISIONER_QUEUE, url, &[(&wanted, SignedDuration::ZERO)]).await
+            {
+                tracing::warn!(%error, instance.id = %wanted.instance, "a newer data key was asked for in vain");
+            }
+        });
     }
 }
 

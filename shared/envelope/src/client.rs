@@ -37,11 +37,13 @@ pub struct Config {
     pub proof_window: Duration,
     /// The most policies of one call for proofs.
     pub proof_batch: usize,
-    /// Beyond this age of a data-key version a newer one is asked for; the old one lives on without.
+    /// Beyond this age of a data-key version a newer one is asked for, with every refresh. There is no hard limit of
+    /// age: while none is made, the old one lives on.
     pub soft_age: Duration,
-    /// Beyond this many uses in this process a newer version is asked for.
+    /// Beyond this many uses (records written and read) in this process a newer version is asked for too.
     pub soft_uses: u64,
-    /// Beyond this many uses in this process a version is not written with.
+    /// Beyond this many uses in this process a version is not written with, and no earlier than its next refresh: while
+    /// there is no newer one, writes are [`Unavailable::WornOut`]. What it wrote is read as ever.
     pub hard_uses: u64,
     /// The function's timeout, where there is one: lets the first invocation after a snapshot count as time.
     pub invocation_timeout: Option<Duration>,
@@ -454,13 +456,9 @@ impl Inner {
             let now = self.clock.now();
             let mut newer_than = None;
             let cached = match wanted {
-                Wanted::Current { .. } => self.store.writer(instance.number).filter(|entry| {
-                    let superseded = entry.superseded();
-                    if superseded {
-                        newer_than = Some(entry.version);
-                    }
-                    !superseded
-                }),
+                Wanted::Current { .. } => {
+                    self.store.writer(instance.number).filter(|entry| !entry.superseded())
+                }
                 Wanted::DataKey(id) => self.store.reader(instance.number, id),
             };
             if let Some(entry) = cached {
@@ -521,6 +519,12 @@ impl Inner {
         instance: &InstanceState,
         wanted: Wanted,
     ) -> Result<Arc<KeyEntry>, EnvelopeError> {
+        let wanted = match wanted {
+            Wanted::Current { newer_than } => {
+                Wanted::Current { newer_than: newer_than.max(instance.outgrown()) }
+            }
+            Wanted::DataKey(_) => wanted,
+        };
         let key = (instance.number, wanted);
         let now = self.clock.now();
         if let Some((error, until)) = self.negatives.lock().get(&key)
@@ -563,7 +567,10 @@ impl Inner {
         };
         if let Err(error) = &result {
             let stays = match error {
-                EnvelopeError::Suspended | EnvelopeError::NotEntitled | EnvelopeError::UnknownDataKey => {
+                EnvelopeError::Suspended
+                | EnvelopeError::NotEntitled
+                | EnvelopeError::UnknownDataKey
+                | EnvelopeError::TemporarilyUnavailable { reason: Unavailable::WornOut } => {
                     millis(self.config.negative)
                 }
                 EnvelopeError::TemporarilyUnavailable {
@@ -619,11 +626,11 @@ impl Inner {
         {
             known.times.extend(lifetime);
             if current {
-                self.store.set_writer(&known);
+                self.store.set_writer(&known, now);
             }
             // A sweep may have taken it between the look-up and the extension.
             if !known.gone() {
-                return Ok(known);
+                return self.answered(instance, wanted, known, now);
             }
         }
         let ids = match self.store.ids(instance.number) {
@@ -646,7 +653,7 @@ impl Inner {
             self.vault.clone(),
         )?;
         let entry = Arc::new(entry);
-        if let Some(replaced) = self.store.insert(&entry, current) {
+        if let Some(replaced) = self.store.insert(&entry, current, now) {
             replaced.wipe();
             thread::purge_all(|entry| entry.client == self.number && entry.gone());
         }
@@ -655,7 +662,37 @@ impl Inner {
             self.wipe(|other| Arc::ptr_eq(&other.policy, &policy) && other.data_key_id == entry.data_key_id);
             return Err(EnvelopeError::unavailable(Unavailable::Overtaken));
         }
-        Ok(entry)
+        self.answered(instance, wanted, entry, now)
+    }
+
+    /// Who asked for the current version gets the one to write with: not one that is worn out, nor one that a faster
+    /// answer has superseded.
+    fn answered(
+        &self,
+        instance: &InstanceState,
+        wanted: Wanted,
+        entry: Arc<KeyEntry>,
+        now: Now,
+    ) -> Result<Arc<KeyEntry>, EnvelopeError> {
+        if let Wanted::DataKey(_) = wanted {
+            return Ok(entry);
+        }
+        instance.grown_to(entry.version);
+        self.watch_limits(instance, &entry, now);
+        match self.store.writer(instance.number).filter(|writer| !writer.superseded()) {
+            Some(writer) => Ok(writer),
+            None if entry.superseded() => Err(EnvelopeError::unavailable(Unavailable::WornOut)),
+            None => Ok(entry),
+        }
+    }
+
+    /// Has a newer version asked for from now on, if this one is over a soft limit.
+    fn watch_limits(&self, instance: &InstanceState, entry: &KeyEntry, now: Now) {
+        let aged = now.wall.saturating_sub(entry.created_at) > millis(self.config.soft_age);
+        let used = entry.uses.load(Ordering::Relaxed) > self.config.soft_uses;
+        if aged || used {
+            instance.outgrow(entry.version);
+        }
     }
 
     fn lifetime(&self, key: &DataKey, began: Now) -> Lifetime {
@@ -663,25 +700,31 @@ impl Inner {
         Lifetime::new(began, key.not_after, most, jitter(REFRESH.0, REFRESH.1))
     }
 
-    /// Asks for a newer key in the background; the old one serves meanwhile.
-    pub(crate) fn refresh(
-        self: &Arc<Self>,
-        instance: &Arc<InstanceState>,
-        entry: &Arc<KeyEntry>,
-        writer: bool,
-    ) {
+    /// Asks for a key anew in the background; it serves meanwhile. What is written with is asked for as the current
+    /// version, whoever noticed: an instance that is read all the time and written now and then would else never hear of
+    /// a newer one.
+    pub(crate) fn refresh(self: &Arc<Self>, instance: &Arc<InstanceState>, entry: &Arc<KeyEntry>) {
         let Some(runtime) = &self.runtime else { return };
         let (inner, instance, entry) = (self.clone(), instance.clone(), entry.clone());
         runtime.spawn(async move {
-            let now = inner.clock.now();
-            let wanted = if writer {
-                let aged = now.wall.saturating_sub(entry.created_at) > millis(inner.config.soft_age);
-                let used = entry.uses.load(Ordering::Relaxed) > inner.config.soft_uses;
-                Wanted::Current { newer_than: (aged || used).then_some(entry.version) }
+            let this = Wanted::DataKey(entry.data_key_id);
+            let writes =
+                inner.store.writer(instance.number).is_some_and(|writer| Arc::ptr_eq(&writer, &entry));
+            let fetched = if writes {
+                inner.watch_limits(&instance, &entry, inner.clock.now());
+                let current = inner.fetch_once(&instance, Wanted::Current { newer_than: None }).await;
+                match current {
+                    // Records of this one are still read.
+                    Ok(current) if !Arc::ptr_eq(&current, &entry) => inner.fetch_once(&instance, this).await,
+                    Err(EnvelopeError::TemporarilyUnavailable { reason: Unavailable::WornOut }) => {
+                        inner.fetch_once(&instance, this).await
+                    }
+                    other => other,
+                }
             } else {
-                Wanted::DataKey(entry.data_key_id)
+                inner.fetch_once(&instance, this).await
             };
-            if let Err(error) = inner.fetch_once(&instance, wanted).await {
+            if let Err(error) = fetched {
                 tracing::debug!(error = %error, "a key could not be refreshed yet");
                 let pause = millis(inner.config.key_lifetime) / 30;
                 entry.times.refresh_later(inner.clock.now().boot.saturating_add(pause));

@@ -73,6 +73,8 @@ pub enum Unavailable {
     KeyStore,
     #[error("the key was closed while it was being fetched")]
     Overtaken,
+    #[error("the data key was written with as often as it may be, and there is no newer version")]
+    WornOut,
 }
 
 impl EnvelopeError {
@@ -93,6 +95,9 @@ impl EnvelopeError {
                 }
                 Unavailable::Unproven | Unavailable::Broker | Unavailable::KeyStore => {
                     "retry in a few seconds; it heals by itself"
+                }
+                Unavailable::WornOut => {
+                    "retry in a minute; a newer version was asked for, and if none comes, look at the provisioner"
                 }
                 Unavailable::Overtaken => "retry once; if the policy was suspended the next answer says so",
             },

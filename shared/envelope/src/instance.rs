@@ -484,6 +484,7 @@ impl Instance {
     fn worn_out(&self, entry: &KeyEntry) -> bool {
         let worn_out = entry.uses.load(Ordering::Relaxed) > self.client.config.hard_uses;
         if worn_out {
+            self.state.outgrow(entry.version);
             entry.supersede();
         }
         worn_out
@@ -491,11 +492,10 @@ impl Instance {
 
     #[cold]
     pub(crate) fn refresh(&self, entry: &Arc<KeyEntry>, purpose: Purpose<'_>) {
-        let writer = matches!(purpose, Purpose::Write);
-        if writer {
+        if let Purpose::Write = purpose {
             self.worn_out(entry);
         }
-        self.client.refresh(&self.state, entry, writer);
+        self.client.refresh(&self.state, entry);
     }
 }
 

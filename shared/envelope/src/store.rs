@@ -11,7 +11,7 @@ use crate::source::InstanceName;
 use crate::times::{Lifetime, Times};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use uuid::Uuid;
 
 /// One data key in one process. Its raw bytes lie in the vault; whoever wants them asks here.
@@ -23,7 +23,10 @@ pub(crate) struct KeyEntry {
     pub(crate) lease_epoch: u64,
     pub(crate) generation: u32,
     pub(crate) version: u32,
+    /// When this version was made, as far as the broker says so.
     pub(crate) created_at: i64,
+    /// When this process was given it.
+    pub(crate) given_at: i64,
     pub(crate) policy: Arc<PolicyState>,
     pub(crate) ids: Arc<InstanceIds>,
     /// How the associated data of its records begins.
@@ -32,7 +35,7 @@ pub(crate) struct KeyEntry {
     pub(crate) uses: AtomicU64,
     pub(crate) times: Times,
     gone: AtomicBool,
-    /// No longer to be written with: a newer version is current, or the use limit was reached.
+    /// No longer to be written with: a newer version is current, or the hard limit of uses was reached.
     superseded: AtomicBool,
     vault: Arc<Vault>,
     slot: Lock<Option<VaultSlot>>,
@@ -69,6 +72,7 @@ impl KeyEntry {
             generation: key.generation,
             version: key.version,
             created_at: key.created_at.unwrap_or(now.wall),
+            given_at: now.wall,
             policy,
             ids,
             aad,
@@ -102,6 +106,14 @@ impl KeyEntry {
 
     pub(crate) fn supersede(&self) {
         self.superseded.store(true, Ordering::Release);
+    }
+
+    /// Whether it may be used as long as another one may.
+    fn stands_beside(&self, other: &Self, now: Now) -> bool {
+        !self.gone()
+            && !self.times.expired(now)
+            && self.lease_epoch == other.lease_epoch
+            && self.policy_epoch == other.policy_epoch
     }
 
     /// Closed, or of an epoch before the policy's: never usable again.
@@ -150,6 +162,25 @@ pub(crate) enum Unusable {
 pub(crate) struct InstanceState {
     pub(crate) name: Arc<InstanceName>,
     pub(crate) number: u64,
+    /// The version that is over a limit, until a newer one is known; 0: none is.
+    outgrown: AtomicU32,
+}
+
+impl InstanceState {
+    /// A newer version than this one is to be asked for from now on.
+    pub(crate) fn outgrow(&self, version: u32) {
+        self.outgrown.fetch_max(version, Ordering::AcqRel);
+    }
+
+    /// This version is current.
+    pub(crate) fn grown_to(&self, version: u32) {
+        let outgrown = |known: u32| (known < version).then_some(0);
+        let _ = self.outgrown.fetch_update(Ordering::AcqRel, Ordering::Acquire, outgrown);
+    }
+
+    pub(crate) fn outgrown(&self) -> Option<u32> {
+        Some(self.outgrown.load(Ordering::Acquire)).filter(|version| *version > 0)
+    }
 }
 
 #[derive(Default)]
@@ -166,12 +197,18 @@ struct StoreInner {
 }
 
 impl StoreInner {
-    fn make_writer(&mut self, entry: &Arc<KeyEntry>) {
-        if let Some(before) = self.writers.insert(entry.instance_number, entry.clone())
-            && !Arc::ptr_eq(&before, entry)
+    fn make_writer(&mut self, entry: &Arc<KeyEntry>, now: Now) {
+        if let Some(before) = self.writers.get(&entry.instance_number)
+            && !Arc::ptr_eq(before, entry)
         {
+            // An answer that was under way when a newer version came.
+            if before.version > entry.version && before.stands_beside(entry, now) {
+                entry.supersede();
+                return;
+            }
             before.supersede();
         }
+        self.writers.insert(entry.instance_number, entry.clone());
     }
 }
 
@@ -182,7 +219,8 @@ impl Store {
             return instance.clone();
         }
         let name = Arc::new(name);
-        let instance = Arc::new(InstanceState { name: name.clone(), number: number() });
+        let instance =
+            Arc::new(InstanceState { name: name.clone(), number: number(), outgrown: AtomicU32::new(0) });
         inner.instances.insert(name, instance.clone());
         instance
     }
@@ -200,14 +238,16 @@ impl Store {
     }
 
     /// Adds a key and gives back the one that it replaces, which the caller wipes.
-    pub(crate) fn insert(&self, entry: &Arc<KeyEntry>, current: bool) -> Option<Arc<KeyEntry>> {
+    pub(crate) fn insert(&self, entry: &Arc<KeyEntry>, current: bool, now: Now) -> Option<Arc<KeyEntry>> {
         let mut inner = self.inner.lock();
         let number = entry.instance_number;
         inner.ids.insert(number, entry.ids.clone());
         if current {
-            inner.make_writer(entry);
+            inner.make_writer(entry, now);
         }
         let replaced = inner.readers.insert((number, entry.data_key_id), entry.clone())?;
+        // The same data key was used so often already.
+        entry.uses.fetch_add(replaced.uses.load(Ordering::Relaxed), Ordering::Relaxed);
         // INVARIANT: whoever is a writer is among the readers, where it is found to be wiped.
         if inner.writers.get(&number).is_some_and(|writer| Arc::ptr_eq(writer, &replaced)) {
             inner.writers.remove(&number);
@@ -215,8 +255,8 @@ impl Store {
         Some(replaced)
     }
 
-    pub(crate) fn set_writer(&self, entry: &Arc<KeyEntry>) {
-        self.inner.lock().make_writer(entry);
+    pub(crate) fn set_writer(&self, entry: &Arc<KeyEntry>, now: Now) {
+        self.inner.lock().make_writer(entry, now);
     }
 
     /// Takes out the keys that `gone` names and wipes them. Of a million, each is looked at once while it is wiped.

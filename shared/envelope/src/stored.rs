@@ -54,8 +54,8 @@ impl Instance {
         let writer = client.store.writer(self.state.number).ok_or(EnvelopeError::NotCached)?;
         writer.policy.may_write(generation)?;
         // The fence forgets a re-encryption that is over, and a process that starts later never heard of it. But
-        // a key of the new generation is made after the switch only: once it is a lease old, everybody has heard.
-        let age = client.clock.now().wall.saturating_sub(writer.created_at);
+        // a key of the new generation is given out after the switch only: a lease later everybody has heard.
+        let age = client.clock.now().wall.saturating_sub(writer.given_at);
         if generation < writer.generation && age > millis(client.config.lease) {
             return Err(EnvelopeError::GenerationTooOld { generation, least: writer.generation });
         }

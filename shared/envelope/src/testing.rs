@@ -30,7 +30,8 @@ struct Cloud {
     proof: ProofResult,
     generation: u32,
     epochs: HashMap<String, u64>,
-    keys: HashMap<InstanceName, Vec<(Uuid, u32, [u8; 32])>>,
+    keys: HashMap<InstanceName, Vec<Held>>,
+    asked: Vec<u32>,
     lifetime: i64,
     proof_lifetime: i64,
     hold: Option<Arc<tokio::sync::Semaphore>>,
@@ -51,6 +52,7 @@ impl TestCloud {
             generation: 1,
             epochs: HashMap::new(),
             keys: HashMap::new(),
+            asked: Vec::new(),
             lifetime: 300_000,
             proof_lifetime: 10_000,
             hold: None,
@@ -124,8 +126,14 @@ impl TestCloud {
     /// A new version of the instance's data key becomes current.
     pub fn rotate(&self, name: &InstanceName) {
         let mut cloud = self.lock();
-        let generation = cloud.generation;
-        cloud.keys.entry(name.clone()).or_default().push(fresh(generation));
+        let fresh = Held::fresh(cloud.generation, self.clock.now().wall);
+        cloud.keys.entry(name.clone()).or_default().push(fresh);
+    }
+
+    /// The versions than which newer ones were asked for so far, taken out.
+    #[must_use]
+    pub fn take_asked_for_newer(&self) -> Vec<u32> {
+        std::mem::take(&mut self.lock().asked)
     }
 
     pub fn watched_until(&self, until: i64) {
@@ -170,21 +178,33 @@ impl TestCloud {
         self.lock()
             .keys
             .get(name)
-            .map(|keys| keys.iter().map(|(id, _, key)| (*id, *key)).collect())
+            .map(|keys| keys.iter().map(|held| (held.id, held.key)).collect())
             .unwrap_or_default()
     }
 
     /// Gives an instance a data key of the test's choice, as its current one.
     pub fn give(&self, name: &InstanceName, id: Uuid, generation: u32, key: [u8; 32]) {
-        self.lock().keys.entry(name.clone()).or_default().push((id, generation, key));
+        let held = Held { id, generation, key, created_at: self.clock.now().wall };
+        self.lock().keys.entry(name.clone()).or_default().push(held);
     }
 }
 
-fn fresh(generation: u32) -> (Uuid, u32, [u8; 32]) {
-    let mut key = [0; 32];
-    // Without randomness the tests fail elsewhere.
-    let _ = aws_lc_rs::rand::fill(&mut key);
-    (Uuid::now_v7(), generation, key)
+/// A data key as the cloud has it.
+#[derive(Clone, Copy)]
+struct Held {
+    id: Uuid,
+    generation: u32,
+    key: [u8; 32],
+    created_at: i64,
+}
+
+impl Held {
+    fn fresh(generation: u32, created_at: i64) -> Self {
+        let mut key = [0; 32];
+        // Without randomness the tests fail elsewhere.
+        let _ = aws_lc_rs::rand::fill(&mut key);
+        Self { id: Uuid::now_v7(), generation, key, created_at }
+    }
 }
 
 #[async_trait]
@@ -244,39 +264,39 @@ fn answer(
     if cloud.snapshot.policies.iter().any(|item| item.policy_id == policy_id && item.closed) {
         return Err(SourceError::Suspended);
     }
-    let generation = cloud.generation;
+    let (generation, now) = (cloud.generation, clock.now().wall);
     let keys = cloud.keys.entry(instance.clone()).or_default();
     let index = match wanted {
-        Wanted::Current { .. } => {
-            if keys.last().is_none_or(|(_, of, _)| *of < generation) {
-                keys.push(fresh(generation));
+        Wanted::Current { newer_than } => {
+            cloud.asked.extend(newer_than);
+            if keys.last().is_none_or(|held| held.generation < generation) {
+                keys.push(Held::fresh(generation, now));
             }
             keys.len() - 1
         }
         Wanted::DataKey(wanted) => {
-            keys.iter().position(|(id, _, _)| *id == wanted).ok_or(SourceError::NotFound)?
+            keys.iter().position(|held| held.id == wanted).ok_or(SourceError::NotFound)?
         }
     };
     let current = index + 1 == keys.len();
-    let (data_key_id, generation, key) = keys.get(index).copied().ok_or(SourceError::NotFound)?;
-    let now = clock.now().wall;
+    let held = keys.get(index).copied().ok_or(SourceError::NotFound)?;
     Ok(DataKey {
         policy_id,
         organisation_id: format!("id-{}", instance.organisation),
         instance_id: format!("id-{}-{}-{}", instance.organisation, instance.site, instance.app),
         shard: 0,
         epoch: cloud.epochs.get(&instance.organisation).copied().unwrap_or(1),
-        generation,
-        data_key_id,
+        generation: held.generation,
+        data_key_id: held.id,
         version: u32::try_from(index).unwrap_or(u32::MAX) + 1,
         current,
         key: KeyBytes::fill_with(|out| {
-            out.copy_from_slice(&key);
+            out.copy_from_slice(&held.key);
             Ok::<_, SourceError>(())
         })?,
         not_after: now + cloud.lifetime,
         proven_until: now + cloud.proof_lifetime,
-        created_at: None,
+        created_at: Some(held.created_at),
         kms_calls: 1,
     })
 }

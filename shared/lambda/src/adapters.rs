@@ -92,6 +92,14 @@ impl Adapters {
         })
     }
 
+    /// The broker's queues: the prober's, and the provisioner's.
+    ///
+    /// # Errors
+    /// Names the variable that is missing.
+    pub fn broker_queues(&self) -> Result<SqsQueues, SettingsError> {
+        Ok(self.queues()?.with_provisioner_queue(env::required("CLAVIGER_PROVISIONER_QUEUE_URL")?))
+    }
+
     /// The queues of a re-encryption: of its steps, and of its shards. The planner has both, a worker the second.
     ///
     /// # Errors

@@ -79,6 +79,8 @@ pub fn settings_from(variables: &Variables<'_>) -> Result<Settings, SettingsErro
         },
         in_transit,
         usage_flush: variables.millis_or("CLAVIGER_USAGE_FLUSH_MS", SignedDuration::from_mins(15))?,
+        data_key_least_age: variables
+            .millis_or("CLAVIGER_DATA_KEY_LEAST_AGE_MS", SignedDuration::from_hours(24))?,
         kms_price: variables.parsed_or("CLAVIGER_KMS_PRICE_PER_10000_USD", KmsPrice::default())?,
         record_shards,
         shards,
@@ -176,6 +178,7 @@ mod tests {
             ("CLAVIGER_SHARDS", "0"),
             ("CLAVIGER_RECORD_SHARDS", "0"),
             ("CLAVIGER_USAGE_FLUSH_MS", "0"),
+            ("CLAVIGER_DATA_KEY_LEAST_AGE_MS", "0"),
             ("CLAVIGER_KMS_PRICE_PER_10000_USD", "cheap"),
             ("CLAVIGER_IN_TRANSIT_SECONDS", "soon"),
             ("CLAVIGER_REALMS", "mars"),

@@ -38,6 +38,7 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings {
     in_transit: SignedDuration::from_hours(24 * 30),
     record_shards: 4,
     usage_flush: SignedDuration::from_mins(15),
+    data_key_least_age: SignedDuration::from_hours(24),
     kms_price: KmsPrice::default(),
     shards: 8,
     app_roles: BTreeMap::from([(

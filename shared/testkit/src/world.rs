@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use claviger_app::hint_budget::HintRecord;
 use claviger_app::messages::{
-    AppOrder, DataKeyPage, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+    AppOrder, DataKeyPage, ErasurePage, FanOut, NewerDataKey, ProbeAnswer, ProbeMessage, ProbeRequest,
 };
 use claviger_app::ports::{
     Audit, Backups, Beat, Bus, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, FanOutQueue,
-    HintRecords, Idempotency, Instances, KeptAnswer, Organisations, Outbox, OverdueOrder, OverdueOrders,
-    Page, PendingErasure, PendingErasures, Policies, ProbeQueue, Prober, Proofs, PublishedTemplate,
-    ReencryptionQueues, Reservation, Reserve, SetAside, StoreError, SupportRequest, SupportRequestKind,
-    SupportRequests, Templates, Tickets, Unanswered, Undelivered, UsageRecords, WatchList, WatchRow,
-    WebhookQueue, WrappedDataKey,
+    HintRecords, Idempotency, Instances, KeptAnswer, NewerDataKeys, Organisations, Outbox, OverdueOrder,
+    OverdueOrders, Page, PendingErasure, PendingErasures, Policies, ProbeQueue, Prober, Proofs,
+    PublishedTemplate, ReencryptionQueues, Reservation, Reserve, SetAside, StoreError, SupportRequest,
+    SupportRequestKind, SupportRequests, Templates, Tickets, Unanswered, Undelivered, UsageRecords,
+    WatchList, WatchRow, WebhookQueue, WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardPlace, ShardWork};
 use claviger_app::usage::{DayOfUse, Tally, UsageDelta, Uses};
@@ -101,6 +101,7 @@ struct State {
     requeued: Vec<(OutboxRow, SignedDuration)>,
     data_keys: Vec<(DataKeyPage, SignedDuration)>,
     erasures: Vec<(ErasurePage, SignedDuration)>,
+    newer: Vec<NewerDataKey>,
     steps: Vec<(JobStep, SignedDuration)>,
     shard_work: Vec<(ShardWork, SignedDuration)>,
     effects: Vec<OutboxRow>,
@@ -175,6 +176,11 @@ impl MemoryWorld {
     /// Pages of erasures queued so far, taken out.
     pub fn take_queued_erasures(&self) -> Vec<(ErasurePage, SignedDuration)> {
         std::mem::take(&mut self.state().erasures)
+    }
+
+    /// Newer data keys asked for so far, taken out.
+    pub fn take_asked_for_newer(&self) -> Vec<NewerDataKey> {
+        std::mem::take(&mut self.state().newer)
     }
 
     /// Steps of re-encryptions queued so far, taken out.
@@ -324,6 +330,15 @@ fn to_millis(at: Timestamp) -> Timestamp {
 }
 
 impl Store {
+    fn add_data_key(&mut self, key: &WrappedDataKey) -> Result<(), StoreError> {
+        let place = (key.instance, key.purpose.clone(), key.version);
+        let same_id =
+            self.data_keys.values().any(|known| known.instance == key.instance && known.id == key.id);
+        require(!same_id && !self.data_keys.contains_key(&place), StoreError::Conflict)?;
+        self.data_keys.insert(place, key.clone());
+        Ok(())
+    }
+
     fn record(&mut self, fact: &Fact, outbox: &[OutboxRow]) -> Result<(), StoreError> {
         let key = (fact.organisation.clone(), fact.stream, fact.seq);
         require(!self.facts.contains_key(&key), StoreError::Conflict)?;
@@ -872,13 +887,22 @@ impl DataKeyRegistry for MemoryWorld {
     }
 
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
+        self.changed(|store| store.add_data_key(key))
+    }
+
+    async fn add_data_key_of(
+        &self,
+        key: &WrappedDataKey,
+        policy: &EncryptionPolicy,
+        instance: &AppInstance,
+    ) -> Result<(), StoreError> {
         self.changed(|store| {
-            let place = (key.instance, key.purpose.clone(), key.version);
-            let same_id =
-                store.data_keys.values().any(|known| known.instance == key.instance && known.id == key.id);
-            require(!same_id && !store.data_keys.contains_key(&place), StoreError::Conflict)?;
-            store.data_keys.insert(place, key.clone());
-            Ok(())
+            let known = store.policies.get(&policy.organisation_name);
+            let known = known.is_some_and(|known| known.id == policy.id && known.version == policy.version);
+            let of = store.instances.get(&instance.id).filter(|of| of.version == instance.version);
+            let of = of.is_some_and(|of| of.organisation_name == instance.organisation_name);
+            require(known && of, StoreError::Conflict)?;
+            store.add_data_key(key)
         })
     }
 
@@ -1079,6 +1103,12 @@ impl ProbeQueue for MemoryWorld {
 impl WebhookQueue for MemoryWorld {
     async fn queue_webhook(&self, message: &WebhookMessage, delay: SignedDuration) -> Result<(), CallError> {
         self.called(|state| state.webhooks.push((message.clone(), delay)))
+    }
+}
+
+impl NewerDataKeys for MemoryWorld {
+    fn ask_for_newer(&self, wanted: NewerDataKey) {
+        let _ = self.called(|state| state.newer.push(wanted));
     }
 }
 

@@ -152,6 +152,7 @@ fn asked(path: &str, body: &str) -> (u16, String) {
             registry: &world,
             keys: &keys,
             hints: &world,
+            newer: &world,
             cache: &cache,
             lifetime: jiff::SignedDuration::from_mins(5),
             home: &home,

@@ -33,7 +33,7 @@ fn i4_an_effect_that_writes_again_when_it_is_delivered_again_is_caught() {
 }
 
 /// What changes something, and by which invocations of the scenarios it is looked at.
-const CHANGES: [(&str, &[&str]); 43] = [
+const CHANGES: [(&str, &[&str]); 45] = [
     ("access_requests", &["answer-access", "publish-template"]),
     ("acknowledge_order", &["acknowledge-order"]),
     ("add_instance_directly", &["add-instance-directly"]),
@@ -73,6 +73,8 @@ const CHANGES: [(&str, &[&str]); 43] = [
     ("hear_key_event", &["hear-key-event"]),
     ("hint_budget", &["hear-key-event"]),
     ("make_keys", &["verify-policy", "reencrypt"]),
+    ("make_data_key", &["provision-instance", "make-newer-data-key"]),
+    ("make_newer_data_key", &["make-newer-data-key"]),
     ("make_replacement", &["request-replacement"]),
     ("move_data_keys", &["step-of-job-preparing", "step-of-job-finishing"]),
     ("pass_deadlines", &["pass-deadlines"]),
@@ -102,7 +104,7 @@ const CHANGES: [(&str, &[&str]); 43] = [
 ];
 
 /// What has no steps of its own: it reads, checks, words, or says how something is passed on.
-const READS: [&str; 24] = [
+const READS: [&str; 25] = [
     "as_of",
     "check_enrolment",
     "error",
@@ -112,6 +114,7 @@ const READS: [&str; 24] = [
     "messages",
     "ports",
     "preview_revocation",
+    "probe_in_lanes",
     "probe_keys",
     "probe_now",
     "promises",

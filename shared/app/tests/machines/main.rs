@@ -10,6 +10,7 @@ mod cut_off;
 mod describe;
 mod hints;
 mod lost_key;
+mod newer_data_keys;
 mod records;
 mod reencryption;
 mod sites;

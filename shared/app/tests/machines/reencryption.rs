@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use claviger_app::carry_reencryption::CarryReencryption;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::error::WorkError;
+use claviger_app::make_newer_data_key::Renewal;
+use claviger_app::messages::NewerDataKey;
 use claviger_app::ports::{
     Backups, CallError, Checkpoints, CustomerRoles, DataKeyChoice, DataKeyRegistry, Policies, Records,
     StoreError,
@@ -966,6 +968,39 @@ async fn i6_an_app_that_is_added_while_it_prepares_waits_for_its_data_key() {
     let keys = stage.world.store.data_keys(asked.next.id).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.generation).collect::<Vec<_>>(), [2]);
     assert_eq!(stage.view(id).await.status, "completed");
+}
+
+#[tokio::test]
+async fn i6_versions_that_were_made_right_before_a_job_and_during_it_move_with_the_others() {
+    const TWO_DAYS: i64 = 2 * 24 * 60 * 60;
+    let stage = Stage::new(6).await;
+    let instance = stage.world.instances().await.remove(0).id;
+    let newer = async |newer_than, version| {
+        let wanted = NewerDataKey { instance, newer_than, correlation: crate::world::correlation() };
+        let made = stage.world.makes_newer(&wanted).await.unwrap();
+        assert_eq!(made, Renewal::Made { version });
+    };
+    stage.world.later(TWO_DAYS);
+    newer(1, 2).await;
+    stage.writes(100).await;
+    assert_eq!(stage.world.asks_for_key().await.unwrap().version, 2);
+    let id = stage.asks(Depth::Rekey).await;
+    stage.until(|phase| matches!(phase, Some(Phase::Rewriting { .. }))).await;
+    assert_eq!(stage.world.asks_for_key().await.unwrap().version, 3, "the job made it, of its generation");
+    stage.world.later(TWO_DAYS);
+    newer(3, 4).await;
+    stage.writes(101).await;
+    stage.through().await;
+    assert_eq!(stage.view(id).await.status, "completed");
+    let keys = stage.world.store.data_keys(instance).await.unwrap();
+    assert_eq!(keys.iter().map(|key| key.generation).collect::<Vec<_>>(), [1, 1, 2, 2]);
+    for key in &keys {
+        let arns: Vec<&KeyArn> = key.every_wrap().map(|wrap| &wrap.key).collect();
+        assert_eq!(arns, REGIONS.map(|region| stage.new_key(region)).iter().collect::<Vec<_>>());
+    }
+    stage.old_keys_answer(DISABLED);
+    stage.world.later(600);
+    stage.reads_everything().await;
 }
 
 impl Stage {

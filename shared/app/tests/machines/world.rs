@@ -9,8 +9,10 @@ use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::hand_out_data_key::{HandOutDataKey, HandOutError, HandedOut, KeyRequest, UnwrappedKeys};
+use claviger_app::make_data_key::MakeDataKey;
+use claviger_app::make_newer_data_key::{MakeNewerDataKey, Renewal};
 use claviger_app::make_replacement::MakeReplacement;
-use claviger_app::messages::{FanOut, ProbeAnswer, ProbeMessage, ProbeRequest};
+use claviger_app::messages::{FanOut, NewerDataKey, ProbeAnswer, ProbeMessage, ProbeRequest};
 use claviger_app::ports::{CallError, DataKeyChoice, Instances, Policies, Prober, Tickets};
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -370,12 +372,24 @@ impl World {
         let provision = ProvisionInstance {
             instances: &self.store,
             policies: &self.store,
-            registry: &self.store,
-            keys: &self.keys,
-            ids: &self.ids,
+            make: self.make(),
             clock: &self.clock,
         };
         provision.run(instance, correlation()).await
+    }
+
+    pub fn make(&self) -> MakeDataKey<'_> {
+        MakeDataKey { registry: &self.store, keys: &self.keys, ids: &self.ids, clock: &self.clock }
+    }
+
+    pub async fn makes_newer(&self, wanted: &NewerDataKey) -> Result<Renewal, WorkError> {
+        let newer = MakeNewerDataKey {
+            instances: &self.store,
+            policies: &self.store,
+            make: self.make(),
+            settings: self.settings(),
+        };
+        newer.run(wanted).await
     }
 
     /// Delivers and works off everything that waits, until nothing does. What fails is tried again.
@@ -440,11 +454,26 @@ impl World {
         self.asks_for_key_as(NOTES_ROLE, "acme", DataKeyChoice::Current).await
     }
 
+    /// As the library does that has used this version for long or often.
+    pub async fn asks_for_newer(&self, than: u32) -> Result<HandedOut, HandOutError> {
+        self.asks(NOTES_ROLE, "acme", DataKeyChoice::Current, Some(than)).await
+    }
+
     pub async fn asks_for_key_as(
         &self,
         role: &str,
         organisation: &str,
         choice: DataKeyChoice,
+    ) -> Result<HandedOut, HandOutError> {
+        self.asks(role, organisation, choice, None).await
+    }
+
+    async fn asks(
+        &self,
+        role: &str,
+        organisation: &str,
+        choice: DataKeyChoice,
+        newer_than: Option<u32>,
     ) -> Result<HandedOut, HandOutError> {
         let broker = HandOutDataKey {
             policies: &self.store,
@@ -452,6 +481,7 @@ impl World {
             registry: &self.store,
             keys: &self.keys,
             hints: &self.store,
+            newer: &self.store,
             cache: &self.cache,
             lifetime: SignedDuration::from_mins(5),
             home: &self.home,
@@ -465,6 +495,7 @@ impl World {
             site: builders::parsed("acme-eng"),
             app: builders::parsed("jira"),
             choice,
+            newer_than,
         };
         broker.run(&request).await
     }

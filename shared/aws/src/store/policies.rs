@@ -84,7 +84,7 @@ fn policy_item(policy: &EncryptionPolicy) -> Result<Item, StoreError> {
 }
 
 /// What must be stored for a decision on `previous` to count (spec E4: one policy an organisation).
-fn condition_on(previous: Option<&EncryptionPolicy>) -> (Condition, Otherwise) {
+pub(super) fn condition_on(previous: Option<&EncryptionPolicy>) -> (Condition, Otherwise) {
     match previous {
         None => (
             Condition::that("attribute_not_exists(pk) OR #state = :rejected")

@@ -3,12 +3,14 @@
 use async_trait::async_trait;
 use claviger_app::ports::{DataKeyChoice, DataKeyRegistry, StoreError, WrappedDataKey};
 use claviger_domain::ids::InstanceId;
+use claviger_domain::instance::AppInstance;
+use claviger_domain::policy::EncryptionPolicy;
 
-use super::DynamoStore;
 use super::items::{aggregate, document, item, number, number_of, text, text_of, unavailable};
 use super::names::{self, DOC, VERSION};
 use super::pages::{Direction, Range};
 use super::transaction::{Condition, Otherwise, Transaction};
+use super::{DynamoStore, policies};
 
 const PURPOSE: &str = "purpose";
 
@@ -83,16 +85,24 @@ impl DataKeyRegistry for DynamoStore {
     }
 
     async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
-        let registry = &self.tables.registry;
-        let mut transaction = Transaction::default();
-        let place = names::data_key(key.instance, &key.purpose, key.version);
-        let wrapped = document(&place, key, [])?;
-        transaction.put(registry, wrapped, Condition::absent(), Otherwise::Conflict)?;
-        let pointer = item(
-            &names::data_key_pointer(key.instance, key.id),
-            [(PURPOSE, text(&key.purpose)), (VERSION, number(key.version))],
-        );
-        transaction.put(registry, pointer, Condition::absent(), Otherwise::Conflict)?;
+        self.commit(self.adding(key)?).await
+    }
+
+    async fn add_data_key_of(
+        &self,
+        key: &WrappedDataKey,
+        policy: &EncryptionPolicy,
+        instance: &AppInstance,
+    ) -> Result<(), StoreError> {
+        let control = &self.tables.control;
+        let mut transaction = self.adding(key)?;
+        let (as_read, otherwise) = policies::condition_on(Some(policy));
+        transaction.check(control, &names::policy(&policy.organisation_name), as_read, otherwise)?;
+        let as_read = Condition::that("#version = :version")
+            .naming("#version", VERSION)
+            .with(":version", number(instance.version));
+        let place = names::instance(&instance.organisation_name, instance.id);
+        transaction.check(control, &place, as_read, Otherwise::Conflict)?;
         self.commit(transaction).await
     }
 
@@ -106,5 +116,22 @@ impl DataKeyRegistry for DynamoStore {
         let pointer = names::data_key_pointer(known.instance, known.id);
         transaction.delete(registry, &pointer, Condition::none(), Otherwise::Conflict)?;
         self.commit(transaction).await
+    }
+}
+
+impl DynamoStore {
+    /// A new data key and its pointer.
+    fn adding(&self, key: &WrappedDataKey) -> Result<Transaction, StoreError> {
+        let registry = &self.tables.registry;
+        let mut transaction = Transaction::default();
+        let place = names::data_key(key.instance, &key.purpose, key.version);
+        let wrapped = document(&place, key, [])?;
+        transaction.put(registry, wrapped, Condition::absent(), Otherwise::Conflict)?;
+        let pointer = item(
+            &names::data_key_pointer(key.instance, key.id),
+            [(PURPOSE, text(&key.purpose)), (VERSION, number(key.version))],
+        );
+        transaction.put(registry, pointer, Condition::absent(), Otherwise::Conflict)?;
+        Ok(transaction)
     }
 }

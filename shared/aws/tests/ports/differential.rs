@@ -123,6 +123,14 @@ enum Operation {
         id: u64,
         version: u32,
     },
+    /// A newer version, by policy and instance as they are, or as they were before.
+    AddDataKeyOf {
+        nth: usize,
+        id: u64,
+        version: u32,
+        stale_policy: bool,
+        stale_instance: bool,
+    },
     RemoveDataKey {
         instance: u64,
         version: u32,
@@ -216,6 +224,9 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         2 => (0..2_u16, 0..4_i64, 0..3_u64).prop_map(|(shard, at, unproven)| Beat { shard, at, unproven }),
         2 => (0..2_u64, 0..4_i64).prop_map(|(policy, at)| Prove { policy, at }),
         2 => (0..2_u64, 0..4_u64, 1..4_u32).prop_map(|(instance, id, version)| AddDataKey { instance, id, version }),
+        4 => (0..4_usize, 0..4_u64, 1..4_u32, 0..4_u8).prop_map(|(nth, id, version, stale)| {
+            AddDataKeyOf { nth, id, version, stale_policy: stale == 1, stale_instance: stale == 2 }
+        }),
         2 => (0..2_u64, 0..4_u32, any::<bool>())
             .prop_map(|(instance, version, as_read)| RemoveDataKey { instance, version, as_read }),
         3 => (0..2_u64, 0..4_u32, any::<bool>(), any::<bool>())
@@ -329,6 +340,19 @@ impl Pair {
         match decide_instance(&instance, &event, &origin, self.now) {
             Ok(decision) => self.commit(Past::Instance(Some(instance), decision)).await,
             Err(_) => Ok(()),
+        }
+    }
+
+    fn data_key(&self, instance: InstanceId, id: u64, version: u32) -> WrappedDataKey {
+        WrappedDataKey {
+            id: DataKeyId::from_uuid(SequentialIds::uuid(id)),
+            instance,
+            purpose: "records".into(),
+            version,
+            generation: 1,
+            created_at: self.now,
+            wraps: BTreeMap::new(),
+            second: BTreeMap::new(),
         }
     }
 
@@ -509,17 +533,25 @@ impl Pair {
                 let memory = self.memory.record_proof(policy, at).await;
                 same("proof", memory, self.dynamo.store.record_proof(policy, at).await)
             }
-            Operation::AddDataKey { instance, id, version } => {
-                let key = WrappedDataKey {
-                    id: DataKeyId::from_uuid(SequentialIds::uuid(id)),
-                    instance: InstanceId::from_uuid(SequentialIds::uuid(instance)),
-                    purpose: "records".into(),
-                    version,
-                    generation: 1,
-                    created_at: self.now,
-                    wraps: BTreeMap::new(),
-                    second: BTreeMap::new(),
+            Operation::AddDataKeyOf { nth, id, version, stale_policy, stale_instance } => {
+                let Some(instance) = self.instances.get(nth) else {
+                    return Ok(());
                 };
+                let Some(mut instance) = self.memory.instance(*instance).await.unwrap() else {
+                    return Ok(());
+                };
+                let Some(mut policy) = self.memory.policy(&instance.organisation_name).await.unwrap() else {
+                    return Ok(());
+                };
+                policy.version -= u64::from(stale_policy);
+                instance.version -= u64::from(stale_instance);
+                let key = self.data_key(instance.id, id, version);
+                let memory = self.memory.add_data_key_of(&key, &policy, &instance).await;
+                let dynamo = self.dynamo.store.add_data_key_of(&key, &policy, &instance).await;
+                same("data key of", memory, dynamo)
+            }
+            Operation::AddDataKey { instance, id, version } => {
+                let key = self.data_key(InstanceId::from_uuid(SequentialIds::uuid(instance)), id, version);
                 let memory = self.memory.add_data_key(&key).await;
                 same("data key", memory, self.dynamo.store.add_data_key(&key).await)
             }
@@ -762,7 +794,8 @@ impl Pair {
                 same("usage", memory.usage(id, from, to).await, dynamo.usage(id, from, to).await)?;
             }
         }
-        for instance in (0..2).map(|n| InstanceId::from_uuid(SequentialIds::uuid(n))) {
+        let named = (0..2).map(|n| InstanceId::from_uuid(SequentialIds::uuid(n)));
+        for instance in named.chain(self.instances.iter().copied()) {
             let all = |keys: Result<Vec<WrappedDataKey>, StoreError>| {
                 let mut keys = keys.unwrap();
                 keys.sort_by_key(|key| key.version);

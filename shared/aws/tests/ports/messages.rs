@@ -1,7 +1,7 @@
 //! Queues, bus and prober over the wire.
 
-use claviger_app::messages::{AppOrder, ProbeAnswer, ProbeMessage, ProbeRequest};
-use claviger_app::ports::{Bus, ProbeQueue, Prober, SetAside, Undelivered};
+use claviger_app::messages::{AppOrder, NewerDataKey, ProbeAnswer, ProbeMessage, ProbeRequest};
+use claviger_app::ports::{Bus, NewerDataKeys, ProbeQueue, Prober, SetAside, Undelivered};
 use claviger_aws::bus::EventBridgeBus;
 use claviger_aws::prober::LambdaProber;
 use claviger_aws::queues::SqsQueues;
@@ -49,6 +49,28 @@ async fn a_message_that_the_queue_did_not_take_is_a_failure() {
     let answer = r#"{"Successful":[],"Failed":[{"Id":"0","SenderFault":false,"Code":"InternalError"}]}"#;
     let (_wire, queues) = queues(answer).await;
     assert!(queues.queue_probes(&sweeps(1)).await.unwrap_err().reason.contains("InternalError"));
+}
+
+#[tokio::test]
+async fn a_newer_data_key_is_asked_for_beside_the_work_at_the_provisioners_queue() {
+    let (wire, queues) = queues(r#"{"Successful":[],"Failed":[]}"#).await;
+    let queues = queues.with_provisioner_queue("http://sqs.example/111111111111/provisioner");
+    let wanted = NewerDataKey {
+        instance: InstanceId::from_uuid(SequentialIds::uuid(9)),
+        newer_than: 3,
+        correlation: CorrelationId::from_uuid(SequentialIds::uuid(4)),
+    };
+    queues.ask_for_newer(wanted.clone());
+    let asked = loop {
+        if let Some(asked) = wire.asked().first() {
+            break asked.body.clone();
+        }
+        tokio::task::yield_now().await;
+    };
+    let asked: serde_json::Value = serde_json::from_str(&asked).unwrap();
+    assert_eq!(asked["QueueUrl"], "http://sqs.example/111111111111/provisioner");
+    let body = asked["Entries"][0]["MessageBody"].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<NewerDataKey>(body).unwrap(), wanted);
 }
 
 fn row(effect: Effect) -> OutboxRow {

@@ -15,21 +15,22 @@ use claviger_app::request_restoration::RequestRestoration;
 use claviger_domain::access::{KeyPermission, KeyPolicyTemplate};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::effect::Effect;
-use claviger_domain::event::InstanceEvent;
+use claviger_domain::event::{InstanceEvent, PolicyEvent};
 use claviger_domain::fact::AuditHead;
 use claviger_domain::fence::Epoch;
 use claviger_domain::ids::{DataKeyId, InstanceId, PolicyId, TicketId};
 use claviger_domain::instance::{AppInstance, InstanceDecision};
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::reencryption::Depth;
 use claviger_domain::ticket::{Ticket, TicketStatus};
 use claviger_domain::values::{ShardId, SiteName};
 use claviger_testkit::FakeClock;
 use claviger_testkit::SequentialIds;
 use claviger_testkit::builders::{
-    a_byok_enrolment, a_round, an_active_policy, an_enrolment, an_enrolment_decision,
+    a_byok_enrolment, a_key, a_round, an_active_policy, an_enrolment, an_enrolment_decision,
     an_enrolment_decision_as, an_enrolment_with, an_instance_decision, an_organisation, approval, by_admin,
-    by_claviger, by_support, by_system, commit_active_instance, commit_active_policy, cut_off,
+    by_claviger, by_support, by_system, commit_active_instance, commit_active_policy, cut_off, decided,
     instance_decided, instant, parsed, rejection, settings, verification,
 };
 use futures_util::future::join_all;
@@ -617,6 +618,43 @@ async fn e11_an_erased_data_key_is_gone_by_version_and_by_id_and_erasing_it_agai
     assert!(world.all("registry").await.is_empty(), "pointers too");
     // Whoever read it before writes it back no more.
     assert!(world.store.rewrap_data_key(&second, &second).await.is_err());
+}
+
+#[tokio::test]
+async fn i6_a_data_key_of_a_policy_or_an_instance_that_changed_since_is_not_stored() {
+    let world = World::new().await;
+    let store = &world.store;
+    let policy = acme(&world).await;
+    let instance = commit_active_instance(store, &policy, "acme-eng", "jira", noon()).await;
+    let of = |version, id| WrappedDataKey { instance: instance.id, ..data_key(version, id, "records") };
+    store.add_data_key_of(&of(1, 11), &policy, &instance).await.unwrap();
+    let current = store.data_key(instance.id, "records", DataKeyChoice::Current).await;
+    assert_eq!(current, Ok(Some(of(1, 11))));
+    let again = store.add_data_key_of(&of(1, 12), &policy, &instance).await;
+    assert_eq!(again, Err(StoreError::Conflict), "that version is there");
+
+    // A job begins, and then stops the next one.
+    let keys = ["eu-central-1", "eu-west-1"].map(|region| (parsed(region), a_key(ACCOUNT, region, 2)));
+    let event = PolicyEvent::ReencryptionRequested { keys: keys.into(), depth: Depth::Rekey };
+    let job = decided(&policy, &event, &by_admin(), noon());
+    store.commit_policy(Some(&policy), &job).await.unwrap();
+    let beside_a_job = store.add_data_key_of(&of(2, 12), &policy, &instance).await;
+    assert_eq!(beside_a_job, Err(StoreError::Conflict));
+    store.add_data_key_of(&of(2, 12), &job.next, &instance).await.unwrap();
+
+    // The instance is told to stop.
+    let told = InstanceEvent::SuspensionOrdered { epoch: Epoch(1) };
+    let told = instance_decided(&instance, &told, &by_claviger(), noon());
+    store.commit_instance(Some(&instance), &told).await.unwrap();
+    let of_another = store.add_data_key_of(&of(3, 13), &job.next, &instance).await;
+    assert_eq!(of_another, Err(StoreError::Conflict));
+    let stored: Vec<u32> =
+        store.data_keys(instance.id).await.unwrap().iter().map(|key| key.version).collect();
+    assert_eq!(stored, [1, 2], "and the losers left nothing");
+    for lost in [13, 14] {
+        let lost = DataKeyChoice::Id(DataKeyId::from_uuid(SequentialIds::uuid(lost)));
+        assert_eq!(store.data_key(instance.id, "records", lost).await, Ok(None));
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! Moving to new keys: the ports of planner, worker and the API's rarer calls, and what must be true of every record at every instant.
 
 use async_trait::async_trait;
+use claviger_app::make_data_key::PURPOSE_RECORDS;
 use claviger_app::ports::{
     Backups, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, Organisations, Page, Policies,
     PublishedTemplate, ReencryptionQueues, StoreError, Templates, WrappedDataKey,
 };
-use claviger_app::provision_instance::PURPOSE_RECORDS;
 use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardPlace, ShardWork};
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::{DataKeyId, ReencryptionId};
@@ -153,6 +153,16 @@ impl World {
             state.records.extend(backup);
         }
         self.records_are_sound(org, None);
+    }
+
+    /// A newer version was made: nothing names it yet, and from now on anything may.
+    pub fn data_key_made(&self, key: &WrappedDataKey) {
+        self.state().newer_keys += u64::from(key.version > 1);
+        let owner = self.state().data_keys.get(&key.id).map(|(_, owner)| *owner);
+        let org = self.state().orgs.iter().position(|org| Some(org.id) == owner);
+        if let Some(policy) = org.and_then(|org| self.policy_of(org)) {
+            self.is_wrapped(&policy, key.id);
+        }
     }
 
     /// I6, of one data key.

@@ -158,6 +158,7 @@ pub async fn ask(
         registry: &*ports,
         keys: &*ports,
         hints: &*ports,
+        newer: &*ports,
         cache: &world.brokers[broker],
         lifetime: SignedDuration::from_mins(5),
         home: &home,
@@ -188,6 +189,10 @@ impl KeySource for Broker {
                 Wanted::Current { .. } => DataKeyChoice::Current,
                 Wanted::DataKey(id) => DataKeyChoice::Id(DataKeyId::from_uuid(id)),
             },
+            newer_than: match wanted {
+                Wanted::Current { newer_than } => newer_than,
+                Wanted::DataKey(_) => None,
+            },
         };
         let answer = ask(&self.world, self.number, &request).await;
         let back = self.world.between(1, 60);
@@ -214,7 +219,7 @@ impl KeySource for Broker {
             })?,
             not_after: key.not_after.as_millisecond(),
             proven_until: key.proven_until.as_millisecond(),
-            created_at: None,
+            created_at: Some(key.created_at.as_millisecond()),
             kms_calls: key.kms_calls,
         })
     }

@@ -9,14 +9,15 @@ use claviger_app::check_enrolment::{CheckEnrolment, Checked};
 use claviger_app::hint_budget::HintRecord;
 use claviger_app::make_replacement::MakeReplacement;
 use claviger_app::messages::{
-    AppOrder, DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeAnswer, ProbeMessage, ProbeRequest,
+    AppOrder, DataKeyPage, EncryptionContext, ErasurePage, FanOut, NewerDataKey, ProbeAnswer, ProbeMessage,
+    ProbeRequest,
 };
 use claviger_app::ports::{
     Asking, Beat, Bus, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
     DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey,
-    Outbox, OverdueOrder, OverdueOrders, Page, PendingErasure, PendingErasures, Policies, ProbeQueue, Prober,
-    Proofs, RoleSession, StoreError, SupportRequest, SupportRequests, Tickets, Timer, Trial, Unanswered,
-    WatchList, WatchRow, WrappedDataKey,
+    NewerDataKeys, Outbox, OverdueOrder, OverdueOrders, Page, PendingErasure, PendingErasures, Policies,
+    ProbeQueue, Prober, Proofs, RoleSession, StoreError, SupportRequest, SupportRequests, Tickets, Timer,
+    Trial, Unanswered, WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -806,6 +807,21 @@ impl DataKeyRegistry for Ports {
         self.stored("add_data_key", add).await
     }
 
+    async fn add_data_key_of(
+        &self,
+        key: &WrappedDataKey,
+        policy: &EncryptionPolicy,
+        instance: &AppInstance,
+    ) -> Result<(), StoreError> {
+        let add = async {
+            self.world.store.add_data_key_of(key, policy, instance).await?;
+            self.world.state().data_keys.insert(key.id, (key.instance, instance.organisation));
+            self.world.data_key_made(key);
+            Ok(())
+        };
+        self.stored("add_data_key_of", add).await
+    }
+
     async fn remove_data_key(&self, known: &WrappedDataKey) -> Result<(), StoreError> {
         let remove = async {
             self.world.store.remove_data_key(known).await?;
@@ -825,6 +841,13 @@ impl ProbeQueue for Ports {
             }
         })
         .await
+    }
+}
+
+impl NewerDataKeys for Ports {
+    fn ask_for_newer(&self, wanted: NewerDataKey) {
+        self.world.note(|| format!("a newer version than {} was asked for", wanted.newer_than));
+        self.world.send(Message::Newer(wanted), 0);
     }
 }
 

@@ -91,6 +91,8 @@ pub struct Outcome {
     pub cut_offs: u64,
     /// Re-encryptions that ended.
     pub moved: u64,
+    /// Newer versions of data keys that were made because apps asked.
+    pub newer_keys: u64,
     /// What was wrong; a run stops at the first.
     pub violations: Vec<Violation>,
     /// What happened, if it was written down.
@@ -107,6 +109,7 @@ impl Outcome {
         self.checks += other.checks;
         self.cut_offs += other.cut_offs;
         self.moved += other.moved;
+        self.newer_keys += other.newer_keys;
         self.violations.extend(other.violations.iter().cloned());
     }
 }
@@ -231,6 +234,7 @@ impl Sim {
             checks: state.checks,
             cut_offs: state.orgs.iter().map(|org| org.cut_offs).sum(),
             moved: state.moved,
+            newer_keys: state.newer_keys,
             violations: state.violations.clone(),
             trace: state.trace.take().unwrap_or_default(),
         }
@@ -692,6 +696,7 @@ impl Sim {
             site,
             app: builders::parsed(ROLES[app].1),
             choice,
+            newer_than: Some(1),
         };
         let mut tries = vec![
             request(place(&victim), 0, 0, DataKeyChoice::Current),

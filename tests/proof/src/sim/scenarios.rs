@@ -20,6 +20,8 @@ pub(super) enum Do {
     Days(i64),
     /// An app writes a record.
     Write(usize),
+    /// An app asks for a newer version of each instance's first data key.
+    Newer(usize),
     /// The keys of a job that is asked for now are disabled as soon as they are named.
     LoseNew(usize),
     /// The first of an organisation's keys is lost for good.
@@ -260,6 +262,21 @@ fn of_keys() -> Vec<Scenario> {
 /// Records and data keys that move.
 fn of_data() -> Vec<Scenario> {
     vec![
+        scenario(
+            "data keys grow old",
+            ACME,
+            vec![
+                Do::Write(ONE),
+                Do::Days(2),
+                Do::Mark,
+                Do::Newer(ONE),
+                Do::Minutes(3),
+                Do::Newer(ONE),
+                Do::Minutes(3),
+                Do::Newer(ONE),
+                Do::Minutes(1),
+            ],
+        ),
         scenario(
             "everything moves",
             ACME,

@@ -9,16 +9,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use claviger_app::messages::NewerDataKey;
+use claviger_app::ports::{Ids, Instances};
+use claviger_domain::ids::CorrelationId;
 use claviger_domain::reencryption::Phase;
 use serde_json::Value;
 
+use super::checks::now_or_never;
 use super::kms::Standing;
 use super::ports::{Fault, is_conditional};
 use super::run::{DAY, MINUTE, Options, Sim};
 use super::scenarios::{Do, Scenario, scenarios};
 use super::script::Act;
 use super::shape::difference;
-use super::world::Event;
+use super::world::{Event, Message};
 use crate::twin::Twin;
 
 /// A call of a port, and what becomes of it.
@@ -152,6 +156,7 @@ impl Scenario {
                 Do::Minutes(minutes) => sim.run_for(minutes * MINUTE),
                 Do::Days(days) => sim.pass_days(*days),
                 Do::Write(org) => sim.write_once(*org),
+                Do::Newer(org) => sim.ask_for_newer(*org),
                 Do::LoseNew(org) => {
                     for wait in 4..60 {
                         let lose = Act::ChangeNew { org: *org, key: None, to: Standing::Disabled };
@@ -315,6 +320,19 @@ impl Sim {
             }
         }
         self.run_for(2 * MINUTE);
+    }
+
+    fn ask_for_newer(&mut self, org: usize) {
+        let name = self.world.state().orgs.get(org).map(|org| org.name.clone());
+        let instances = name.and_then(|name| {
+            now_or_never(Instances::instances(&self.world.store, &name, None, 200)).and_then(Result::ok)
+        });
+        for instance in instances.into_iter().flat_map(|page| page.items) {
+            let correlation = CorrelationId::from_uuid(Ids::random(&self.world.ids));
+            let wanted = NewerDataKey { instance: instance.id, newer_than: 1, correlation };
+            self.world.send(Message::Newer(wanted), 0);
+        }
+        self.run_for(3_000);
     }
 
     /// An app writes a record, whatever else nobody does; it is stored when this ends, however long it waited in a queue of

@@ -14,6 +14,8 @@ use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
 use claviger_app::follow_hint::FollowHint;
 use claviger_app::hear_key_event::HearKeyEvent;
+use claviger_app::make_data_key::MakeDataKey;
+use claviger_app::make_newer_data_key::MakeNewerDataKey;
 use claviger_app::messages::{FanOut, ProbeMessage};
 use claviger_app::pass_deadlines::PassDeadlines;
 use claviger_app::ports::{Clock, Records};
@@ -71,6 +73,10 @@ fn describe(ports: &Ports) -> DescribeKeys<'_> {
         clock: ports,
         settings,
     }
+}
+
+fn make(ports: &Ports) -> MakeDataKey<'_> {
+    MakeDataKey { registry: ports, keys: ports, ids: ports, clock: ports }
 }
 
 fn erase(ports: &Ports) -> EraseDataKeys<'_> {
@@ -149,6 +155,11 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
             _ => prove(ports).page(page).await,
         },
         Message::Erasure(page) => erase(ports).page(page).await,
+        Message::Newer(wanted) => {
+            let (instances, policies, make) = (ports, ports, make(ports));
+            let newer = MakeNewerDataKey { instances, policies, make, settings: settings() };
+            newer.run(wanted).await.map(drop)
+        }
         Message::Order(order) => take_order(ports, order).await,
         Message::KeyEvent(account) => {
             let heard =
@@ -282,14 +293,8 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
             verify.run(&row.organisation, row.correlation).await
         }
         Effect::ProvisionInstance { instance } => {
-            let provision = ProvisionInstance {
-                instances: ports,
-                policies: ports,
-                registry: ports,
-                keys: ports,
-                ids: ports,
-                clock: ports,
-            };
+            let (instances, policies, make) = (ports, ports, make(ports));
+            let provision = ProvisionInstance { instances, policies, make, clock: ports };
             provision.run(*instance, row.correlation).await
         }
         Effect::SuspendInstances { epoch } => carry(ports, Order::Suspend, &FanOut::root(row, *epoch)).await,

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use claviger_app::hand_out_data_key::UnwrappedKeys;
-use claviger_app::messages::{AppOrder, DataKeyPage, ErasurePage, FanOut, ProbeMessage};
+use claviger_app::messages::{AppOrder, DataKeyPage, ErasurePage, FanOut, NewerDataKey, ProbeMessage};
 use claviger_app::reencryption::{JobStep, ShardWork};
 use claviger_app::settings::Settings;
 use claviger_app::webhooks::WebhookMessage;
@@ -75,6 +75,8 @@ pub enum Message {
     DataKeys(Box<DataKeyPage>),
     /// To the provisioner itself: a page of data keys to erase.
     Erasure(Box<ErasurePage>),
+    /// To the provisioner: a newer version of a data key.
+    Newer(NewerDataKey),
     /// To an app of the vendor's.
     Order(Box<AppOrder>),
     /// About a customer's account.
@@ -130,6 +132,7 @@ impl Message {
             Self::Page(..) => "page-of-instances",
             Self::DataKeys(_) => "page-of-data-keys",
             Self::Erasure(_) => "page-of-erasure",
+            Self::Newer(_) => "make-newer-data-key",
             Self::Order(_) => "acknowledge-order",
             Self::KeyEvent(_) => "hear-key-event",
             Self::Step(_) => "step-of-job",
@@ -149,7 +152,15 @@ impl Message {
 
     /// Whether nothing but time is lost with it. Others go to a dead-letter queue instead.
     pub const fn may_be_lost(&self) -> bool {
-        matches!(self, Self::Probe(_) | Self::Stream(_) | Self::KeyEvent(_) | Self::Step(_) | Self::Shard(_))
+        matches!(
+            self,
+            Self::Probe(_)
+                | Self::Stream(_)
+                | Self::KeyEvent(_)
+                | Self::Step(_)
+                | Self::Shard(_)
+                | Self::Newer(_)
+        )
     }
 }
 
@@ -307,6 +318,8 @@ pub struct State {
     pub gone: BTreeSet<KeyArn>,
     /// Re-encryptions that ended.
     pub moved: u64,
+    /// Newer versions of data keys that apps asked for and that were made.
+    pub newer_keys: u64,
     /// Clocks of processes, and until when the boot clock stands still: a suspended machine.
     pub clocks: BTreeMap<usize, (Arc<PlaneClock>, i64)>,
 }
@@ -366,6 +379,7 @@ impl World {
             owners: BTreeMap::new(),
             gone: BTreeSet::new(),
             moved: 0,
+            newer_keys: 0,
             clocks: BTreeMap::new(),
         };
         Self {
