@@ -43,6 +43,17 @@ pub enum EnvelopeError {
     Internal { what: &'static str },
 }
 
+/// Why a batch came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("record {record} of the batch")]
+pub struct BatchError {
+    /// The first record that could not be done, counted from 0.
+    pub record: usize,
+    /// Why not. What is not about a record (a lease that is over, say) would have stopped any other too.
+    #[source]
+    pub error: EnvelopeError,
+}
+
 /// The stable names of the situations, so that they can be counted without a lock.
 pub(crate) const SLUGS: [&str; 13] = [
     "suspended",

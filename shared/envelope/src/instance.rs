@@ -131,51 +131,6 @@ impl Instance {
         result.inspect_err(|_| give_up(out))
     }
 
-    /// Encrypts many records with one look at cache, lease and policy before, and one after.
-    ///
-    /// # Errors
-    /// As [`Self::try_encrypt`]; nothing is appended to `out` then.
-    pub fn try_encrypt_batch(
-        &self,
-        records: &[(Context<'_>, &[u8])],
-        out: &mut Vec<Vec<u8>>,
-    ) -> Result<(), EnvelopeError> {
-        self.counted(self.batch_now(records, out))
-    }
-
-    fn batch_now(
-        &self,
-        records: &[(Context<'_>, &[u8])],
-        out: &mut Vec<Vec<u8>>,
-    ) -> Result<(), EnvelopeError> {
-        let before = out.len();
-        out.reserve(records.len());
-        let result = self.operate(Purpose::Write, false, |mut parts| {
-            let mut used = 0;
-            for (context, plaintext) in records {
-                let mut record = Vec::new();
-                seal_record(&mut parts, context, plaintext, &mut record)?;
-                out.push(record);
-                used += 1;
-            }
-            Ok((used, ()))
-        });
-        result.inspect_err(|_| out.truncate(before))
-    }
-
-    /// As [`Self::try_encrypt_batch`], fetching or proving the key if need be.
-    ///
-    /// # Errors
-    /// As [`Self::encrypt`].
-    pub async fn encrypt_batch(
-        &self,
-        records: &[(Context<'_>, &[u8])],
-    ) -> Result<Vec<Vec<u8>>, EnvelopeError> {
-        let mut out = Vec::new();
-        self.with_key(Wanted::Current { newer_than: None }, || self.batch_now(records, &mut out)).await?;
-        Ok(out)
-    }
-
     /// Decrypts with a key that is already in the process; never waits.
     ///
     /// # Errors
@@ -214,21 +169,10 @@ impl Instance {
         record: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EnvelopeError> {
-        let header = Header::parse(record)?;
-        if header.version != VERSION_RECORD {
-            return Err(EnvelopeError::MalformedRecord { why: "it is a stream, not a single record" });
-        }
-        let sealed = record.get(HEADER_LEN..).unwrap_or_default();
-        let length = sealed
-            .len()
-            .checked_sub(TAG_LEN)
-            .ok_or(EnvelopeError::MalformedRecord { why: "it is shorter than its tag" })?;
-        if length > MAX_RECORD {
-            return Err(EnvelopeError::TooLarge { bytes: length, most: MAX_RECORD });
-        }
+        let (header, sealed) = sealed_record(record)?;
         self.operate(
             Purpose::Read(&header),
-            length <= BRIEF,
+            sealed.len() <= BRIEF + TAG_LEN,
             |Parts { index, entry, aad, last_read, .. }| {
                 write_aad(aad, &entry.entry.aad, context)?;
                 let cipher = last_read.of(index, entry, &header)?;
@@ -294,7 +238,7 @@ impl Instance {
     }
 
     /// Runs a synchronous operation, and again after the key was made ready.
-    async fn with_key<R>(
+    pub(crate) async fn with_key<R>(
         &self,
         wanted: Wanted,
         mut operation: impl FnMut() -> Result<R, EnvelopeError>,
@@ -305,16 +249,8 @@ impl Instance {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             };
-            let worth_it = matches!(
-                error,
-                EnvelopeError::NotCached
-                    | EnvelopeError::GenerationTooOld { .. }
-                    | EnvelopeError::TemporarilyUnavailable {
-                        reason: Unavailable::Lease | Unavailable::Unproven | Unavailable::Overtaken
-                    }
-            );
             attempt += 1;
-            if !worth_it || attempt > 3 {
+            if !waits(&error) || attempt > 3 {
                 break error;
             }
             Counters::add(&self.client.counters.misses, 1);
@@ -336,7 +272,7 @@ impl Instance {
     /// Something brief is tried with the clocks as they were read last. It counts if the tick after it still is
     /// the one of that reading; else it is thrown away, and done again with the clocks read before and after.
     #[inline]
-    fn operate<R>(
+    pub(crate) fn operate<R>(
         &self,
         purpose: Purpose<'_>,
         brief: bool,
@@ -499,6 +435,18 @@ impl Instance {
     }
 }
 
+/// Whether a key that is fetched or proven may help.
+pub(crate) const fn waits(error: &EnvelopeError) -> bool {
+    matches!(
+        error,
+        EnvelopeError::NotCached
+            | EnvelopeError::GenerationTooOld { .. }
+            | EnvelopeError::TemporarilyUnavailable {
+                reason: Unavailable::Lease | Unavailable::Unproven | Unavailable::Overtaken
+            }
+    )
+}
+
 /// What a key is looked for.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose<'a> {
@@ -532,7 +480,7 @@ pub(crate) fn fresh(
 }
 
 #[inline]
-fn seal_record(
+pub(crate) fn seal_record(
     parts: &mut Parts<'_>,
     context: &Context<'_>,
     plaintext: &[u8],
@@ -549,6 +497,24 @@ fn seal_record(
     out.reserve_exact(plaintext.len() + OVERHEAD);
     header.begin(out);
     cipher.seal(Chunk::Whole, aad, plaintext, out)
+}
+
+/// Reads the header of a single record, and what it seals.
+#[inline]
+pub(crate) fn sealed_record(record: &[u8]) -> Result<(Header, &[u8]), EnvelopeError> {
+    let header = Header::parse(record)?;
+    if header.version != VERSION_RECORD {
+        return Err(EnvelopeError::MalformedRecord { why: "it is a stream, not a single record" });
+    }
+    let sealed = record.get(HEADER_LEN..).unwrap_or_default();
+    let length = sealed
+        .len()
+        .checked_sub(TAG_LEN)
+        .ok_or(EnvelopeError::MalformedRecord { why: "it is shorter than its tag" })?;
+    if length > MAX_RECORD {
+        return Err(EnvelopeError::TooLarge { bytes: length, most: MAX_RECORD });
+    }
+    Ok((header, sealed))
 }
 
 /// Reads the header of a stream and its chunk size.

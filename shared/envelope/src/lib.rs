@@ -6,6 +6,7 @@
 //! permission from a [`FenceReader`]; [`aws`] has both for the real thing. The record format is specified in
 //! `docs/RECORD-FORMAT.md`.
 
+mod batch;
 mod cipher;
 mod client;
 pub mod clock;
@@ -37,7 +38,7 @@ pub mod aws;
 pub mod testing;
 
 pub use client::{BuildError, Builder, CloseCause, Closed, Config, Envelope};
-pub use error::{EnvelopeError, Unavailable};
+pub use error::{BatchError, EnvelopeError, Unavailable};
 pub use fence::{FenceReader, FenceSnapshot};
 pub use format::{Context, Header, generation_of, header_digest};
 pub use instance::Instance;

@@ -61,6 +61,14 @@ async fn a10_a_hit_allocates_once_and_into_a_reused_buffer_never() {
     acme.encrypt_into(&note, &[1; 1024], &mut buffer).await.unwrap();
     acme.decrypt_into(&note, &record, &mut buffer).await.unwrap();
     assert_eq!(locks_taken(), locks, "no lock that threads share");
+    let batch: Vec<(Context<'_>, &[u8])> = vec![(note, &[1; 1024]); 100];
+    let (mut sealed, mut opened) = (Vec::with_capacity(100), Vec::with_capacity(100));
+    let of_a_batch = allocations(|| acme.try_encrypt_batch(&batch, &mut sealed).unwrap());
+    assert!(of_a_batch <= 102, "{of_a_batch}: one a record, and one for all of them");
+    let batch: Vec<(Context<'_>, &[u8])> = sealed.iter().map(|record| (note, record.as_slice())).collect();
+    let of_a_batch = allocations(|| acme.try_decrypt_batch(&batch, &mut opened).unwrap());
+    assert!(of_a_batch <= 104, "{of_a_batch}: one a record, and their order");
+    assert_eq!(locks_taken(), locks, "nor does a batch");
     let _ = client.metrics();
     assert_ne!(locks_taken(), locks, "they are counted");
     assert_eq!(cloud.fetches.load(Ordering::SeqCst), fetches, "no network");

@@ -450,19 +450,6 @@ async fn a_stream_that_was_cut_or_reordered_is_refused() {
 }
 
 #[tokio::test]
-async fn a_batch_is_read_one_by_one_and_fails_as_one() {
-    let app = app();
-    let acme = app.acme();
-    let records: Vec<(Context<'_>, &[u8])> = vec![(NOTE, b"a"), (Context::new("note", "n-2"), b"b")];
-    let sealed = acme.encrypt_batch(&records).await.unwrap();
-    assert_eq!(acme.decrypt(&records[1].0, &sealed[1]).await.unwrap(), b"b");
-    let big = vec![0; 16 * 1024 * 1024 + 1];
-    let mut out = Vec::new();
-    let result = acme.try_encrypt_batch(&[(NOTE, b"a"), (NOTE, &big)], &mut out);
-    assert!(matches!(result, Err(EnvelopeError::TooLarge { .. })) && out.is_empty());
-}
-
-#[tokio::test]
 async fn an_operation_that_fails_leaves_nothing_in_the_callers_buffer() {
     let app = app();
     let acme = app.acme();
