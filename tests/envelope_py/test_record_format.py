@@ -1,5 +1,7 @@
 """The second implementation reads the vectors, and what the library wrote."""
 
+import hashlib
+import io
 import json
 import pathlib
 import struct
@@ -71,3 +73,16 @@ def test_the_vectors_are_what_write_vectors_writes(tmp_path, monkeypatch):
     write_vectors.main()
     for path in tmp_path.glob("*.json"):
         assert path.read_text() == (VECTORS[0].parent / path.name).read_text(), path.name
+
+
+def test_the_published_accumulated_vector_holds():
+    """C2SP: ten thousand keys, nonces, plaintexts and associated data from one stream of SHAKE128, as one digest."""
+    drawn = io.BytesIO(hashlib.shake_128().digest(4_000_000))
+    sealed = hashlib.shake_128()
+    for _ in range(10_000):
+        key, nonce = drawn.read(32), drawn.read(24)
+        plaintext = drawn.read(drawn.read(1)[0])
+        aad = drawn.read(drawn.read(1)[0])
+        message_key, _ = format_.derive(key, nonce)
+        sealed.update(AESGCM(message_key).encrypt(nonce[12:], plaintext, aad))
+    assert sealed.hexdigest(32) == "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939"
