@@ -6,8 +6,8 @@ use claviger_app::hint_budget::HintRecord;
 use claviger_app::messages::{DataKeyPage, EncryptionContext, ErasurePage, FanOut, ProbeMessage};
 use claviger_app::ports::{
     Asking, Beat, CallError, Clock, ControlProbes, CustomerKeys, CustomerRoles, DataKeyChoice,
-    DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey, Page, Policies,
-    ProbeQueue, RoleSession, StoreError, Timer, Trial, WatchList, WatchRow, WrappedDataKey,
+    DataKeyRegistry, FanOutQueue, HintRecords, Ids, Instances, KeyDescription, KeyError, KeyRef, NewKey,
+    Page, Policies, ProbeQueue, RoleSession, StoreError, Timer, Trial, WatchList, WatchRow, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_domain::catalogue::Mode;
