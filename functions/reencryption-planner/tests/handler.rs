@@ -13,6 +13,7 @@ use claviger_app::ports::{
     CallError, Checkpoints, Clock, DataKeyRegistry, Instances, Policies, StoreError, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
+use claviger_app::make_data_key::MakeDataKey;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::reencryption::{JobStep, ShardWork};
 use claviger_app::usage::{FlushUsage, UsageMeter};
@@ -131,9 +132,7 @@ impl Stage {
         let provision = ProvisionInstance {
             instances: &world,
             policies: &world,
-            registry: &world,
-            keys: &keys,
-            ids: &ids,
+            make: MakeDataKey { registry: &world, keys: &keys, ids: &ids, clock: &clock },
             clock: &clock,
         };
         provision.run(instance, CorrelationId::from_uuid(SequentialIds::uuid(1))).await.unwrap();
