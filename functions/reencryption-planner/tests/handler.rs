@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use aws_lambda_events::event::sqs::SqsBatchResponse;
 use claviger_app::carry_reencryption::CarryReencryption;
 use claviger_app::check_enrolment::CheckEnrolment;
+use claviger_app::make_data_key::MakeDataKey;
 use claviger_app::ports::{
     CallError, Checkpoints, Clock, DataKeyRegistry, Instances, Policies, StoreError, WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
-use claviger_app::make_data_key::MakeDataKey;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::reencryption::{JobStep, ShardWork};
 use claviger_app::usage::{FlushUsage, UsageMeter};

@@ -34,7 +34,8 @@ async fn a7_a_conflict_that_stored_no_data_key_activates_no_instance() {
     let event = claviger_domain::event::InstanceEvent::InstanceApproved;
     let approved = builders::instance_decided(&asked.next, &event, &builders::by_support(), world.now());
     world.store.commit_instance(Some(&asked.next), &approved).await.unwrap();
-    world.store.fail_changes([StoreError::Conflict]);
+    // As often as one delivery tries.
+    world.store.fail_changes([const { StoreError::Conflict }; 5]);
     world.provision(asked.next.id).await.unwrap_err();
     let instance = || async { world.store.instance(asked.next.id).await.unwrap().unwrap() };
     assert_eq!(instance().await.status.slug(), "provisioning", "it is tried again");

@@ -223,7 +223,7 @@ fn full_shard() -> Vec<EncryptionPolicy> {
     };
     let (silent, healthy) = (some("germany"), some("united-kingdom"));
     let one = |number: u128| {
-        let like = if number % 8 == 0 { &healthy } else { &silent };
+        let like = if number.is_multiple_of(8) { &healthy } else { &silent };
         EncryptionPolicy { id: PolicyId::from_uuid(uuid::Uuid::from_u128(number)), ..like.clone() }
     };
     (0..2_500).map(one).collect()
