@@ -95,7 +95,7 @@ fn r3_a_refusal_of_another_kind_began_when_it_was_first_seen() {
 }
 
 #[test]
-fn i2_a_round_proves_keys_usable_for_as_long_as_it_is_fresh_and_no_longer() {
+fn i2_a_round_says_something_for_as_long_as_it_is_fresh_and_no_longer() {
     for (age, proves) in [(0, true), (29, true), (30, true), (31, false)] {
         let mut world = World::suspended();
         let ticket = world.policy.ticket.unwrap();
@@ -103,6 +103,11 @@ fn i2_a_round_proves_keys_usable_for_as_long_as_it_is_fresh_and_no_longer() {
         world.later(age);
         let event = PolicyEvent::RestorationRequested { ticket, round, into_degraded: false };
         assert_eq!(world.happens(event, &admin()).is_ok(), proves, "after {age} s");
+        let mut world = World::active();
+        let rounds = vec![world.round(DISABLED, USABLE)];
+        world.later(age);
+        let report = PolicyEvent::ProbesReported { rounds, heard: Vec::new() };
+        assert_eq!(world.happens(report, &prober()).is_ok(), proves, "reported after {age} s");
     }
 }
 

@@ -457,7 +457,8 @@ fn s7_two_agents_together_lift_a_mistaken_suspension() {
     let proposed = world.calls_it_a_mistake(&agent()).unwrap();
     assert!(world.is_suspended(), "one agent lifts nothing");
     assert!(orders(&proposed).is_empty());
-    assert!(comments(&proposed)[0].contains("a second agent"));
+    let until = world.now + jiff::SignedDuration::from_secs(DAY);
+    assert!(comments(&proposed)[0].contains(&format!("a second agent says so too by {until:.0}")));
     world.later(3600);
     let lifted = world.calls_it_a_mistake(&other_agent()).unwrap();
     assert!(world.policy.fence.is_open());

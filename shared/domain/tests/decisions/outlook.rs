@@ -3,7 +3,7 @@
 use claviger_domain::decide::{Decision, Refusal, describes_news};
 use claviger_domain::effect::Effect;
 use claviger_domain::event::PolicyEvent;
-use claviger_domain::outlook::{Described, MaterialShare, RunsOut};
+use claviger_domain::outlook::{Described, Loophole, MaterialShare, RunsOut};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::support::{DUBLIN, World, prober, region};
@@ -21,8 +21,9 @@ impl World {
         let described = [(region(DUBLIN), said.clone())].into();
         let news = describes_news(&self.rules(), &self.policy, &described, self.now);
         let decided = self.happens(PolicyEvent::KeysDescribed { described }, &prober());
-        let redundant = matches!(decided, Err(Refusal::Redundant));
-        assert!(news || redundant, "what is new is asked to be decided on");
+        if !matches!(decided, Err(Refusal::IllegalForState { .. })) {
+            assert_eq!(news, decided.is_ok(), "what is new, and nothing else, is asked to be decided on");
+        }
         decided
     }
 }
@@ -118,4 +119,34 @@ fn k4_the_day_after_which_a_key_cannot_be_brought_back_is_told_while_it_is_suspe
     assert!(world.is_suspended());
     let mut requested = World::requested();
     assert!(matches!(requested.described(&deleted).unwrap_err(), Refusal::IllegalForState { .. }));
+}
+
+#[test]
+fn k4_a_reminder_is_told_once_at_its_very_moment_and_none_when_everything_is_over() {
+    let mut world = World::active();
+    let over = at("2027-01-22T09:00:00Z").unwrap();
+    let expires = Described { material_expires_at: Some(over), ..healthy() };
+    world.described(&expires).unwrap();
+    world.now = over - SignedDuration::from_hours(7 * 24);
+    assert!(world.described(&expires).is_ok());
+    world.later(60);
+    assert_eq!(world.described(&expires).unwrap_err(), Refusal::Redundant);
+    // The reminder of the last day was missed; what it reminds of is there.
+    world.now = over;
+    assert_eq!(world.described(&expires).unwrap_err(), Refusal::Redundant);
+}
+
+#[test]
+fn e12_a_key_that_lets_others_in_is_warned_of_with_what_closes_it_and_again_when_it_is_closed() {
+    let mut world = World::active();
+    let none = Described { loopholes: Some([].into()), ..healthy() };
+    let open = Described { loopholes: Some([Loophole::ContextCondition].into()), ..healthy() };
+    assert!(world.described(&none).unwrap().outbox.is_empty());
+    let warned = world.described(&open).unwrap();
+    let Effect::OpenTicket { body, .. } = &warned.outbox[0].effect else { panic!("no ticket") };
+    assert!(body.contains("eu-west-1: ") && body.contains("put-key-policy"), "{body}");
+    assert!(world.policy.fence.is_open(), "nobody is cut off by it");
+    let closed = world.described(&none).unwrap();
+    let Effect::ResolveTicket { body, .. } = &closed.outbox[0].effect else { panic!("it stays open") };
+    assert!(body.contains("refuses again what does not come for your organisation"), "{body}");
 }
