@@ -176,6 +176,7 @@ impl Builder {
             polling: tokio::sync::Mutex::new(()),
             poll_failed_at: AtomicI64::new(i64::MIN),
             offset: AtomicI64::new(i64::MIN),
+            swept_epoch: AtomicU64::new(0),
             proofs: Lock::default(),
             no_proofs: Lock::default(),
             on_close: self.on_close,
@@ -293,6 +294,8 @@ pub(crate) struct Inner {
     poll_failed_at: AtomicI64,
     /// `wall - boot` at the last poll; a jump means a thaw, a snapshot or a clock step.
     offset: AtomicI64,
+    /// The lease's epoch when expired keys were dropped last.
+    swept_epoch: AtomicU64,
     proofs: Lock<Option<Arc<ProofBatch>>>,
     /// Policies for which no proof could be had, and the boot time until which that is repeated.
     no_proofs: Lock<HashMap<String, (EnvelopeError, i64)>>,
@@ -322,7 +325,7 @@ impl Inner {
 
     async fn poll_locked(&self) -> Result<(), EnvelopeError> {
         let sent = self.clock.now();
-        self.notice_jump(sent);
+        let jumped = self.notice_jump(sent);
         if self.lease.age(sent).is_some_and(|age| age > millis(self.config.horizon)) {
             self.wipe_everything();
         }
@@ -344,7 +347,7 @@ impl Inner {
         for policy in to_wipe {
             self.close(&policy);
         }
-        self.drop_expired();
+        self.drop_expired(jumped);
         self.lease.grant(sent, millis(self.config.lease));
         self.poll_failed_at.store(i64::MIN, Ordering::Release);
         Ok(())
@@ -357,12 +360,14 @@ impl Inner {
         EnvelopeError::unavailable(Unavailable::Lease)
     }
 
-    fn notice_jump(&self, now: Now) {
+    fn notice_jump(&self, now: Now) -> bool {
         let offset = now.wall.wrapping_sub(now.boot);
         let before = self.offset.swap(offset, Ordering::AcqRel);
-        if before != i64::MIN && offset.abs_diff(before) > 1_000 {
+        let jumped = before != i64::MIN && offset.abs_diff(before) > 1_000;
+        if jumped {
             random::reseed_all();
         }
+        jumped
     }
 
     pub(crate) async fn ensure_lease(&self) -> Result<(), EnvelopeError> {
@@ -426,10 +431,17 @@ impl Inner {
         }
     }
 
-    fn drop_expired(&self) {
+    /// Each key is looked at when its time since boot is over. Where the wall clock has jumped, or a lease was revoked, all
+    /// are.
+    fn drop_expired(&self, jumped: bool) {
         let now = self.clock.now();
         let epoch = self.lease.epoch();
-        self.wipe(|entry| entry.times.expired(now) || entry.lease_epoch != epoch);
+        let gone = |entry: &KeyEntry| entry.times.expired(now) || entry.lease_epoch != epoch;
+        if self.swept_epoch.swap(epoch, Ordering::AcqRel) != epoch || jumped {
+            self.wipe(gone);
+        } else {
+            self.wiped(&self.store.wipe_expired(now), gone);
+        }
         self.negatives.lock().retain(|_, (_, until)| now.boot < *until);
         self.no_proofs.lock().retain(|_, (_, until)| now.boot < *until);
     }
@@ -437,11 +449,16 @@ impl Inner {
     /// Wipes raw keys and every thread's prepared copies, and returns how many keys went.
     fn wipe(&self, gone: impl Fn(&KeyEntry) -> bool) -> usize {
         let taken = self.store.wipe(&gone);
+        self.wiped(&taken, gone);
+        taken.len()
+    }
+
+    /// The threads' prepared copies of keys that were taken out of the store go too.
+    fn wiped(&self, taken: &[Arc<KeyEntry>], gone: impl Fn(&KeyEntry) -> bool) {
         if !taken.is_empty() {
             thread::purge_all(|entry| entry.client == self.number && (entry.gone() || gone(entry)));
             Counters::add(&self.counters.keys_wiped, taken.len() as u64);
         }
-        taken.len()
     }
 
     /// Returns a key that may be used now, fetching or proving it if need be.

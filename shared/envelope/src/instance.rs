@@ -282,19 +282,20 @@ impl Instance {
         let mut refresh = None;
         let result = with_mine(|cache| {
             if brief && let Some((now, tick)) = cache.last(client.number) {
-                let tried = self.attempt(cache, purpose, now, &mut f);
-                if let Ok((epoch, index, used, result)) = tried
-                    && client.clock.tick() == tick
-                {
-                    match self.recheck(cache, index, epoch, now) {
-                        Ok(()) => {
-                            refresh = cache.count(index, used, now);
-                            return Ok(result);
+                match self.attempt(cache, purpose, now, &mut f) {
+                    Ok((epoch, index, used, result)) if client.clock.tick() == tick => {
+                        match self.recheck(cache, index, epoch, now) {
+                            Ok(()) => {
+                                refresh = cache.count(index, used, now);
+                                return Ok(result);
+                            }
+                            // No clock changes that.
+                            Err(EnvelopeError::Suspended) => return Err(EnvelopeError::Suspended),
+                            Err(_) => {}
                         }
-                        // No clock changes that.
-                        Err(EnvelopeError::Suspended) => return Err(EnvelopeError::Suspended),
-                        Err(_) => {}
                     }
+                    Err(EnvelopeError::Suspended) => return Err(EnvelopeError::Suspended),
+                    Ok(_) | Err(_) => {}
                 }
             }
             let (now, tick) = cache.now(client.number, &client.clock);

@@ -9,9 +9,10 @@ use crate::metrics::Counters;
 use crate::secret::{KEY_LEN, Vault, VaultSlot};
 use crate::source::InstanceName;
 use crate::times::{Lifetime, Times};
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use uuid::Uuid;
 
 /// One data key in one process. Its raw bytes lie in the vault; whoever wants them asks here.
@@ -34,6 +35,8 @@ pub(crate) struct KeyEntry {
     pub(crate) counters: Arc<Counters>,
     pub(crate) uses: AtomicU64,
     pub(crate) times: Times,
+    /// When the store looks whether it is expired.
+    looked_at: AtomicI64,
     gone: AtomicBool,
     /// No longer to be written with: a newer version is current, or the hard limit of uses was reached.
     superseded: AtomicBool,
@@ -79,6 +82,7 @@ impl KeyEntry {
             counters,
             uses: AtomicU64::new(0),
             times: Times::new(lifetime),
+            looked_at: AtomicI64::new(i64::MIN),
             gone: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
             vault,
@@ -87,8 +91,13 @@ impl KeyEntry {
     }
 
     /// Everything but the lease: alive, of this epoch, not past its time, its policy open and watched or proven.
+    ///
+    /// A closed policy says so at once, whatever became of the key: who is cut off must not wait for the wiping.
     #[inline]
     pub(crate) fn usable(&self, lease_epoch: u64, now: Now) -> Result<(), Unusable> {
+        if self.policy.closed() {
+            return Err(Unusable::Refused(EnvelopeError::Suspended));
+        }
         if self.gone.load(Ordering::Acquire) || self.lease_epoch != lease_epoch || self.times.expired(now) {
             return Err(Unusable::Gone);
         }
@@ -126,14 +135,27 @@ impl KeyEntry {
         self.vault.with(slot.as_ref()?, f)
     }
 
+    /// Nobody may use it from now on.
+    fn end(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
     /// Wipes the raw key. The threads' prepared copies go with [`crate::thread::purge_all`].
     pub(crate) fn wipe(&self) {
-        self.gone.store(true, Ordering::Release);
+        self.end();
         let slot = self.slot.lock().take();
         if let Some(slot) = slot {
             self.vault.wipe(slot);
         }
     }
+}
+
+/// Wipes what was taken out.
+fn wiped(taken: Vec<Arc<KeyEntry>>) -> Vec<Arc<KeyEntry>> {
+    for entry in &taken {
+        entry.wipe();
+    }
+    taken
 }
 
 impl Drop for KeyEntry {
@@ -194,9 +216,28 @@ struct StoreInner {
     ids: HashMap<u64, Arc<InstanceIds>>,
     writers: HashMap<u64, Arc<KeyEntry>>,
     readers: HashMap<(u64, Uuid), Arc<KeyEntry>>,
+    /// When to look at which reader, by the time since boot. What is no longer there, or was put off, is passed over.
+    due: BinaryHeap<Reverse<(i64, u64, Uuid)>>,
 }
 
 impl StoreInner {
+    /// Has this key looked at when it expires, as far as is known now.
+    fn look_later(&mut self, entry: &KeyEntry) {
+        let at = entry.times.ends_at_boot();
+        entry.looked_at.store(at, Ordering::Relaxed);
+        self.due.push(Reverse((at, entry.instance_number, entry.data_key_id)));
+    }
+
+    /// Nobody finds it from now on, and who has it may not use it.
+    fn take_out(&mut self, key: (u64, Uuid)) -> Option<Arc<KeyEntry>> {
+        let entry = self.readers.remove(&key)?;
+        entry.end();
+        if self.writers.get(&key.0).is_some_and(|writer| Arc::ptr_eq(writer, &entry)) {
+            self.writers.remove(&key.0);
+        }
+        Some(entry)
+    }
+
     fn make_writer(&mut self, entry: &Arc<KeyEntry>, now: Now) {
         if let Some(before) = self.writers.get(&entry.instance_number)
             && !Arc::ptr_eq(before, entry)
@@ -245,6 +286,7 @@ impl Store {
         if current {
             inner.make_writer(entry, now);
         }
+        inner.look_later(entry);
         let replaced = inner.readers.insert((number, entry.data_key_id), entry.clone())?;
         // The same data key was used so often already.
         entry.uses.fetch_add(replaced.uses.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -259,34 +301,65 @@ impl Store {
         self.inner.lock().make_writer(entry, now);
     }
 
-    /// Takes out the keys that `gone` names and wipes them. Of a million, each is looked at once while it is wiped.
+    /// Takes out the keys that `gone` names and wipes them. Whoever looks for another key meanwhile waits for the taking
+    /// only: of a million keys the wiping is the longer part.
     pub(crate) fn wipe(&self, mut gone: impl FnMut(&KeyEntry) -> bool) -> Vec<Arc<KeyEntry>> {
         let mut inner = self.inner.lock();
-        let StoreInner { readers, writers, .. } = &mut *inner;
-        readers
+        let StoreInner { readers, writers, due, .. } = &mut *inner;
+        let taken = readers
             .extract_if(|_, entry| gone(entry))
             .map(|((instance, _), entry)| {
-                entry.wipe();
+                entry.end();
                 if writers.get(&instance).is_some_and(|writer| Arc::ptr_eq(writer, &entry)) {
                     writers.remove(&instance);
                 }
                 entry
             })
-            .collect()
+            .collect();
+        if readers.is_empty() {
+            due.clear();
+        }
+        drop(inner);
+        wiped(taken)
+    }
+
+    /// Takes out the keys that are expired and wipes them. It looks at those that may be, and at no other: this is asked
+    /// every few seconds, of however many keys there are.
+    pub(crate) fn wipe_expired(&self, now: Now) -> Vec<Arc<KeyEntry>> {
+        let mut taken = Vec::new();
+        let mut inner = self.inner.lock();
+        while let Some(Reverse((at, instance, id))) = inner.due.peek().copied()
+            && at <= now.boot
+        {
+            inner.due.pop();
+            let Some(entry) = inner.readers.get(&(instance, id)).cloned() else { continue };
+            if entry.looked_at.load(Ordering::Relaxed) != at {
+                continue;
+            }
+            if entry.times.expired(now) {
+                taken.extend(inner.take_out((instance, id)));
+            } else {
+                inner.look_later(&entry);
+            }
+        }
+        drop(inner);
+        wiped(taken)
     }
 
     /// Every instance that this process has met under a policy, in the order in which it met them, and the
     /// organisation's id.
     pub(crate) fn of_policy(&self, policy: &PolicyState) -> (Option<String>, Vec<InstanceName>) {
-        let inner = self.inner.lock();
         let mut organisation = None;
-        let mut met: Vec<&InstanceState> = Vec::new();
-        for instance in inner.instances.values() {
-            if let Some(ids) = inner.ids.get(&instance.number)
-                && std::ptr::eq(&raw const *ids.policy, policy)
-            {
-                organisation.get_or_insert_with(|| ids.organisation_id.to_string());
-                met.push(instance);
+        let mut met: Vec<Arc<InstanceState>> = Vec::new();
+        {
+            let inner = self.inner.lock();
+            for instance in inner.instances.values() {
+                if let Some(ids) = inner.ids.get(&instance.number)
+                    && std::ptr::eq(&raw const *ids.policy, policy)
+                {
+                    organisation.get_or_insert_with(|| ids.organisation_id.to_string());
+                    met.push(instance.clone());
+                }
             }
         }
         met.sort_unstable_by_key(|instance| instance.number);

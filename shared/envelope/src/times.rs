@@ -61,6 +61,11 @@ impl Times {
             || now.boot >= self.not_after_boot.load(Ordering::Acquire)
     }
 
+    /// The time since boot from which on it is expired, whatever the wall clock says.
+    pub(crate) fn ends_at_boot(&self) -> i64 {
+        self.not_after_boot.load(Ordering::Acquire)
+    }
+
     /// The key was handed out again.
     pub fn extend(&self, lifetime: Lifetime) {
         self.not_after_wall.store(lifetime.wall, Ordering::Release);

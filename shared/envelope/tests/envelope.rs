@@ -334,6 +334,52 @@ async fn a_key_is_not_used_past_its_time_whatever_the_broker_says() {
 }
 
 #[tokio::test]
+async fn each_key_is_wiped_when_its_own_time_is_over() {
+    let app = app();
+    let pass = async |seconds: i64| {
+        for _ in 0..seconds / 10 {
+            app.cloud.clock.advance(10_000);
+            app.client.poll().await.unwrap();
+        }
+        app.client.metrics().cached_keys
+    };
+    app.acme().encrypt(&NOTE, b"x").await.unwrap();
+    assert_eq!(pass(100).await, 1);
+    app.globex().encrypt(&NOTE, b"x").await.unwrap();
+    assert_eq!(pass(190).await, 2);
+    assert_eq!(pass(10).await, 1, "acme's was given out 300 s ago, globex's 200 s");
+    assert_eq!(pass(90).await, 1);
+    assert_eq!(pass(10).await, 0);
+}
+
+#[tokio::test]
+async fn a_key_that_was_given_out_anew_is_wiped_when_the_new_time_is_over() {
+    let app = app();
+    app.acme().encrypt(&NOTE, b"x").await.unwrap();
+    app.cloud.clock.advance(100_000);
+    app.cloud.close("acme");
+    app.client.poll().await.unwrap();
+    assert_eq!(app.client.metrics().cached_keys, 0);
+    app.cloud.reopen("acme");
+    app.client.poll().await.unwrap();
+    app.acme().encrypt(&NOTE, b"x").await.unwrap();
+    for (passes, keys) in [(199_000, 1), (2_000, 1), (98_000, 1), (1_000, 0)] {
+        app.cloud.clock.advance(passes);
+        app.client.poll().await.unwrap();
+        assert_eq!(app.client.metrics().cached_keys, keys);
+    }
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_jumps_past_a_keys_time_has_it_wiped_at_the_next_poll() {
+    let app = app();
+    app.acme().encrypt(&NOTE, b"x").await.unwrap();
+    app.cloud.clock.step_wall(301_000);
+    app.client.poll().await.unwrap();
+    assert_eq!(app.client.metrics().cached_keys, 0);
+}
+
+#[tokio::test]
 async fn a10_a_key_in_use_is_renewed_before_it_runs_out() {
     let app = app();
     app.acme().encrypt(&NOTE, b"secret").await.unwrap();
