@@ -40,6 +40,9 @@ pub fn trouble(error: RequestError) -> Problem {
         RequestError::Taken(field) => {
             Problem::new(ProblemKind::Conflict, field.to_string()).with_errors(vec![field])
         }
+        RequestError::DataKeysGone(field) => {
+            Problem::new(ProblemKind::DataKeysRemoved, field.to_string()).with_errors(vec![field])
+        }
         RequestError::NotNow { reason, help } => {
             Problem::new(ProblemKind::IllegalState, reason).with_help(help)
         }
@@ -63,6 +66,9 @@ pub fn store_trouble(error: &StoreError) -> Problem {
         }
         StoreError::Changed => {
             Problem::new(ProblemKind::PreconditionFailed, "it is not what `If-Match` names any more")
+        }
+        StoreError::DataKeysGone => {
+            Problem::new(ProblemKind::DataKeysRemoved, "data keys that it needs are removed")
         }
         StoreError::Taken { what } => Problem::new(ProblemKind::Conflict, format!("{what} is taken")),
         StoreError::Unavailable { .. } => {

@@ -34,6 +34,7 @@ impl Deadlines<'_> {
             overdue_requests = passed.overdue_requests,
             overdue_orders = passed.overdue_orders,
             erasures = passed.erasures,
+            removals = passed.removals,
             "deadlines were seen to"
         );
         Ok(json!({
@@ -43,6 +44,7 @@ impl Deadlines<'_> {
             "overdueRequests": passed.overdue_requests,
             "overdueOrders": passed.overdue_orders,
             "erasures": passed.erasures,
+            "removals": passed.removals,
         }))
     }
 }

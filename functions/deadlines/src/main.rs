@@ -17,6 +17,8 @@ async fn main() -> Result<(), Error> {
         overdue: store,
         instances: store,
         erasures: store,
+        backups: store,
+        removal: store,
         ids,
         clock,
         settings,

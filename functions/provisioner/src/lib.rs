@@ -7,6 +7,7 @@ use claviger_app::error::WorkError;
 use claviger_app::make_newer_data_key::MakeNewerDataKey;
 use claviger_app::messages::{DataKeyPage, ErasurePage, NewerDataKey};
 use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::remove_data_keys::RemoveDataKeys;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::usage::FlushUsage;
 use claviger_app::verify_policy::VerifyPolicy;
@@ -41,6 +42,8 @@ pub struct Provisioner<'a> {
     pub erase: EraseDataKeys<'a>,
     /// Erases the data keys of an instance whose site was deleted.
     pub erase_instance: EraseInstance<'a>,
+    /// Removes data keys of former generations that no backup needs any more.
+    pub remove: RemoveDataKeys<'a>,
     /// Replaces a regional key that is gone for good.
     pub replace: ReplaceKey<'a>,
     /// Writes how often keys were used.
@@ -59,7 +62,10 @@ impl Provisioner<'_> {
     async fn work(&self, work: Work) -> Result<(), WorkError> {
         let row = match work {
             Work::Page(Page::DataKeys(page)) => return self.replace.page(&page).await,
-            Work::Page(Page::Erasure(page)) => return self.erase.page(&page).await,
+            Work::Page(Page::Erasure(page)) => {
+                let removes = matches!(page.row.effect, Effect::RemoveDataKeys { .. });
+                return if removes { self.remove.page(&page).await } else { self.erase.page(&page).await };
+            }
             Work::Page(Page::Newer(wanted)) => return self.newer.run(&wanted).await.map(drop),
             Work::Effect(row) => row,
         };
@@ -69,6 +75,7 @@ impl Provisioner<'_> {
             Effect::ReplaceKey { .. } => self.replace.run(&row).await,
             Effect::EraseDataKeys => self.erase.run(&row).await,
             Effect::EraseInstance { .. } => self.erase_instance.run(&row).await,
+            Effect::RemoveDataKeys { .. } => self.remove.run(&row).await,
             Effect::OpenTicket { .. }
             | Effect::CommentTicket { .. }
             | Effect::ResolveTicket { .. }

@@ -8,6 +8,7 @@ use claviger_app::make_data_key::MakeDataKey;
 use claviger_app::make_newer_data_key::MakeNewerDataKey;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::remove_data_keys::RemoveDataKeys;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::verify_policy::VerifyPolicy;
 use claviger_lambda::adapters::Adapters;
@@ -44,6 +45,15 @@ async fn main() -> Result<(), Error> {
             settings,
         },
         erase_instance: EraseInstance { instances: store, registry: store, queue: &queue, clock },
+        remove: RemoveDataKeys {
+            policies: store,
+            instances: store,
+            registry: store,
+            removal: store,
+            queue: &queue,
+            clock,
+            settings,
+        },
         replace: ReplaceKey {
             policies: store,
             instances: store,

@@ -10,6 +10,7 @@ use claviger_app::make_newer_data_key::MakeNewerDataKey;
 use claviger_app::ports::{Clock, DataKeyRegistry, StoreError, UsageRecords};
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::remove_data_keys::RemoveDataKeys;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::usage::{FlushUsage, UsageMeter};
 use claviger_app::verify_policy::VerifyPolicy;
@@ -92,6 +93,15 @@ impl Stage {
                 settings,
             },
             erase_instance: EraseInstance { instances: store, registry: store, queue: store, clock },
+            remove: RemoveDataKeys {
+                policies: store,
+                instances: store,
+                registry: store,
+                removal: store,
+                queue: store,
+                clock,
+                settings,
+            },
             replace: ReplaceKey {
                 policies: store,
                 instances: store,

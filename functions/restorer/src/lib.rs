@@ -56,6 +56,7 @@ impl Restorer<'_> {
             | Effect::ReplaceKey { .. }
             | Effect::EraseDataKeys
             | Effect::EraseInstance { .. }
+            | Effect::RemoveDataKeys { .. }
             | Effect::Reencrypt { .. }
             | Effect::TellApp { .. } => Err(WorkError::NotThere { what: "a rule for this effect" }),
         }

@@ -37,6 +37,7 @@ impl Suspender<'_> {
                 | Effect::ReplaceKey { .. }
                 | Effect::EraseDataKeys
                 | Effect::EraseInstance { .. }
+                | Effect::RemoveDataKeys { .. }
                 | Effect::Reencrypt { .. }
                 | Effect::RestoreInstances { .. }
                 | Effect::TellApp { .. } => {

@@ -447,7 +447,7 @@ impl CarryReencryption<'_> {
         let ledger = match job.phase {
             Phase::Finishing => {
                 let backups = all_backups(self.backups, &policy.organisation_name).await?;
-                ledger_words(policy, job, progress, &backups, self.clock.now())
+                ledger_words(policy, job, progress, &backups, (self.clock.now(), self.settings.in_transit))
             }
             Phase::Preparing
             | Phase::Cancelling
@@ -456,7 +456,9 @@ impl CarryReencryption<'_> {
             | Phase::Waiting { .. } => String::new(),
         };
         let data_keys = progress.data_keys;
-        self.happened(policy, PolicyEvent::ReencryptionEnded { job: job.id, data_keys, ledger }, step).await
+        let old_versions = progress.scanned.map(|scanned| scanned.old_versions);
+        let event = PolicyEvent::ReencryptionEnded { job: job.id, data_keys, old_versions, ledger };
+        self.happened(policy, event, step).await
     }
 
     /// Commits an event. If it is not so any more, or somebody else was faster, the next step sees how it is now.

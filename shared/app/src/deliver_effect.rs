@@ -51,6 +51,7 @@ impl DeliverEffect<'_> {
             | Effect::ReplaceKey { .. }
             | Effect::EraseDataKeys
             | Effect::EraseInstance { .. }
+            | Effect::RemoveDataKeys { .. }
             | Effect::Reencrypt { .. }
             | Effect::RestoreInstances { .. } => self.bus.publish_effect(row).await?,
         }

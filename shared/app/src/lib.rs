@@ -44,6 +44,7 @@ pub mod put_organisation;
 pub mod read_audit;
 pub mod reencryption;
 pub mod register_backup;
+pub mod remove_data_keys;
 pub mod replace_key;
 pub mod report_probes;
 pub mod request_error;

@@ -1,12 +1,13 @@
 //! What comes due by the clock alone: reminders and phases of restoration windows, lapsing, and work that is
-//! overdue (spec S3, E10), and the erasure of what was kept after its site was deleted. A reconciler: it reads the base table, finds what is due and does it; a run that is
+//! overdue (spec S3, E10), the erasure of what was kept after its site was deleted, and the removal of data keys that the
+//! last backup needed (spec X4). A reconciler: it reads the base table, finds what is due and does it; a run that is
 //! missed, doubled or broken off changes nothing but the hour.
 
 use std::collections::BTreeSet;
 
 use claviger_domain::closing::due as due_of;
 use claviger_domain::decide::{Refusal, Rules, decide, due_moment};
-use claviger_domain::event::{Actor, InstanceEvent, Origin, PolicyEvent};
+use claviger_domain::event::{Actor, InstanceEvent, LastBackup, Origin, PolicyEvent};
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::{CorrelationId, PolicyId};
 use claviger_domain::instance::decide_instance;
@@ -17,10 +18,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{ATTEMPTS, WorkError};
 use crate::ports::{
-    Clock, Ids, Instances, OverdueOrder, OverdueOrders, PendingErasure, PendingErasures, Policies,
-    StoreError, SupportRequests, WatchList,
+    Backups, BackupsHead, Clock, DataKeyRemoval, Ids, Instances, OverdueOrder, OverdueOrders, PendingErasure,
+    PendingErasures, Policies, StoreError, SupportRequests, WatchList,
 };
 use crate::settings::Settings;
+use crate::show_reencryption::all_backups;
 
 /// Entries of a page of what is read.
 const PAGE: u16 = 200;
@@ -44,6 +46,8 @@ pub struct Passed {
     pub overdue_orders: u64,
     /// Instances of deleted sites whose data keys began to be deleted.
     pub erasures: u64,
+    /// Organisations whose data keys of former generations began to be removed.
+    pub removals: u64,
 }
 
 /// Sees to what is due.
@@ -60,6 +64,10 @@ pub struct PassDeadlines<'a> {
     pub overdue: &'a dyn OverdueOrders,
     /// Which data keys wait for their erasure.
     pub erasures: &'a dyn PendingErasures,
+    /// What the vendor keeps of old data.
+    pub backups: &'a dyn Backups,
+    /// What says that data keys of former generations go.
+    pub removal: &'a dyn DataKeyRemoval,
     /// Identifiers.
     pub ids: &'a dyn Ids,
     /// The time.
@@ -86,6 +94,14 @@ impl PassDeadlines<'_> {
                 if let Err(error) = self.window(&row.policy, &origin, &mut passed).await {
                     tracing::warn!(policy.id = %row.policy.id, ?error, "a policy's window could not be seen to");
                     passed.failed = passed.failed.saturating_add(1);
+                }
+                match self.remove(&row.policy, &origin).await {
+                    Ok(true) => passed.removals = passed.removals.saturating_add(1),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(policy.id = %row.policy.id, ?error, "a removal of old data keys could not begin");
+                        passed.failed = passed.failed.saturating_add(1);
+                    }
                 }
             }
             let asked = stream::iter(&rows).map(|row| self.unanswered(&row.policy)).buffer_unordered(AT_ONCE);
@@ -150,6 +166,52 @@ impl PassDeadlines<'_> {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// Begins the removal of data keys that the last backup needed. Backups are asked for only where nothing of the policy's
+    /// own is in the way; who was faster at any of it is left to the next run.
+    async fn remove(&self, known: &EncryptionPolicy, origin: &Origin) -> Result<bool, WorkError> {
+        let kept = known.former_keys.iter().filter(|former| former.data_keys.are_kept());
+        if !kept.map(|former| former.generation).any(|of| known.moved_on_from(of).is_ok()) {
+            return Ok(false);
+        }
+        // INVARIANT (I6): the head before the backups, so that whatever is registered meanwhile makes the commit fail.
+        let head = self.removal.backups_head(&known.organisation_name).await?;
+        let Some(policy) = self.policies.policy(&known.organisation_name).await? else {
+            return Ok(false);
+        };
+        let backups = all_backups(self.backups, &known.organisation_name).await?;
+        let (rules, now) = (self.settings.rules(), self.clock.now());
+        // Newest first: what goes for one goes for every older one.
+        let kept = policy.former_keys.iter().rev().filter(|former| former.data_keys.are_kept());
+        let found = kept.map(|former| former.generation).find_map(|generation| {
+            let freed = policy.frees_data_keys(generation, &backups, rules.in_transit, now);
+            freed.ok().map(|freed| (generation, freed))
+        });
+        let Some((generation, freed)) = found else {
+            return Ok(false);
+        };
+        let last_backup =
+            freed.last.map(|last| LastBackup { id: last.id.clone(), expires_at: last.expires_at });
+        let event = PolicyEvent::DataKeysExpired { generation, by: freed.by.job.id, last_backup };
+        let decision = match decide(&rules, &policy, &event, origin, now) {
+            Ok(decision) => decision,
+            Err(Refusal::Redundant | Refusal::Stale | Refusal::IllegalForState { .. }) => return Ok(false),
+            Err(other) => return Err(other.into()),
+        };
+        let next = BackupsHead {
+            version: head.version.saturating_add(1),
+            removed_below: head.removed_below.max(generation.saturating_add(1)),
+            taken_from: head.taken_from.max(Some(freed.by.at)),
+        };
+        match self.removal.commit_removal(&policy, &decision, &next).await {
+            Ok(()) => {
+                tracing::info!(policy.id = %policy.id, generation, "nothing needs old data keys any more");
+                Ok(true)
+            }
+            Err(StoreError::Conflict) => Ok(false),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// Tells what is due of one policy's window, on the policy as it is now.

@@ -53,6 +53,9 @@ pub enum StoreError {
         /// What, as a field of the request: `site`, `keys`, `awsAccountId`, `encryption-policy`, `app`.
         what: &'static str,
     },
+    /// Data keys that it needs are removed: it comes too late.
+    #[error("the data keys that it needs are removed")]
+    DataKeysGone,
     /// The store did not answer, or not in time.
     #[error("the store is not available: {reason}")]
     Unavailable {
@@ -583,11 +586,26 @@ pub trait ReencryptionQueues: Send + Sync {
     async fn queue_shards(&self, work: &[ShardWork], delay: SignedDuration) -> Result<(), CallError>;
 }
 
+/// What is compared when data keys of former generations go, beside an organisation's backups: one item of its own, so
+/// that of a registration and a removal one comes first and the other knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackupsHead {
+    /// Raised by every registration and every removal; 0 before the first.
+    pub version: u64,
+    /// Data keys of generations below this one are gone, or going. Never lowered.
+    pub removed_below: u64,
+    /// Backups that were taken before hold records under them; none while nothing has gone. Never lowered.
+    pub taken_from: Option<Timestamp>,
+}
+
 /// Backups that the vendor registered (spec X4).
 #[async_trait]
 pub trait Backups: Send + Sync {
-    /// Registers one, or says anew how it is.
+    /// Registers one, or says anew how it is, and raises the version of the head, in one transaction. `DataKeysGone` if it
+    /// was taken before [`BackupsHead::taken_from`].
     async fn save_backup(&self, organisation: &OrganisationName, backup: &Backup) -> Result<(), StoreError>;
+    /// One of them (consistent read).
+    async fn backup(&self, organisation: &OrganisationName, id: &str) -> Result<Option<Backup>, StoreError>;
     /// An organisation's backups, by id.
     async fn backups(
         &self,
@@ -595,6 +613,28 @@ pub trait Backups: Send + Sync {
         cursor: Option<&str>,
         limit: u16,
     ) -> Result<Page<Backup>, StoreError>;
+}
+
+/// Data keys of former generations, when no backup needs them any more (spec X4).
+#[async_trait]
+pub trait DataKeyRemoval: Send + Sync {
+    /// What a removal compares (consistent read).
+    async fn backups_head(&self, organisation: &OrganisationName) -> Result<BackupsHead, StoreError>;
+    /// As [`Policies::commit_policy`], and in the same transaction the head as it is from now on; `Conflict` too if the
+    /// stored one does not have the version before.
+    async fn commit_removal(
+        &self,
+        previous: &EncryptionPolicy,
+        decision: &Decision,
+        head: &BackupsHead,
+    ) -> Result<(), StoreError>;
+    /// Removes a data key with all its wraps; `Conflict` if it is not what is there, or the head does not say that its
+    /// generation goes.
+    async fn remove_former(
+        &self,
+        organisation: &OrganisationName,
+        known: &WrappedDataKey,
+    ) -> Result<(), StoreError>;
 }
 
 /// What organisations' keys were used for, a sum a day (spec K3).

@@ -1,6 +1,7 @@
 //! What a re-encryption stores and sends beside the policy: how far the job and each shard are, and the messages of
 //! its two functions.
 
+pub use claviger_domain::data_keys::Backup;
 use claviger_domain::ids::{CorrelationId, InstanceId, PolicyId, ReencryptionId};
 use claviger_domain::reencryption::Phase;
 use claviger_domain::values::{App, OrganisationName, SiteName};
@@ -251,21 +252,4 @@ pub struct ShardWork {
     pub token: Uuid,
     /// What it belongs to.
     pub correlation: CorrelationId,
-}
-
-/// A backup of the vendor's that holds data of an organisation (spec X4).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Backup {
-    /// The vendor's name for it.
-    pub id: String,
-    /// When it was taken.
-    pub taken_at: Timestamp,
-    /// When it is gone.
-    pub expires_at: Timestamp,
-    /// The generation of the keys when it was taken.
-    pub generation: u64,
-    /// Whether it holds wrapped data keys of its own. Then only the keys of its generation open it; without, the data
-    /// keys that are kept do.
-    pub holds_wrapped_keys: bool,
 }

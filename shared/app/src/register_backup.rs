@@ -6,9 +6,9 @@ use claviger_domain::values::OrganisationName;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::ports::{Backups, Policies};
+use crate::ports::{Backups, Policies, StoreError};
 use crate::reencryption::Backup;
-use crate::request_error::RequestError;
+use crate::request_error::{ATTEMPTS, RequestError};
 
 /// Registers backups.
 pub struct RegisterBackup<'a> {
@@ -67,6 +67,16 @@ pub fn parse_backup(body: &Value) -> Result<Backup, Vec<InvalidField>> {
         let help = "send `true` if it holds wrapped data keys of its own, else `false`";
         faults.push(Invalid::new("it is missing, or not a truth value", help).at("holdsWrappedKeys"));
     }
+    let brought_back_at: Option<Instant> = match body.get("broughtBackAt") {
+        None => None,
+        Some(_) => parsed(body, "broughtBackAt", &mut faults),
+    };
+    if let (Some(taken), Some(brought)) = (&taken_at, &brought_back_at)
+        && brought.0 < taken.0
+    {
+        let help = "send when the stores were last brought back from it, or leave it out";
+        faults.push(Invalid::new("it is before `takenAt`", help).at("broughtBackAt"));
+    }
     if let (Some(taken), Some(expires)) = (&taken_at, &expires_at)
         && expires.0 <= taken.0
     {
@@ -78,18 +88,21 @@ pub fn parse_backup(body: &Value) -> Result<Backup, Vec<InvalidField>> {
             if faults.is_empty() =>
         {
             let (taken_at, expires_at) = (taken_at.0, expires_at.0);
-            Ok(Backup { id: id.0, taken_at, expires_at, generation, holds_wrapped_keys })
+            let brought_back_at = brought_back_at.map(|at| at.0);
+            Ok(Backup { id: id.0, taken_at, expires_at, generation, holds_wrapped_keys, brought_back_at })
         }
         _ => Err(faults),
     }
 }
 
 impl RegisterBackup<'_> {
-    /// Registers a backup, or says anew how it is.
+    /// Registers a backup, or says anew how it is; gives what is registered from now on. That the stores were brought back
+    /// from it is not forgotten by who does not say so again.
     ///
     /// # Errors
-    /// When the organisation has no policy, the generation is not there yet, or the store fails.
-    pub async fn run(&self, organisation: &OrganisationName, backup: &Backup) -> Result<(), RequestError> {
+    /// When the organisation has no policy, the generation is not there yet, data keys that it needs are removed, or the
+    /// store fails.
+    pub async fn run(&self, organisation: &OrganisationName, backup: Backup) -> Result<Backup, RequestError> {
         let policy = self.policies.policy(organisation).await?;
         let policy = policy.ok_or(RequestError::NotFound { what: "the encryption policy" })?;
         if backup.generation > policy.generation {
@@ -97,6 +110,23 @@ impl RegisterBackup<'_> {
             let help = "send the generation of the keys when the backup was taken";
             return Err(RequestError::Invalid(vec![Invalid::new(reason, help).at("generation")]));
         }
-        Ok(self.backups.save_backup(organisation, backup).await?)
+        let known = self.backups.backup(organisation, &backup.id).await?;
+        // A name that came to stand for another backup would hide what became of the first.
+        if let Some(known) = known.as_ref().filter(|known| known.taken_at != backup.taken_at) {
+            let reason = format!("the backup of this name was taken at {}", known.taken_at);
+            let help = "give another backup another `id`";
+            return Err(RequestError::Invalid(vec![Invalid::new(reason, help).at("takenAt")]));
+        }
+        let brought_back_at = backup.brought_back_at.max(known.and_then(|known| known.brought_back_at));
+        let backup = Backup { brought_back_at, ..backup };
+        // A registration beside it raised the version of the same head first.
+        for _ in 0..ATTEMPTS {
+            match self.backups.save_backup(organisation, &backup).await {
+                Ok(()) => return Ok(backup),
+                Err(StoreError::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
     }
 }

@@ -54,6 +54,9 @@ pub enum RequestError {
     /// A name or key is taken.
     #[error("it is taken")]
     Taken(InvalidField),
+    /// A backup holds records under data keys that are removed (spec X4).
+    #[error("data keys that it needs are removed")]
+    DataKeysGone(InvalidField),
     /// It cannot happen now.
     #[error("{reason}")]
     NotNow {
@@ -83,6 +86,13 @@ impl From<StoreError> for RequestError {
                 Self::AlreadyEnrolled { reason: "the organisation has its encryption policy".to_owned() }
             }
             StoreError::Taken { what } => Self::Taken(taken(what)),
+            StoreError::DataKeysGone => Self::DataKeysGone(InvalidField {
+                field: "takenAt".to_owned(),
+                reason: "records of a backup of that time are under data keys that are removed: no backup that was \
+                         registered needed them any more"
+                    .to_owned(),
+                help: "the backup cannot be read; delete it, and register backups before others expire".to_owned(),
+            }),
             other @ (StoreError::Conflict
             | StoreError::Changed
             | StoreError::Unavailable { .. }

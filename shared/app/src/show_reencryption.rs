@@ -1,11 +1,12 @@
 //! Shows re-encryptions: how far each is, and the ledger of what still needs the old keys (spec X2, X4).
 
+use claviger_domain::data_keys::FormerDataKeys;
 use claviger_domain::decide::ADVICE;
 use claviger_domain::ids::{ReencryptionId, TicketId};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::reencryption::{Depth, FormerKeys, Outcome, Phase, Reencryption};
 use claviger_domain::values::{KeyArn, OrganisationName, Region};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::ports::{Backups, Checkpoints, Clock, Policies, StoreError};
@@ -117,6 +118,38 @@ pub struct LedgerView {
     pub safe_to_delete: bool,
     /// Why not, or why.
     pub why: Vec<String>,
+    /// What became of the data keys of this generation: they are kept for the backups that need them.
+    pub former_data_keys: FormerDataKeysView,
+}
+
+/// What became of the data keys of a former generation, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerDataKeysView {
+    /// `kept`, `removing` or `removed`.
+    pub state: &'static str,
+    /// Since when; none for those that are kept.
+    pub since: Option<Timestamp>,
+    /// What needs those that are kept.
+    pub needed: Option<String>,
+}
+
+impl FormerDataKeysView {
+    fn of(
+        policy: &EncryptionPolicy,
+        former: &FormerKeys,
+        backups: &[Backup],
+        (now, in_transit): (Timestamp, SignedDuration),
+    ) -> Self {
+        let (state, since) = match former.data_keys {
+            FormerDataKeys::Kept => ("kept", None),
+            FormerDataKeys::Removing { since } => ("removing", Some(since)),
+            FormerDataKeys::Removed { at } => ("removed", Some(at)),
+        };
+        let freed = policy.frees_data_keys(former.generation, backups, in_transit, now);
+        let needed = freed.err().filter(|_| former.data_keys.are_kept());
+        Self { state, since, needed: needed.map(|need| need.words()) }
+    }
 }
 
 /// Shows re-encryptions.
@@ -130,7 +163,7 @@ pub struct ShowReencryption<'a> {
     /// The time.
     pub clock: &'a dyn Clock,
     /// The in-transit period.
-    pub in_transit: jiff::SignedDuration,
+    pub in_transit: SignedDuration,
 }
 
 /// A job, whether it has ended or not.
@@ -223,7 +256,10 @@ impl ShowReencryption<'_> {
                 Vec::new()
             } else {
                 former
-                    .map(|former| ledger(policy, former, (job, progress.as_ref(), open), &backups, now))
+                    .map(|former| {
+                        let of = (job, progress.as_ref(), open);
+                        ledger(policy, former, of, &backups, (now, self.in_transit))
+                    })
                     .collect()
             },
             advice: ADVICE,
@@ -323,7 +359,7 @@ fn ledger(
     former: &FormerKeys,
     (job, progress, open): (&Reencryption, Option<&JobProgress>, bool),
     backups: &[Backup],
-    now: Timestamp,
+    (now, in_transit): (Timestamp, SignedDuration),
 ) -> LedgerView {
     let needing = backups.iter().filter(|backup| {
         backup.holds_wrapped_keys && backup.generation <= former.generation && backup.expires_at > now
@@ -377,6 +413,7 @@ fn ledger(
         backups: needing.into_iter().map(|backup| backup.id.clone()).collect(),
         safe_to_delete,
         why,
+        former_data_keys: FormerDataKeysView::of(policy, former, backups, (now, in_transit)),
     }
 }
 
@@ -401,11 +438,11 @@ pub(crate) fn ledger_words(
     job: &Reencryption,
     progress: &JobProgress,
     backups: &[Backup],
-    now: Timestamp,
+    at: (Timestamp, SignedDuration),
 ) -> String {
     let former = policy.former_keys.iter().rev().filter(|former| former.generation < job.generation);
     let lines = former.map(|former| {
-        let entry = ledger(policy, former, (job, Some(progress), false), backups, now);
+        let entry = ledger(policy, former, (job, Some(progress), false), backups, at);
         let keys: Vec<&str> = former.keys.values().map(KeyArn::as_str).collect();
         let verdict = if entry.safe_to_delete { "safe to delete" } else { "NOT safe to delete" };
         format!(

@@ -59,6 +59,7 @@ fn told(effect: &Effect) -> Option<(&'static str, Value)> {
         | Effect::ReplaceKey { .. }
         | Effect::EraseDataKeys
         | Effect::EraseInstance { .. }
+        | Effect::RemoveDataKeys { .. }
         | Effect::Reencrypt { .. } => return None,
     };
     Some(told)

@@ -59,7 +59,8 @@ pub const fn detail_type(effect: &Effect) -> Option<&'static str> {
         | Effect::ProvisionInstance { .. }
         | Effect::ReplaceKey { .. }
         | Effect::EraseDataKeys
-        | Effect::EraseInstance { .. } => Some("ProvisioningOrdered"),
+        | Effect::EraseInstance { .. }
+        | Effect::RemoveDataKeys { .. } => Some("ProvisioningOrdered"),
         Effect::SuspendInstances { .. } => Some("SuspensionOrdered"),
         Effect::ProveRestoration | Effect::RestoreInstances { .. } => Some("RestorationOrdered"),
         Effect::Reencrypt { .. } => Some("ReencryptionOrdered"),

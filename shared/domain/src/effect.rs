@@ -68,6 +68,11 @@ pub enum Effect {
         /// Which.
         instance: InstanceId,
     },
+    /// Remove the data keys of a former generation, and of those before it: nothing needs them any more.
+    RemoveDataKeys {
+        /// Which.
+        generation: u64,
+    },
     /// Take up a job that moves the policy to new keys, wherever it stands.
     Reencrypt {
         /// Which.

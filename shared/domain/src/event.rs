@@ -209,6 +209,21 @@ pub enum PolicyEvent {
     },
     /// No wrapped data key is left.
     DataKeysErased,
+    /// Nothing needs the data keys of a former generation, and of those before it, any more (spec X4).
+    DataKeysExpired {
+        /// Which.
+        generation: u64,
+        /// The job that left no record under them.
+        by: ReencryptionId,
+        /// Of the backups that were taken before its end, the one that lasted longest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_backup: Option<LastBackup>,
+    },
+    /// They are removed.
+    DataKeysRemoved {
+        /// Which, with those before it.
+        generation: u64,
+    },
     /// A support agent says that the key suspension is a mistake: the first proposes, a second lifts it.
     MistakeDeclared {
         /// Why.
@@ -269,6 +284,9 @@ pub enum PolicyEvent {
         job: ReencryptionId,
         /// How many data keys were gone through.
         data_keys: u64,
+        /// Old versions of objects that its last scan left under old data keys; none without a scan.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        old_versions: Option<u64>,
         /// What still needs the old keys, in words.
         ledger: String,
     },
@@ -326,6 +344,8 @@ impl PolicyEvent {
             Self::ClosingMomentCame { moment: ClosingMoment::ExportEnds { .. } } => "export-ended",
             Self::DataKeysCounted { .. } => "data-keys-counted",
             Self::DataKeysErased => "data-keys-erased",
+            Self::DataKeysExpired { .. } => "data-keys-expired",
+            Self::DataKeysRemoved { .. } => "data-keys-removed",
             Self::MistakeDeclared { .. } => "mistake-declared",
             Self::ReencryptionRequested { .. } => "reencryption-requested",
             Self::ReencryptionKeysCreated { .. } => "reencryption-keys-created",
@@ -339,6 +359,16 @@ impl PolicyEvent {
             Self::ReencryptionCancelled { .. } => "reencryption-cancelled",
         }
     }
+}
+
+/// The backup that lasted longest of those that needed something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastBackup {
+    /// The vendor's name for it.
+    pub id: String,
+    /// When it was gone.
+    pub expires_at: Timestamp,
 }
 
 /// What happened to an app instance.

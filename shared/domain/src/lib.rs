@@ -10,6 +10,7 @@ pub mod authorisation;
 pub mod calendar;
 pub mod catalogue;
 pub mod closing;
+pub mod data_keys;
 pub mod decide;
 pub mod effect;
 pub mod enrolment;

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::Mode;
+use crate::data_keys::FormerDataKeys;
 use crate::fence::Cause;
 use crate::ids::{ReencryptionId, TicketId};
 use crate::invalid::{Invalid, shown};
@@ -174,6 +175,9 @@ pub struct FormerKeys {
     pub replaced_at: Timestamp,
     /// By which job.
     pub job: ReencryptionId,
+    /// What became of the data keys of this generation.
+    #[serde(default, skip_serializing_if = "FormerDataKeys::are_kept")]
+    pub data_keys: FormerDataKeys,
 }
 
 /// How a job ended.
@@ -196,6 +200,9 @@ pub struct EndedReencryption {
     pub outcome: Outcome,
     /// When.
     pub at: Timestamp,
+    /// How many old versions of objects its last scan left under old data keys; none if nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_versions: Option<u64>,
 }
 
 /// What keeps a job from going on. It goes on by itself when that is gone.

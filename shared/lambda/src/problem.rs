@@ -32,6 +32,8 @@ pub enum ProblemKind {
     RealmIsFixed,
     /// There is no way back to keys of the vendor's (spec E11).
     NoWayBack,
+    /// A backup holds records under data keys that are removed (spec X4).
+    DataKeysRemoved,
     /// The thing is in a state in which this cannot happen.
     IllegalState,
     /// A key of an enrolment did not stand its checks (spec E12).
@@ -63,7 +65,7 @@ pub enum ProblemKind {
 }
 
 /// Every kind, for tests and documents.
-pub const PROBLEM_KINDS: [ProblemKind; 23] = [
+pub const PROBLEM_KINDS: [ProblemKind; 24] = [
     ProblemKind::InvalidRequest,
     ProblemKind::Unauthenticated,
     ProblemKind::Forbidden,
@@ -73,6 +75,7 @@ pub const PROBLEM_KINDS: [ProblemKind; 23] = [
     ProblemKind::AlreadyEnrolled,
     ProblemKind::RealmIsFixed,
     ProblemKind::NoWayBack,
+    ProblemKind::DataKeysRemoved,
     ProblemKind::IllegalState,
     ProblemKind::KeysNotVerified,
     ProblemKind::NotEligible,
@@ -153,6 +156,12 @@ impl ProblemKind {
                 StatusCode::CONFLICT,
                 "There is no way back to vendor-managed keys",
                 "keep the keys, or leave: `POST .../encryption-policy/close` gives time to export the data, then erases its keys",
+            ),
+            Self::DataKeysRemoved => (
+                "data-keys-removed",
+                StatusCode::CONFLICT,
+                "The data keys of the backup are removed",
+                "the backup cannot be read any more; register backups before others expire",
             ),
             Self::IllegalState => (
                 "illegal-state",
@@ -268,6 +277,7 @@ impl ProblemKind {
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::Conflict
+            | Self::DataKeysRemoved
             | Self::IllegalState
             | Self::TooLarge
             | Self::HeadersTooLarge

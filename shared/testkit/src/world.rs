@@ -9,12 +9,12 @@ use claviger_app::messages::{
     AppOrder, DataKeyPage, ErasurePage, FanOut, NewerDataKey, ProbeAnswer, ProbeMessage, ProbeRequest,
 };
 use claviger_app::ports::{
-    Audit, Backups, Beat, Bus, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, FanOutQueue,
-    HintRecords, Idempotency, Instances, KeptAnswer, NewerDataKeys, Organisations, Outbox, OverdueOrder,
-    OverdueOrders, Page, PendingErasure, PendingErasures, Policies, ProbeQueue, Prober, Proofs,
-    PublishedTemplate, ReencryptionQueues, Reservation, Reserve, SetAside, StoreError, SupportRequest,
-    SupportRequestKind, SupportRequests, Templates, Tickets, Unanswered, Undelivered, UsageRecords,
-    WatchList, WatchRow, WebhookQueue, WrappedDataKey,
+    Audit, Backups, BackupsHead, Beat, Bus, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry,
+    DataKeyRemoval, FanOutQueue, HintRecords, Idempotency, Instances, KeptAnswer, NewerDataKeys,
+    Organisations, Outbox, OverdueOrder, OverdueOrders, Page, PendingErasure, PendingErasures, Policies,
+    ProbeQueue, Prober, Proofs, PublishedTemplate, ReencryptionQueues, Reservation, Reserve, SetAside,
+    StoreError, SupportRequest, SupportRequestKind, SupportRequests, Templates, Tickets, Unanswered,
+    Undelivered, UsageRecords, WatchList, WatchRow, WebhookQueue, WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardPlace, ShardWork};
 use claviger_app::usage::{DayOfUse, Tally, UsageDelta, Uses};
@@ -85,6 +85,7 @@ struct Store {
     jobs: BTreeMap<ReencryptionId, JobProgress>,
     shards: BTreeMap<ShardPlace, ShardCheckpoint>,
     backups: BTreeMap<(OrganisationName, String), Backup>,
+    backups_heads: BTreeMap<OrganisationName, BackupsHead>,
     usage: BTreeMap<(OrganisationId, Date), Uses>,
     usage_ids: BTreeSet<Uuid>,
 }
@@ -339,6 +340,13 @@ impl Store {
         Ok(())
     }
 
+    fn remove_data_key(&mut self, known: &WrappedDataKey) -> Result<(), StoreError> {
+        let place = (known.instance, known.purpose.clone(), known.version);
+        require(self.data_keys.get(&place) == Some(known), StoreError::Conflict)?;
+        self.data_keys.remove(&place);
+        Ok(())
+    }
+
     fn record(&mut self, fact: &Fact, outbox: &[OutboxRow]) -> Result<(), StoreError> {
         let key = (fact.organisation.clone(), fact.stream, fact.seq);
         require(!self.facts.contains_key(&key), StoreError::Conflict)?;
@@ -346,6 +354,43 @@ impl Store {
         for row in outbox {
             self.outbox.insert((row.organisation.clone(), row.id), row.clone());
         }
+        Ok(())
+    }
+
+    fn commit_policy(
+        &mut self,
+        previous: Option<&EncryptionPolicy>,
+        decision: &Decision,
+    ) -> Result<(), StoreError> {
+        let next = &decision.next;
+        let stored = self.policies.get(&next.organisation_name);
+        match previous {
+            None => {
+                let free = stored.is_none_or(|policy| matches!(policy.lifecycle, Lifecycle::Rejected { .. }));
+                require(free, taken("encryption-policy"))?;
+            }
+            Some(known) => {
+                let same =
+                    stored.is_some_and(|policy| policy.version == known.version && policy.id == known.id);
+                require(same, StoreError::Conflict)?;
+            }
+        }
+        self.claims(previous, next)?;
+        self.record(&decision.fact, &decision.outbox)?;
+        let before = previous.map(|policy| policy.fence.clone()).unwrap_or_default();
+        if before != next.fence {
+            let item = FenceItem { organisation: next.organisation, fence: next.fence.clone() };
+            self.fences.insert(next.id, item);
+        }
+        if let Some(known) = previous {
+            self.watched.remove(&(known.shard, known.id));
+        }
+        if next.lifecycle.is_watched() {
+            self.watched.insert((next.shard, next.id), next.clone());
+        }
+        let before = previous.and_then(SupportRequest::of_policy).map(|request| request.id);
+        self.request(before, SupportRequest::of_policy(next));
+        self.policies.insert(next.organisation_name.clone(), next.clone());
         Ok(())
     }
 
@@ -494,39 +539,7 @@ impl Policies for MemoryWorld {
         previous: Option<&EncryptionPolicy>,
         decision: &Decision,
     ) -> Result<(), StoreError> {
-        let next = &decision.next;
-        self.changed(|store| {
-            let stored = store.policies.get(&next.organisation_name);
-            match previous {
-                None => {
-                    let free =
-                        stored.is_none_or(|policy| matches!(policy.lifecycle, Lifecycle::Rejected { .. }));
-                    require(free, taken("encryption-policy"))?;
-                }
-                Some(known) => {
-                    let same =
-                        stored.is_some_and(|policy| policy.version == known.version && policy.id == known.id);
-                    require(same, StoreError::Conflict)?;
-                }
-            }
-            store.claims(previous, next)?;
-            store.record(&decision.fact, &decision.outbox)?;
-            let before = previous.map(|policy| policy.fence.clone()).unwrap_or_default();
-            if before != next.fence {
-                let item = FenceItem { organisation: next.organisation, fence: next.fence.clone() };
-                store.fences.insert(next.id, item);
-            }
-            if let Some(known) = previous {
-                store.watched.remove(&(known.shard, known.id));
-            }
-            if next.lifecycle.is_watched() {
-                store.watched.insert((next.shard, next.id), next.clone());
-            }
-            let before = previous.and_then(SupportRequest::of_policy).map(|request| request.id);
-            store.request(before, SupportRequest::of_policy(next));
-            store.policies.insert(next.organisation_name.clone(), next.clone());
-            Ok(())
-        })
+        self.changed(|store| store.commit_policy(previous, decision))
     }
 
     async fn organisations_of_account(
@@ -907,12 +920,7 @@ impl DataKeyRegistry for MemoryWorld {
     }
 
     async fn remove_data_key(&self, known: &WrappedDataKey) -> Result<(), StoreError> {
-        self.changed(|store| {
-            let place = (known.instance, known.purpose.clone(), known.version);
-            require(store.data_keys.get(&place) == Some(known), StoreError::Conflict)?;
-            store.data_keys.remove(&place);
-            Ok(())
-        })
+        self.changed(|store| store.remove_data_key(known))
     }
 }
 
@@ -964,9 +972,18 @@ impl Checkpoints for MemoryWorld {
 impl Backups for MemoryWorld {
     async fn save_backup(&self, organisation: &OrganisationName, backup: &Backup) -> Result<(), StoreError> {
         self.changed(|store| {
+            let head = store.backups_heads.entry(organisation.clone()).or_default();
+            let from = head.taken_from.map(|from| from.as_millisecond());
+            let in_time = from.is_none_or(|from| from <= backup.taken_at.as_millisecond());
+            require(in_time, StoreError::DataKeysGone)?;
+            head.version += 1;
             store.backups.insert((organisation.clone(), backup.id.clone()), backup.clone());
             Ok(())
         })
+    }
+
+    async fn backup(&self, organisation: &OrganisationName, id: &str) -> Result<Option<Backup>, StoreError> {
+        Ok(self.state().store.backups.get(&(organisation.clone(), id.to_owned())).cloned())
     }
 
     async fn backups(
@@ -978,6 +995,40 @@ impl Backups for MemoryWorld {
         let state = self.state();
         let ours = state.store.backups.iter().filter(|((of, _), _)| of == organisation);
         Ok(page(ours.map(|((_, id), backup)| (id.clone(), backup.clone())), cursor, limit, false))
+    }
+}
+
+#[async_trait]
+impl DataKeyRemoval for MemoryWorld {
+    async fn backups_head(&self, organisation: &OrganisationName) -> Result<BackupsHead, StoreError> {
+        Ok(self.state().store.backups_heads.get(organisation).copied().unwrap_or_default())
+    }
+
+    async fn commit_removal(
+        &self,
+        previous: &EncryptionPolicy,
+        decision: &Decision,
+        head: &BackupsHead,
+    ) -> Result<(), StoreError> {
+        self.changed(|store| {
+            store.commit_policy(Some(previous), decision)?;
+            let known = store.backups_heads.entry(previous.organisation_name.clone()).or_default();
+            require(known.version + 1 == head.version, StoreError::Conflict)?;
+            *known = BackupsHead { taken_from: head.taken_from.map(to_millis), ..*head };
+            Ok(())
+        })
+    }
+
+    async fn remove_former(
+        &self,
+        organisation: &OrganisationName,
+        known: &WrappedDataKey,
+    ) -> Result<(), StoreError> {
+        self.changed(|store| {
+            let goes = store.backups_heads.get(organisation);
+            require(goes.is_some_and(|head| head.removed_below > known.generation), StoreError::Conflict)?;
+            store.remove_data_key(known)
+        })
     }
 }
 
@@ -1142,6 +1193,7 @@ impl Bus for MemoryWorld {
             | Effect::ReplaceKey { .. }
             | Effect::EraseDataKeys
             | Effect::EraseInstance { .. }
+            | Effect::RemoveDataKeys { .. }
             | Effect::Reencrypt { .. }
             | Effect::RestoreInstances { .. } => self.called(|state| state.effects.push(row.clone())),
             Effect::OpenTicket { .. }

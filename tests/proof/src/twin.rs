@@ -27,12 +27,16 @@ pub enum Twin {
     OwnerInsteadOfCaller,
     /// A record is written anew whatever became of it since it was read.
     RewritesUnconditionally,
+    /// Of the backups, the one that expires first is asked alone whether data keys are needed: a second way to break I6.
+    FirstExpiryOnly,
+    /// That the stores were brought back from a backup is forgotten: a third.
+    BringsBackUnsaid,
     /// A ticket does not know which effects wrote on it: none of the invariants', but the steps'.
     TicketForgetsEffects,
 }
 
 impl Twin {
-    /// Every twin that breaks an invariant.
+    /// A twin for every invariant.
     pub const ALL: [Self; 8] = [
         Self::LeaseFromAfterTheRead,
         Self::ThrottlingIsRefusal,
@@ -52,7 +56,7 @@ impl Twin {
             Self::DeadWatcherBeats => "I3",
             Self::EpochIgnored | Self::TicketForgetsEffects => "I4",
             Self::SupportOpens => "I5",
-            Self::NewWrapsInPlaceOfOld => "I6",
+            Self::NewWrapsInPlaceOfOld | Self::FirstExpiryOnly | Self::BringsBackUnsaid => "I6",
             Self::OwnerInsteadOfCaller => "I7",
             Self::RewritesUnconditionally => "I8",
         }

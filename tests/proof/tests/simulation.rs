@@ -42,7 +42,8 @@ fn i1_to_i8_hold_for_a_hundred_organisation_years_of_faults() {
     );
     assert!(all.faults > 1_000 && all.cut_offs > 50, "it did not hurt enough");
     assert!(all.moved > 20, "only {} re-encryptions ended", all.moved);
-    println!("newer data keys: {}", all.newer_keys);
+    println!("newer data keys: {}, removed with their last backup: {}", all.newer_keys, all.removed);
+    assert!(all.removed > 20, "only {} data keys were removed", all.removed);
     assert!(all.newer_keys > 20, "only {} newer data keys were made", all.newer_keys);
 }
 

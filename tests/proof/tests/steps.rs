@@ -33,7 +33,7 @@ fn i4_an_effect_that_writes_again_when_it_is_delivered_again_is_caught() {
 }
 
 /// What changes something, and by which invocations of the scenarios it is looked at.
-const CHANGES: [(&str, &[&str]); 45] = [
+const CHANGES: [(&str, &[&str]); 46] = [
     ("access_requests", &["answer-access", "publish-template"]),
     ("acknowledge_order", &["acknowledge-order"]),
     ("add_instance_directly", &["add-instance-directly"]),
@@ -83,6 +83,7 @@ const CHANGES: [(&str, &[&str]); 45] = [
     ("put_organisation", &["put-organisation"]),
     ("register_backup", &["register-backup"]),
     ("reencryption", &["step-of-job-preparing"]),
+    ("remove_data_keys", &["remove-data-keys", "page-of-removal"]),
     ("replace_key", &["replace-key"]),
     ("report_probes", &["sweep", "follow-hint", "follow-up"]),
     ("request_instance", &["request-instance"]),

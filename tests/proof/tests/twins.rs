@@ -46,6 +46,16 @@ fn i6_wraps_that_take_the_place_of_those_that_are_there_are_caught() {
 }
 
 #[test]
+fn i6_data_keys_that_go_with_the_first_of_several_backups_are_caught() {
+    caught(Twin::FirstExpiryOnly);
+}
+
+#[test]
+fn i6_a_backup_that_was_brought_back_and_forgotten_is_caught() {
+    caught(Twin::BringsBackUnsaid);
+}
+
+#[test]
 fn i7_a_broker_that_does_not_ask_who_asks_is_caught() {
     caught(Twin::OwnerInsteadOfCaller);
 }

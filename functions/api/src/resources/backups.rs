@@ -24,7 +24,7 @@ pub async fn register(
     let access = api.enter(&visit, &org, Call::RegisterBackup).await?;
     let backup = parse_backup(&body::object(sent).await?).map_err(Problem::invalid)?;
     let register = RegisterBackup { policies: &*api.stores, backups: &*api.stores };
-    register.run(&access.organisation.name, &backup).await.map_err(trouble)?;
+    let backup = register.run(&access.organisation.name, backup).await.map_err(trouble)?;
     Ok(document(StatusCode::OK, &backup))
 }
 

@@ -303,6 +303,8 @@ async fn lapsed() -> (Stage, String) {
         overdue: &*stage.world,
         instances: &*stage.world,
         erasures: &*stage.world,
+        backups: &*stage.world,
+        removal: &*stage.world,
         ids: &claviger_testkit::SequentialIds::default(),
         clock: &*stage.clock,
         settings: claviger_testkit::builders::settings(),

@@ -70,7 +70,12 @@ impl FlushUsage<'_> {
                 self.meter.unsure(tried_at.unwrap_or(now), delta);
             }
             // A request that cannot be made, or that DynamoDB will never take.
-            Err(error @ (StoreError::Corrupt { .. } | StoreError::Changed | StoreError::Taken { .. })) => {
+            Err(
+                error @ (StoreError::Corrupt { .. }
+                | StoreError::Changed
+                | StoreError::DataKeysGone
+                | StoreError::Taken { .. }),
+            ) => {
                 tracing::error!(organisation.id = %delta.organisation, %error, "counts of KMS calls are lost");
             }
         }

@@ -3,7 +3,7 @@
 use claviger_app::close_organisation::CloseOrganisation;
 use claviger_app::erase_data_keys::GRACE;
 use claviger_app::pass_deadlines::PassDeadlines;
-use claviger_app::ports::{DataKeyRegistry, Policies, SupportRequestKind, SupportRequests};
+use claviger_app::ports::{DataKeyRegistry, DataKeyRemoval, Policies, SupportRequestKind, SupportRequests};
 use claviger_app::request_error::RequestError;
 use claviger_app::request_instance::RequestInstance;
 use claviger_app::support_requests::{DecideRequests, Decided, Verdict};
@@ -18,18 +18,24 @@ fn close(world: &World) -> CloseOrganisation<'_> {
 }
 
 pub async fn deadlines(world: &World) {
-    let pass = PassDeadlines {
+    assert_eq!(passing(world, &world.store).run().await.unwrap().failed, 0);
+}
+
+/// One run, with this in place of what says that data keys of former generations go.
+pub fn passing<'a>(world: &'a World, removal: &'a dyn DataKeyRemoval) -> PassDeadlines<'a> {
+    PassDeadlines {
         policies: &world.store,
         watch: &world.store,
         requests: &world.store,
         overdue: &world.store,
         instances: &world.store,
         erasures: &world.store,
+        backups: &world.store,
+        removal,
         ids: &world.ids,
         clock: &world.clock,
         settings: world.settings(),
-    };
-    assert_eq!(pass.run().await.unwrap().failed, 0);
+    }
 }
 
 async fn approved(world: &World) {

@@ -8,6 +8,7 @@ mod byok;
 mod closing;
 mod cut_off;
 mod describe;
+mod former_data_keys;
 mod hints;
 mod lost_key;
 mod newer_data_keys;

@@ -122,8 +122,8 @@ enum Mail {
     Shard(ShardWork),
 }
 
-struct Stage {
-    world: World,
+pub struct Stage {
+    pub world: World,
     notes: Notes,
     mail: Mutex<Vec<(Timestamp, Mail)>>,
     /// Every message is delivered twice.
@@ -137,7 +137,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(records: u64) -> Self {
+    pub async fn new(records: u64) -> Self {
         let world = World::with_acme().await;
         let stage = Self::of(world);
         for id in 0..records {
@@ -187,7 +187,7 @@ impl Stage {
         records.insert(id, Record { data_key: key.id, generation: key.generation, written });
     }
 
-    async fn asks(&self, depth: Depth) -> ReencryptionId {
+    pub async fn asks(&self, depth: Depth) -> ReencryptionId {
         let keys: BTreeMap<Region, KeyArn> =
             REGIONS.map(|region| (builders::parsed(region), self.new_key(region))).into();
         self.happens(PolicyEvent::ReencryptionRequested { keys, depth }).await;
@@ -317,7 +317,7 @@ impl Stage {
         panic!("it never comes to that: {:?}", self.world.policy().await.reencryption);
     }
 
-    async fn through(&self) {
+    pub async fn through(&self) {
         self.until(|phase| phase.is_none()).await;
         while self.turn().await {
             self.world.later(60);
@@ -361,7 +361,7 @@ impl Stage {
         }
     }
 
-    async fn view(&self, id: ReencryptionId) -> ReencryptionView {
+    pub async fn view(&self, id: ReencryptionId) -> ReencryptionView {
         let World { store, clock, .. } = &self.world;
         let in_transit = self.world.settings().in_transit;
         let show =
@@ -369,7 +369,7 @@ impl Stage {
         show.run(&self.world.name(), id).await.unwrap()
     }
 
-    async fn said(&self) -> Vec<String> {
+    pub async fn said(&self) -> Vec<String> {
         let tickets = self.world.tickets().await;
         tickets.into_iter().flat_map(|ticket| ticket.comments).map(|comment| comment.body).collect()
     }
@@ -905,6 +905,7 @@ async fn x4_a_backup_with_wrapped_keys_of_its_own_keeps_the_old_keys_until_it_ex
         expires_at: now + SignedDuration::from_hours(48),
         generation: 1,
         holds_wrapped_keys,
+        brought_back_at: None,
     };
     for backup in [backup("whole", true), backup("records-only", false)] {
         stage.world.store.save_backup(&stage.world.name(), &backup).await.unwrap();

@@ -235,7 +235,13 @@ async fn x3_the_data_keys_of_a_deleted_site_wait_for_a_re_encryption_that_is_und
     assert_eq!(only(&world).await.status.slug(), "active");
     let job = asked.reencryption.unwrap().id;
     happens(PolicyEvent::ReencryptionCancelled { job }).await;
-    happens(PolicyEvent::ReencryptionEnded { job, data_keys: 1, ledger: "nothing".to_owned() }).await;
+    happens(PolicyEvent::ReencryptionEnded {
+        job,
+        data_keys: 1,
+        old_versions: None,
+        ledger: "nothing".to_owned(),
+    })
+    .await;
     deadlines(&world).await;
     assert_eq!(only(&world).await.status.slug(), "erasing");
 }

@@ -19,6 +19,7 @@ use claviger_app::probe_now::ProbeNow;
 use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
+use claviger_app::remove_data_keys::RemoveDataKeys;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_app::settings::Settings;
@@ -330,6 +331,7 @@ impl World {
             }
             Effect::EraseDataKeys => self.erase().run(row).await,
             Effect::EraseInstance { .. } => self.erase_instance().run(row).await,
+            Effect::RemoveDataKeys { .. } => self.remove().run(row).await,
             Effect::ReplaceKey { .. } => {
                 let replace = ReplaceKey {
                     policies: &self.store,
@@ -354,6 +356,18 @@ impl World {
             registry: &self.store,
             queue: &self.store,
             clock: &self.clock,
+        }
+    }
+
+    pub fn remove(&self) -> RemoveDataKeys<'_> {
+        RemoveDataKeys {
+            policies: &self.store,
+            instances: &self.store,
+            registry: &self.store,
+            removal: &self.store,
+            queue: &self.store,
+            clock: &self.clock,
+            settings: self.settings(),
         }
     }
 

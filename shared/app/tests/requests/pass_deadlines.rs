@@ -58,6 +58,8 @@ impl Stage {
             overdue: &self.world,
             instances: &self.world,
             erasures: &self.world,
+            backups: &self.world,
+            removal: &self.world,
             ids: &self.ids,
             clock: &self.clock,
             settings: builders::settings(),

@@ -23,6 +23,7 @@
 //! | control | `REENCRYPTION#<job>` | `JOB` | how far a re-encryption is | `doc`, `version` |
 //! | control | `REENCRYPTION#<job>` | `SHARD#<instance>#<nnn>` | how far a shard of it is | `doc`, `version` |
 //! | control | `ORG#<name>` | `BACKUP#<id>` | backup that the vendor registered | `doc` |
+//! | control | `ORG#<name>` | `BACKUPS` | head of the backups: what a removal of data keys compares | `version`, `removedBelow`, `takenFrom` (ms) |
 //! | control | `TEMPLATE` | `<version>` | key-policy template, and how far customers were asked | `doc` |
 //! | control | `IDEMPOTENCY#<hash>` | `IDEMPOTENCY` | a request that bears a key | `request`, `holder`, `reservedUntil` (ms), `doc` (the answer), `expiresAt` (s) |
 //! | control | `HINTS#<account>` | `HINTS` | budget of an account's hints | `doc`, `expiresAt` (s) |
@@ -207,6 +208,10 @@ pub(super) fn reencryption_shard(at: ShardPlace) -> Key {
 
 pub(super) fn backup(name: &OrganisationName, id: &str) -> Key {
     key(organisation_partition(name), format!("{BACKUP_PREFIX}{id}"))
+}
+
+pub(super) fn backups_head(name: &OrganisationName) -> Key {
+    key(organisation_partition(name), "BACKUPS")
 }
 
 pub(super) fn shard_partition(shard: ShardId) -> String {

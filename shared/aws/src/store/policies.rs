@@ -36,22 +36,7 @@ impl Policies for DynamoStore {
         previous: Option<&EncryptionPolicy>,
         decision: &Decision,
     ) -> Result<(), StoreError> {
-        let control = &self.tables.control;
-        let next = &decision.next;
-        let mut transaction = Transaction::default();
-        let (condition, otherwise) = condition_on(previous);
-        transaction.put(control, policy_item(next)?, condition, otherwise)?;
-        if previous.is_none() {
-            let pointer =
-                item(&names::policy_pointer(next.id), [("organisation", text(&next.organisation_name))]);
-            transaction.put(control, pointer, Condition::absent(), Otherwise::Conflict)?;
-        }
-        self.claims(&mut transaction, previous, next)?;
-        self.record(&mut transaction, &decision.fact, &decision.outbox)?;
-        self.fence_of(&mut transaction, previous, next)?;
-        self.watch_row(&mut transaction, previous, next)?;
-        let waiting = (previous.and_then(SupportRequest::of_policy), SupportRequest::of_policy(next));
-        self.request_of(&mut transaction, waiting.0, waiting.1)?;
+        let transaction = self.of_decision(previous, decision)?;
         self.commit(transaction).await
     }
 
@@ -116,6 +101,31 @@ const fn holds_claims(lifecycle: &Lifecycle) -> bool {
 }
 
 impl DynamoStore {
+    /// Everything that a decision writes.
+    pub(super) fn of_decision(
+        &self,
+        previous: Option<&EncryptionPolicy>,
+        decision: &Decision,
+    ) -> Result<Transaction, StoreError> {
+        let control = &self.tables.control;
+        let next = &decision.next;
+        let mut transaction = Transaction::default();
+        let (condition, otherwise) = condition_on(previous);
+        transaction.put(control, policy_item(next)?, condition, otherwise)?;
+        if previous.is_none() {
+            let pointer =
+                item(&names::policy_pointer(next.id), [("organisation", text(&next.organisation_name))]);
+            transaction.put(control, pointer, Condition::absent(), Otherwise::Conflict)?;
+        }
+        self.claims(&mut transaction, previous, next)?;
+        self.record(&mut transaction, &decision.fact, &decision.outbox)?;
+        self.fence_of(&mut transaction, previous, next)?;
+        self.watch_row(&mut transaction, previous, next)?;
+        let waiting = (previous.and_then(SupportRequest::of_policy), SupportRequest::of_policy(next));
+        self.request_of(&mut transaction, waiting.0, waiting.1)?;
+        Ok(transaction)
+    }
+
     /// Claims what the policy holds from now on and gives back what it holds no more (spec E5, E12).
     fn claims(
         &self,

@@ -107,6 +107,13 @@ impl DataKeyRegistry for DynamoStore {
     }
 
     async fn remove_data_key(&self, known: &WrappedDataKey) -> Result<(), StoreError> {
+        self.commit(self.removing(known)?).await
+    }
+}
+
+impl DynamoStore {
+    /// A data key and its pointer away, if the data key is as it was read.
+    pub(super) fn removing(&self, known: &WrappedDataKey) -> Result<Transaction, StoreError> {
         let registry = &self.tables.registry;
         let place = names::data_key(known.instance, &known.purpose, known.version);
         let was = document(&place, known, [])?.remove(DOC).unwrap_or_else(|| text(""));
@@ -115,11 +122,9 @@ impl DataKeyRegistry for DynamoStore {
         transaction.delete(registry, &place, as_known, Otherwise::Conflict)?;
         let pointer = names::data_key_pointer(known.instance, known.id);
         transaction.delete(registry, &pointer, Condition::none(), Otherwise::Conflict)?;
-        self.commit(transaction).await
+        Ok(transaction)
     }
-}
 
-impl DynamoStore {
     /// A new data key and its pointer.
     fn adding(&self, key: &WrappedDataKey) -> Result<Transaction, StoreError> {
         let registry = &self.tables.registry;

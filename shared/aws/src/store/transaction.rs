@@ -74,6 +74,8 @@ pub(super) enum Otherwise {
     Conflict,
     /// Something unique is taken.
     Taken(&'static str),
+    /// Data keys that it needs are removed.
+    DataKeysGone,
 }
 
 impl From<Otherwise> for StoreError {
@@ -81,6 +83,7 @@ impl From<Otherwise> for StoreError {
         match otherwise {
             Otherwise::Conflict => Self::Conflict,
             Otherwise::Taken(what) => Self::Taken { what },
+            Otherwise::DataKeysGone => Self::DataKeysGone,
         }
     }
 }

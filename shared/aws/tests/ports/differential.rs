@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use claviger_app::hint_budget::HintRecord;
 use claviger_app::ports::{
-    Audit, Backups, Checkpoints, DataKeyChoice, DataKeyRegistry, HintRecords, Instances, Organisations,
-    Outbox, OverdueOrder, OverdueOrders, Page, PendingErasures, Policies, Proofs, PublishedTemplate,
-    StoreError, SupportRequests, Templates, Tickets, Unanswered, UsageRecords, WatchList, Wrap,
-    WrappedDataKey,
+    Audit, Backups, BackupsHead, Checkpoints, DataKeyChoice, DataKeyRegistry, DataKeyRemoval, HintRecords,
+    Instances, Organisations, Outbox, OverdueOrder, OverdueOrders, Page, PendingErasures, Policies, Proofs,
+    PublishedTemplate, StoreError, SupportRequests, Templates, Tickets, Unanswered, UsageRecords, WatchList,
+    Wrap, WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, Counts, JobProgress, ShardCheckpoint, ShardPlace};
 use claviger_app::usage::{KeyUse, Payer, Tally, UsageDelta};
@@ -185,6 +185,18 @@ enum Operation {
         organisation: usize,
         id: u64,
         generation: u64,
+        old: bool,
+    },
+    CommitRemoval {
+        organisation: usize,
+        generation: u64,
+        stale: bool,
+    },
+    RemoveFormer {
+        organisation: usize,
+        instance: u64,
+        version: u32,
+        as_read: bool,
     },
     AddUsage {
         organisation: usize,
@@ -243,8 +255,13 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         1 => organisation().prop_map(|organisation| OverdueNoMore { organisation }),
         3 => (0..2_u64, 0..4_u64).prop_map(|(job, version)| SaveProgress { job, version }),
         4 => (0..2_u64, 0..3_u16, 0..4_u64).prop_map(|(job, index, version)| SaveShard { job, index, version }),
-        2 => (organisation(), 0..3_u64, 1..3_u64)
-            .prop_map(|(organisation, id, generation)| SaveBackup { organisation, id, generation }),
+        3 => (organisation(), 0..3_u64, 1..3_u64, any::<bool>())
+            .prop_map(|(organisation, id, generation, old)| SaveBackup { organisation, id, generation, old }),
+        4 => (organisation(), 0..3_u64, any::<bool>())
+            .prop_map(|(organisation, generation, stale)| CommitRemoval { organisation, generation, stale }),
+        3 => (organisation(), 0..2_u64, 0..4_u32, any::<bool>()).prop_map(|(organisation, instance, version, as_read)| {
+            RemoveFormer { organisation, instance, version, as_read }
+        }),
         4 => (organisation(), 0..8_u64).prop_map(|(organisation, id)| AddUsage { organisation, id }),
         2 => nth().prop_map(|nth| EffectDone { nth }),
     ];
@@ -655,17 +672,45 @@ impl Pair {
                 let memory = self.memory.save_shard(&shard).await;
                 same("shard", memory, self.dynamo.store.save_shard(&shard).await)
             }
-            Operation::SaveBackup { organisation, id, generation } => {
+            Operation::SaveBackup { organisation, id, generation, old } => {
                 let backup = Backup {
                     id: format!("backup-{id}"),
-                    taken_at: self.now,
+                    taken_at: if old { self.now - SignedDuration::from_hours(24 * 40) } else { self.now },
                     expires_at: self.now,
                     generation,
                     holds_wrapped_keys: generation > 1,
+                    brought_back_at: old.then_some(self.now),
                 };
                 let name = parsed(ORGANISATIONS[organisation]);
                 let memory = self.memory.save_backup(&name, &backup).await;
                 same("backup", memory, self.dynamo.store.save_backup(&name, &backup).await)
+            }
+            Operation::CommitRemoval { organisation, generation, stale } => {
+                let Some(policy) = self.policy(organisation).await else { return Ok(()) };
+                let events = [PolicyEvent::ClosingAsked, PolicyEvent::ClosingCancelled];
+                let decide = |event| decide(&rules(), &policy, event, &by_admin(), self.now).ok();
+                let Some(decision) = events.iter().find_map(decide) else { return Ok(()) };
+                let known = self.memory.backups_head(&policy.organisation_name).await.unwrap();
+                let head = BackupsHead {
+                    version: known.version + 1 + u64::from(stale),
+                    removed_below: generation,
+                    taken_from: Some(self.now - SignedDuration::from_hours(24 * 20)),
+                };
+                let memory = self.memory.commit_removal(&policy, &decision, &head).await;
+                same("removal", memory, self.dynamo.store.commit_removal(&policy, &decision, &head).await)
+            }
+            Operation::RemoveFormer { organisation, instance, version, as_read } => {
+                let instance = InstanceId::from_uuid(SequentialIds::uuid(instance));
+                let choice = DataKeyChoice::Version(version);
+                let Some(mut known) = self.memory.data_key(instance, "records", choice).await.unwrap() else {
+                    return Ok(());
+                };
+                if !as_read {
+                    known.version += 1;
+                }
+                let name = parsed(ORGANISATIONS[organisation]);
+                let memory = self.memory.remove_former(&name, &known).await;
+                same("remove former", memory, self.dynamo.store.remove_former(&name, &known).await)
             }
             Operation::AddUsage { organisation, id } => {
                 let delta = usage(organisation, id);
@@ -692,6 +737,11 @@ impl Pair {
             let policy = common("policy", memory.policy(&name).await, dynamo.policy(&name).await)?;
             if let Ok(Some(policy)) = policy {
                 self.compare_fence(&policy).await?;
+            }
+            same("head", memory.backups_head(&name).await, dynamo.backups_head(&name).await)?;
+            for id in 0..3 {
+                let id = format!("backup-{id}");
+                same("backup", memory.backup(&name, &id).await, dynamo.backup(&name, &id).await)?;
             }
             for before in [self.now, self.now - SignedDuration::from_secs(9)] {
                 let memory = memory.unanswered(&name, before, 100).await.map(in_order);
@@ -862,7 +912,7 @@ fn steered(policy: &EncryptionPolicy, which: u8, keys: u32, now: Timestamp) -> P
     match which {
         0 => PolicyEvent::ReencryptionRequested { keys: of(policy), depth: Depth::Rekey },
         1 => PolicyEvent::ReencryptionCancelled { job },
-        2 => PolicyEvent::ReencryptionEnded { job, data_keys: 1, ledger: String::new() },
+        2 => PolicyEvent::ReencryptionEnded { job, data_keys: 1, old_versions: None, ledger: String::new() },
         3 => PolicyEvent::ReencryptionPaused { job },
         4 => PolicyEvent::ReencryptionResumed { job },
         5 => PolicyEvent::ReencryptionSwitched {

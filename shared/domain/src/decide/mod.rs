@@ -5,6 +5,7 @@
 
 mod access;
 mod closing;
+mod data_keys;
 mod enrolment;
 mod health;
 mod mistake;
@@ -39,6 +40,7 @@ use self::closing::{
     closing_approved, closing_asked, closing_cancelled, closing_moment_came, closing_rejected,
     data_keys_counted, data_keys_erased,
 };
+use self::data_keys::{data_keys_expired, data_keys_removed};
 pub use self::enrolment::enrol;
 use self::enrolment::{
     enrolment_approved, enrolment_rejected, keys_created, keys_verified, verification_failed,
@@ -233,6 +235,10 @@ pub fn decide(
         PolicyEvent::ClosingMomentCame { moment } => closing_moment_came(rules, policy, *moment, now),
         PolicyEvent::DataKeysCounted { counted } => data_keys_counted(policy, *counted),
         PolicyEvent::DataKeysErased => data_keys_erased(policy, now),
+        PolicyEvent::DataKeysExpired { generation, by, last_backup } => {
+            data_keys_expired(rules, policy, (*generation, *by, last_backup.as_ref()), now)
+        }
+        PolicyEvent::DataKeysRemoved { generation } => data_keys_removed(policy, *generation, now),
         PolicyEvent::MistakeDeclared { reason, rounds } => {
             mistake_declared(rules, policy, reason, rounds, origin, now)
         }
@@ -252,8 +258,8 @@ pub fn decide(
             reencryption_passed(rules, policy, (*job, *pass, *old), now)
         }
         PolicyEvent::ReencryptionScanDue { job } => reencryption_scan_due(rules, policy, *job, now),
-        PolicyEvent::ReencryptionEnded { job, data_keys, ledger } => {
-            reencryption_ended(policy, (*job, *data_keys, ledger), now)
+        PolicyEvent::ReencryptionEnded { job, data_keys, old_versions, ledger } => {
+            reencryption_ended(policy, (*job, *data_keys, *old_versions, ledger), now)
         }
         PolicyEvent::ReencryptionPaused { job } => reencryption_paused(policy, *job, origin, now),
         PolicyEvent::ReencryptionResumed { job } => reencryption_resumed(policy, *job, origin),

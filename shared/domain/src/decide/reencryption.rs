@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::data_keys::FormerDataKeys;
 use crate::effect::Effect;
 use crate::event::{Actor, Origin};
 use crate::fact::derived_ticket_id;
@@ -196,6 +197,7 @@ pub(super) fn reencryption_switched(
         access: policy.access.clone(),
         replaced_at: now,
         job: id,
+        data_keys: FormerDataKeys::Kept,
     });
     next.generation = job.generation;
     next.fence.min_write_generation = job.generation;
@@ -286,7 +288,7 @@ pub(super) fn reencryption_scan_due(
 /// cancellation.
 pub(super) fn reencryption_ended(
     policy: &EncryptionPolicy,
-    (id, data_keys, ledger): (ReencryptionId, u64, &str),
+    (id, data_keys, old_versions, ledger): (ReencryptionId, u64, Option<u64>, &str),
     now: Timestamp,
 ) -> Result<Change, Refusal> {
     let job = under_way(policy, id)?;
@@ -307,7 +309,7 @@ pub(super) fn reencryption_ended(
     let ticket = job.ticket;
     let mut next = policy.clone();
     if let Some(job) = next.reencryption.take() {
-        next.reencryptions.push(EndedReencryption { job, outcome, at: now });
+        next.reencryptions.push(EndedReencryption { job, outcome, at: now, old_versions });
     }
     Ok(Change { next, effects: vec![Effect::ResolveTicket { ticket, body }] })
 }

@@ -4,6 +4,7 @@
 mod access;
 mod byok;
 mod closing;
+mod data_keys;
 mod decide;
 mod health;
 mod heard;

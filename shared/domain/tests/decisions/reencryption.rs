@@ -27,7 +27,7 @@ fn keys(name: &str) -> BTreeMap<Region, KeyArn> {
 }
 
 impl World {
-    fn asks(&mut self, name: &str, depth: Depth, origin: &Origin) -> Result<Decision, Refusal> {
+    pub fn asks(&mut self, name: &str, depth: Depth, origin: &Origin) -> Result<Decision, Refusal> {
         self.happens(PolicyEvent::ReencryptionRequested { keys: keys(name), depth }, origin)
     }
 
@@ -38,13 +38,13 @@ impl World {
         (world, id)
     }
 
-    fn rewriting() -> (Self, ReencryptionId) {
+    pub fn rewriting() -> (Self, ReencryptionId) {
         let (mut world, id) = Self::preparing(Depth::Rekey);
         world.switches(USABLE).unwrap();
         (world, id)
     }
 
-    fn job(&self) -> ReencryptionId {
+    pub fn job(&self) -> ReencryptionId {
         self.policy.reencryption.as_ref().unwrap().id
     }
 
@@ -52,7 +52,7 @@ impl World {
         self.policy.reencryption.as_ref().unwrap().phase
     }
 
-    fn switches(&mut self, dublin: Observation) -> Result<Decision, Refusal> {
+    pub fn switches(&mut self, dublin: Observation) -> Result<Decision, Refusal> {
         self.later(60);
         let canaries = [FRANKFURT, DUBLIN].map(|of| (region(of), "QQ==".to_owned())).into();
         let round = self.round(USABLE, dublin);
@@ -60,18 +60,19 @@ impl World {
         self.happens(event, &prober())
     }
 
-    fn passes(&mut self, pass: u32, old: u64) -> Result<Decision, Refusal> {
+    pub fn passes(&mut self, pass: u32, old: u64) -> Result<Decision, Refusal> {
         let job = self.job();
         self.happens(PolicyEvent::ReencryptionPassed { job, pass, old }, &prober())
     }
 
-    fn ends(&mut self, job: ReencryptionId) -> Result<Decision, Refusal> {
-        let event = PolicyEvent::ReencryptionEnded { job, data_keys: 3, ledger: "ledger".to_owned() };
+    pub fn ends(&mut self, job: ReencryptionId) -> Result<Decision, Refusal> {
+        let ledger = "ledger".to_owned();
+        let event = PolicyEvent::ReencryptionEnded { job, data_keys: 3, old_versions: Some(0), ledger };
         self.happens(event, &prober())
     }
 }
 
-fn said(decision: &Decision) -> Vec<&str> {
+pub fn said(decision: &Decision) -> Vec<&str> {
     let told = decision.outbox.iter().filter_map(|row| match &row.effect {
         Effect::OpenTicket { body, .. }
         | Effect::CommentTicket { body, .. }

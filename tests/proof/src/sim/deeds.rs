@@ -30,13 +30,12 @@ use serde_json::{Value, json};
 use super::checks::now_or_never;
 use super::kms::Standing;
 use super::ports::Ports;
-use super::run::Sim;
-use super::world::{Message, settings};
+use super::run::{DAY, Sim};
+use super::script::Act;
+use super::world::{Copied, Event, Message, at, settings};
 
 /// Two support agents.
 pub const AGENTS: [&str; 2] = ["agent", "other-agent"];
-/// How long a backup is kept.
-const KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 90);
 
 fn by_system() -> Origin {
     Origin { actor: Actor::System(builders::parsed("system")), ..builders::by_support() }
@@ -352,37 +351,78 @@ impl Sim {
     }
 
     /// The vendor backs an organisation's records up, and says so.
-    pub(super) fn back_up(&mut self, org: usize) {
-        let world = Arc::clone(&self.world);
+    pub(super) fn back_up(&mut self, org: usize, days: i64) {
         let Some(policy) = self.policy(org) else { return };
-        {
-            let mut state = world.state();
+        let number = {
+            let now = self.world.now();
+            let mut state = self.world.state();
             let ours = state.records.iter().filter(|((whose, ..), _)| *whose == org);
-            let copy = ours.map(|(place, record)| (place.clone(), record.clone())).collect();
-            state.backups.insert(org, copy);
-        }
-        let now = world.clock.now();
-        let backup = claviger_app::reencryption::Backup {
-            id: format!("backup-{org}"),
-            taken_at: now,
-            expires_at: now + KEPT,
-            generation: policy.generation,
+            let records = ours.map(|(place, record)| (place.clone(), record.clone())).collect();
+            state.backups.push(Copied {
+                org,
+                taken_at: now,
+                expires_at: now + days * DAY,
+                generation: policy.generation,
+                brought_back_at: None,
+                told: false,
+                records,
+            });
+            state.backups.len() - 1
+        };
+        self.tell_backup(number);
+    }
+
+    /// The vendor loses its storage and brings its oldest backup back, and says so: what was written since is the vendor's
+    /// own loss.
+    pub(super) fn bring_back(&mut self, org: usize) {
+        let now = self.world.now();
+        let oldest = {
+            let mut state = self.world.state();
+            let mut all = state.backups.iter_mut().enumerate();
+            let found = all.find(|(_, backup)| backup.org == org && now < backup.expires_at);
+            found.map(|(number, backup)| {
+                (backup.brought_back_at, backup.told) = (Some(now), false);
+                (number, backup.records.clone())
+            })
+        };
+        let Some((number, records)) = oldest else { return };
+        self.world.fault(|| "the vendor brings a backup back".to_owned());
+        self.world.state().brought_back.insert(org);
+        self.world.brings_back(org, records);
+        self.tell_backup(number);
+    }
+
+    /// The vendor says how a backup is, again and again until it is answered.
+    pub(super) fn tell_backup(&mut self, number: usize) {
+        let world = Arc::clone(&self.world);
+        let Some(copied) = world.state().backups.get(number).filter(|backup| !backup.told).cloned() else {
+            return;
+        };
+        world.later(20_000, Event::Act(Act::TellBackup { number }));
+        let name = world.state().orgs[copied.org].name.clone();
+        let backup = claviger_domain::data_keys::Backup {
+            id: format!("backup-{number}"),
+            taken_at: at(copied.taken_at),
+            expires_at: at(copied.expires_at),
+            generation: copied.generation,
             holds_wrapped_keys: false,
+            brought_back_at: copied.brought_back_at.map(at),
         };
         self.invoke("register-backup", None, |ports| async move {
             let register = RegisterBackup { policies: &*ports, backups: &*ports };
-            let _ = register.run(&policy.organisation_name, &backup).await;
+            let answer = register.run(&name, backup).await;
+            if matches!(answer, Err(RequestError::DataKeysGone(_))) {
+                world.violated("I6", format!("backup {number} comes too late"));
+            }
+            let mut state = world.state();
+            if let Some(backup) = state.backups.get_mut(number)
+                && answer.is_ok()
+                && backup.brought_back_at == copied.brought_back_at
+            {
+                backup.told = true;
+            }
             true
         });
-    }
-
-    /// The vendor loses its storage and brings the backup back: what was written since is the vendor's own loss.
-    pub(super) fn bring_back(&self, org: usize) {
-        if self.world.state().backups.contains_key(&org) {
-            self.world.fault(|| "the vendor brings a backup back".to_owned());
-            self.world.state().brought_back.insert(org);
-            self.world.brings_back(org);
-        }
     }
 
     /// AWS renews the material of every key, and the prober describes them.

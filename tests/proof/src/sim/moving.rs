@@ -1,12 +1,16 @@
 //! Moving to new keys: the ports of planner, worker and the API's rarer calls, and what must be true of every record at every instant.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use claviger_app::make_data_key::PURPOSE_RECORDS;
 use claviger_app::ports::{
-    Backups, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, Organisations, Page, Policies,
-    PublishedTemplate, ReencryptionQueues, StoreError, Templates, WrappedDataKey,
+    Backups, BackupsHead, CallError, Checkpoints, DataKeyChoice, DataKeyRegistry, DataKeyRemoval,
+    Organisations, Page, Policies, PublishedTemplate, ReencryptionQueues, StoreError, Templates,
+    WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardPlace, ShardWork};
+use claviger_domain::decide::Decision;
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::{DataKeyId, ReencryptionId};
 use claviger_domain::organisation::Organisation;
@@ -19,6 +23,7 @@ use jiff::SignedDuration;
 use super::checks::now_or_never;
 use super::ports::Ports;
 use super::world::{Message, Record, RecordPlace, World, millis, settings};
+use crate::twin::Twin;
 
 /// How long a record may be on its way from the check to the storage.
 const WAY: i64 = 100;
@@ -58,13 +63,62 @@ impl Backups for Ports {
         self.stored("save_backup", self.world.store.save_backup(organisation, backup)).await
     }
 
+    async fn backup(&self, organisation: &OrganisationName, id: &str) -> Result<Option<Backup>, StoreError> {
+        self.stored("backup", self.world.store.backup(organisation, id)).await
+    }
+
     async fn backups(
         &self,
         organisation: &OrganisationName,
         cursor: Option<&str>,
         limit: u16,
     ) -> Result<Page<Backup>, StoreError> {
-        self.stored("backups", self.world.store.backups(organisation, cursor, limit)).await
+        let mut page = self.stored("backups", self.world.store.backups(organisation, cursor, limit)).await?;
+        if self.world.is(Twin::FirstExpiryOnly) {
+            page.items.sort_by_key(|backup| backup.expires_at);
+            page.items.truncate(1);
+        }
+        if self.world.is(Twin::BringsBackUnsaid) {
+            page.items.iter_mut().for_each(|backup| backup.brought_back_at = None);
+        }
+        Ok(page)
+    }
+}
+
+#[async_trait]
+impl DataKeyRemoval for Ports {
+    async fn backups_head(&self, organisation: &OrganisationName) -> Result<BackupsHead, StoreError> {
+        self.stored("backups_head", self.world.store.backups_head(organisation)).await
+    }
+
+    async fn commit_removal(
+        &self,
+        previous: &EncryptionPolicy,
+        decision: &Decision,
+        head: &BackupsHead,
+    ) -> Result<(), StoreError> {
+        let commit = async {
+            self.world.store.commit_removal(previous, decision, head).await?;
+            self.world.policy_committed(Some(previous), decision);
+            Ok(())
+        };
+        self.stored("commit_removal", commit).await
+    }
+
+    async fn remove_former(
+        &self,
+        organisation: &OrganisationName,
+        known: &WrappedDataKey,
+    ) -> Result<(), StoreError> {
+        let remove = async {
+            self.world.store.remove_former(organisation, known).await?;
+            self.world.state().removed += 1;
+            self.world
+                .note(|| format!("data key {} of generation {} is removed", known.id, known.generation));
+            self.world.data_key_changed(known.id);
+            Ok(())
+        };
+        self.stored("remove_former", remove).await
     }
 }
 
@@ -144,13 +198,12 @@ impl World {
         self.record_is_sound(&place, &record);
     }
 
-    /// The vendor's storage is as its backup was: every record of it can still be read.
-    pub fn brings_back(&self, org: usize) {
-        let backup = self.state().backups.get(&org).cloned().unwrap_or_default();
+    /// The vendor's storage is as a backup was: every record of it can still be read.
+    pub fn brings_back(&self, org: usize, records: BTreeMap<RecordPlace, Record>) {
         {
             let mut state = self.state();
             state.records.retain(|(whose, ..), _| *whose != org);
-            state.records.extend(backup);
+            state.records.extend(records);
         }
         self.records_are_sound(org, None);
     }
@@ -174,12 +227,14 @@ impl World {
         }
     }
 
-    /// I6, of every record of an organisation, its backup's included.
+    /// I6, of every record of an organisation, those of every backup included that has not expired.
     pub fn records_are_sound(&self, org: usize, only: Option<DataKeyId>) {
         let Some(policy) = self.policy_of(org) else { return };
         let mut named: Vec<DataKeyId> = {
+            let now = self.now();
             let state = self.state();
-            let stored = state.records.iter().chain(state.backups.get(&org).into_iter().flatten());
+            let there = state.backups.iter().filter(|backup| backup.org == org && now < backup.expires_at);
+            let stored = state.records.iter().chain(there.flat_map(|backup| &backup.records));
             let ours = stored.filter(|((whose, ..), _)| *whose == org);
             ours.filter_map(|(_, record)| data_key_of(record)).collect()
         };

@@ -263,8 +263,15 @@ impl Ports {
 
 /// Whether a call of the store fails where somebody else was at the same item: as the ports' own words say.
 pub fn is_conditional(what: &str) -> bool {
-    const OTHERS: [&str; 5] =
-        ["save_ticket", "save_hints", "add_data_key", "rewrap_data_key", "remove_data_key"];
+    const OTHERS: [&str; 7] = [
+        "save_backup",
+        "save_ticket",
+        "save_hints",
+        "add_data_key",
+        "rewrap_data_key",
+        "remove_data_key",
+        "remove_former",
+    ];
     what.starts_with("commit") || OTHERS.contains(&what)
 }
 

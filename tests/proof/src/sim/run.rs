@@ -19,12 +19,13 @@ use claviger_app::support_requests::{DecideRequests, Verdict};
 use claviger_app::tickets::PeoplesTickets;
 use claviger_domain::authorisation::Role;
 use claviger_domain::catalogue::Mode;
+use claviger_domain::data_keys::FormerDataKeys;
 use claviger_domain::effect::Order;
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::InstanceId;
 use claviger_domain::instance::{AppInstance, InstanceStatus};
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
-use claviger_domain::reencryption::Phase;
+use claviger_domain::reencryption::{FormerKeys, Phase};
 use claviger_domain::ticket::{Asked, TicketRequest, TicketStatus};
 use claviger_domain::values::{App, SiteName};
 use claviger_envelope::EnvelopeError;
@@ -93,6 +94,8 @@ pub struct Outcome {
     pub moved: u64,
     /// Newer versions of data keys that were made because apps asked.
     pub newer_keys: u64,
+    /// Data keys of former generations that were removed when no backup needed them any more.
+    pub removed: u64,
     /// What was wrong; a run stops at the first.
     pub violations: Vec<Violation>,
     /// What happened, if it was written down.
@@ -110,6 +113,7 @@ impl Outcome {
         self.cut_offs += other.cut_offs;
         self.moved += other.moved;
         self.newer_keys += other.newer_keys;
+        self.removed += other.removed;
         self.violations.extend(other.violations.iter().cloned());
     }
 }
@@ -235,6 +239,7 @@ impl Sim {
             cut_offs: state.orgs.iter().map(|org| org.cut_offs).sum(),
             moved: state.moved,
             newer_keys: state.newer_keys,
+            removed: state.removed,
             violations: state.violations.clone(),
             trace: state.trace.take().unwrap_or_default(),
         }
@@ -587,7 +592,8 @@ impl Sim {
             Act::Mistake { org, who } => self.is_a_mistake(org, who),
             Act::Leave { org } => self.leaves(org, true),
             Act::Stay { org } => self.leaves(org, false),
-            Act::BackUp { org } => self.back_up(org),
+            Act::BackUp { org, days } => self.back_up(org, days),
+            Act::TellBackup { number } => self.tell_backup(number),
             Act::BringBack { org } => self.bring_back(org),
             Act::Rotate => self.rotate(),
             Act::Publish => self.publish(),
@@ -893,7 +899,9 @@ impl Sim {
     /// Whether time alone changes nothing of an organisation: no window runs, no job waits.
     fn rests(&self, org: usize) -> bool {
         self.policy(org).is_none_or(|policy| {
-            let runs = policy.reencryption.is_some() || policy.closing.is_some() || policy.lift.is_some();
+            let keeps = policy.former_keys.iter().any(|former| former.data_keys.are_kept());
+            let leaves = policy.closing.is_some();
+            let runs = policy.reencryption.is_some() || leaves || policy.lift.is_some() || keeps;
             policy.fence.is_open() && !runs
         })
     }
@@ -1020,6 +1028,10 @@ impl Sim {
         }
         if let (false, Some(job)) = (gone, &policy.reencryption) {
             wrong(format!("the re-encryption is still {}", job.phase.slug()));
+        }
+        let going = |former: &FormerKeys| matches!(former.data_keys, FormerDataKeys::Removing { .. });
+        if policy.former_keys.iter().any(going) {
+            wrong("data keys that nothing needs are still being removed".to_owned());
         }
         let as_wanted = match policy.lifecycle {
             Lifecycle::Suspended { .. } | Lifecycle::Lapsed { .. } => gone && !policy.fence.is_open(),

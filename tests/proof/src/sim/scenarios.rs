@@ -286,9 +286,27 @@ fn of_data() -> Vec<Scenario> {
                 Do::Write(ONE),
                 Do::Write(ONE),
                 Do::Mark,
-                act(Act::BackUp { org: ONE }),
+                act(Act::BackUp { org: ONE, days: 40 }),
                 reencrypt(),
                 Do::JobEnds(ONE),
+            ],
+        ),
+        scenario(
+            "the last backup expires",
+            ACME,
+            vec![
+                Do::Write(ONE),
+                // More instances than a page has.
+                act(Act::NewInstance { org: ONE, number: 7 }),
+                act(Act::Approve),
+                Do::Minutes(2),
+                act(Act::BackUp { org: ONE, days: 40 }),
+                reencrypt(),
+                Do::JobEnds(ONE),
+                Do::Mark,
+                act(Act::BackUp { org: ONE, days: 200 }),
+                Do::Days(60),
+                Do::Minutes(7),
             ],
         ),
         scenario(

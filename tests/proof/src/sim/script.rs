@@ -72,7 +72,9 @@ pub enum Act {
     /// An org admin thinks better of it.
     Stay { org: usize },
     /// The vendor backs its storage up.
-    BackUp { org: usize },
+    BackUp { org: usize, days: i64 },
+    /// The vendor says how a backup is, if it was not answered yet.
+    TellBackup { number: usize },
     /// The vendor brings its backup back.
     BringBack { org: usize },
     /// AWS renews every key's material.
@@ -228,7 +230,10 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
                 acts.push((back + draw(41_000, 90_000), Act::Mistake { org, who: AGENTS[second] }));
             }
             28 => {
-                acts.push((when, Act::BackUp { org }));
+                // Fresh, or as old as there is one.
+                if draw(0, 2) > 0 {
+                    acts.push((when, Act::BackUp { org, days: draw(1, 120) }));
+                }
                 acts.push((when + draw(MINUTE, 6 * MINUTE), Act::BringBack { org }));
             }
             29 => {
@@ -308,9 +313,11 @@ fn moves(
         }
         6 => acts.push((soon, Act::Steer { org, steer: Steer::Cancel })),
         7 => {
-            acts.push((when - 500, Act::BackUp { org }));
+            acts.push((when - 500, Act::BackUp { org, days: draw(1, 120) }));
             acts.push((later, Act::BringBack { org }));
         }
+        // Backups that last longer than the job.
+        8 => acts.extend([60, 200].map(|days| (when - 500, Act::BackUp { org, days }))),
         _ => {}
     }
     if draw(0, 2) == 0 {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use claviger_app::ports::{DataKeyRegistry, Instances, Tickets};
+use claviger_domain::data_keys::FormerDataKeys;
 use claviger_domain::ids::InstanceId;
 use serde_json::{Value, json};
 
@@ -81,6 +82,7 @@ impl Sim {
                 "job": policy.reencryption.as_ref().map(|job| (job.phase.slug(), job.paused.is_some())),
                 "ended": policy.reencryptions.iter().map(|ended| json!(ended.outcome)).collect::<Vec<_>>(),
                 "open": [policy.ticket.is_some(), policy.warning.is_some(), policy.vendor.is_some(), policy.lift.is_some()],
+                "former": policy.former_keys.iter().map(|former| (former.generation, former_state(&former.data_keys))).collect::<Vec<_>>(),
                 "leaving": policy.closing.is_some(),
                 "asked": policy.access_requests.iter().map(|asked| word(&asked.answer)).collect::<Vec<_>>(),
                 "records": policy.records.as_ref().map(|records| json!(records.plans_ended)),
@@ -178,5 +180,13 @@ impl Sim {
             .collect();
         all.sort_by_key(Value::to_string);
         shape.insert(format!("tickets of {name}"), json!(all));
+    }
+}
+
+const fn former_state(of: &FormerDataKeys) -> &'static str {
+    match of {
+        FormerDataKeys::Kept => "kept",
+        FormerDataKeys::Removing { .. } => "removing",
+        FormerDataKeys::Removed { .. } => "removed",
     }
 }

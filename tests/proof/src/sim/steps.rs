@@ -98,7 +98,9 @@ fn faults_of(what: &str) -> &'static [Fault] {
         | "GetKeyRotationStatus"
         | "AssumeRole"
         | "ListAliases" => &[Fault::Before, Fault::After],
-        "backups"
+        "backup"
+        | "backups"
+        | "backups_head"
         | "control"
         | "data_key"
         | "data_keys"

@@ -22,6 +22,7 @@ use claviger_app::ports::{Clock, Records};
 use claviger_app::prove_restoration::ProveRestoration;
 use claviger_app::provision_instance::ProvisionInstance;
 use claviger_app::reencryption::{RecordBatch, RecordsError, ShardCheckpoint};
+use claviger_app::remove_data_keys::RemoveDataKeys;
 use claviger_app::replace_key::ReplaceKey;
 use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_app::request_error::RequestError;
@@ -84,6 +85,19 @@ fn erase(ports: &Ports) -> EraseDataKeys<'_> {
     EraseDataKeys { policies: ports, instances: ports, registry, queue: ports, clock: ports, settings }
 }
 
+fn remove(ports: &Ports) -> RemoveDataKeys<'_> {
+    let (policies, instances, registry, removal) = (ports, ports, ports, ports);
+    RemoveDataKeys {
+        policies,
+        instances,
+        registry,
+        removal,
+        queue: ports,
+        clock: ports,
+        settings: settings(),
+    }
+}
+
 fn deliver(ports: &Ports) -> DeliverEffect<'_> {
     let webhooks = Webhooks { destinations: destinations(&ports.world), queue: Some(ports) };
     DeliverEffect { outbox: ports, tickets: ports, instances: ports, bus: ports, webhooks, clock: ports }
@@ -118,6 +132,8 @@ pub async fn pass_deadlines(ports: &Ports) -> Result<(), WorkError> {
         instances: ports,
         overdue: ports,
         erasures: ports,
+        backups: ports,
+        removal: ports,
         ids: ports,
         clock: ports,
         settings: settings(),
@@ -154,7 +170,10 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
             Effect::ReplaceKey { .. } => replace(ports).page(page).await,
             _ => prove(ports).page(page).await,
         },
-        Message::Erasure(page) => erase(ports).page(page).await,
+        Message::Erasure(page) => match &page.row.effect {
+            Effect::RemoveDataKeys { .. } => remove(ports).page(page).await,
+            _ => erase(ports).page(page).await,
+        },
         Message::Newer(wanted) => {
             let (instances, policies, make) = (ports, ports, make(ports));
             let newer = MakeNewerDataKey { instances, policies, make, settings: settings() };
@@ -302,6 +321,7 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
         Effect::ProveRestoration => prove(ports).run(row).await,
         Effect::ReplaceKey { .. } => replace(ports).run(row).await,
         Effect::EraseDataKeys => erase(ports).run(row).await,
+        Effect::RemoveDataKeys { .. } => remove(ports).run(row).await,
         Effect::Reencrypt { .. } => carry_job(ports).run(row).await,
         Effect::EraseInstance { .. } => {
             let (registry, clock) = (ports, ports);

@@ -112,6 +112,7 @@ impl Message {
                 | Effect::ReplaceKey { .. }
                 | Effect::EraseDataKeys
                 | Effect::EraseInstance { .. }
+                | Effect::RemoveDataKeys { .. }
                 | Effect::Reencrypt { .. } => "deliver-effect",
             },
             Self::Effect(row) => match row.effect {
@@ -123,6 +124,7 @@ impl Message {
                 Effect::ReplaceKey { .. } => "replace-key",
                 Effect::EraseDataKeys => "erase-data-keys",
                 Effect::EraseInstance { .. } => "erase-instance",
+                Effect::RemoveDataKeys { .. } => "remove-data-keys",
                 Effect::Reencrypt { .. } => "reencrypt",
                 Effect::OpenTicket { .. }
                 | Effect::CommentTicket { .. }
@@ -131,7 +133,10 @@ impl Message {
             },
             Self::Page(..) => "page-of-instances",
             Self::DataKeys(_) => "page-of-data-keys",
-            Self::Erasure(_) => "page-of-erasure",
+            Self::Erasure(page) => match page.row.effect {
+                Effect::RemoveDataKeys { .. } => "page-of-removal",
+                _ => "page-of-erasure",
+            },
             Self::Newer(_) => "make-newer-data-key",
             Self::Order(_) => "acknowledge-order",
             Self::KeyEvent(_) => "hear-key-event",
@@ -241,6 +246,25 @@ pub struct Record {
     pub sealed: Vec<u8>,
 }
 
+/// A copy of an organisation's records.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    /// Whose.
+    pub org: usize,
+    /// When it was taken.
+    pub taken_at: i64,
+    /// When it is gone.
+    pub expires_at: i64,
+    /// The generation of the keys then.
+    pub generation: u64,
+    /// When it was last brought back.
+    pub brought_back_at: Option<i64>,
+    /// Whether the system was told all that.
+    pub told: bool,
+    /// What it holds.
+    pub records: BTreeMap<RecordPlace, Record>,
+}
+
 /// How an app of the vendor's took an order.
 #[derive(Debug, Clone, Default)]
 pub struct AppState {
@@ -310,8 +334,10 @@ pub struct State {
     pub records: BTreeMap<RecordPlace, Record>,
     /// Organisations whose storage was brought back from a backup.
     pub brought_back: BTreeSet<usize>,
-    /// Copies of it, by organisation.
-    pub backups: BTreeMap<usize, BTreeMap<RecordPlace, Record>>,
+    /// Copies of it.
+    pub backups: Vec<Copied>,
+    /// Data keys of former generations that were removed.
+    pub removed: u64,
     /// Whose each key is.
     pub owners: BTreeMap<KeyArn, usize>,
     /// Keys that are gone for good, whatever their owner would like.
@@ -375,7 +401,8 @@ impl World {
             apps: BTreeMap::new(),
             records: BTreeMap::new(),
             brought_back: BTreeSet::new(),
-            backups: BTreeMap::new(),
+            backups: Vec::new(),
+            removed: 0,
             owners: BTreeMap::new(),
             gone: BTreeSet::new(),
             moved: 0,

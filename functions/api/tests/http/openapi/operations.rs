@@ -483,7 +483,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: Some("Backup"),
         query: &[],
         answers: &[(200, "It is registered.", Answers::Document("Backup"))],
-        problems: &[],
+        problems: &[Conflict, DataKeysRemoved],
     },
     Operation {
         id: "listBackups",

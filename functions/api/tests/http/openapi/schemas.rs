@@ -1159,6 +1159,31 @@ pub struct LedgerEntry {
     safe_to_delete: bool,
     /// Why not, or why.
     why: Vec<String>,
+    /// What became of the data keys of this generation. They are kept, wrapped under the new keys, until the last backup that
+    /// needs them has expired.
+    former_data_keys: FormerDataKeys,
+}
+
+/// What became of data keys of a former generation.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct FormerDataKeys {
+    state: FormerDataKeysState,
+    /// Since when; none for those that are kept.
+    #[schema(required)]
+    since: Option<Moment>,
+    /// What needs those that are kept.
+    #[schema(required)]
+    needed: Option<String>,
+}
+
+/// Whether they are there.
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum FormerDataKeysState {
+    Kept,
+    Removing,
+    Removed,
 }
 
 /// How far a re-encryption is with an app.
@@ -1249,6 +1274,9 @@ pub struct Backup {
     generation: u64,
     /// It holds wrapped data keys of its own: then only the keys of its generation open it.
     holds_wrapped_keys: bool,
+    /// When the stores were last brought back from it, if they were. Said once, it stays.
+    #[schema(required = false, nullable = false)]
+    brought_back_at: Option<Moment>,
 }
 
 /// A page of backups.
