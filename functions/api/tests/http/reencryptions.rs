@@ -1,12 +1,12 @@
 //! Moving to new keys, as people see it.
 
-use claviger_app::ports::Policies;
+use claviger_app::ports::{BackupsHead, DataKeyRemoval, Policies};
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_testkit::builders::{
-    a_key, a_round, an_active_instance, an_active_policy, an_enrolment, an_organisation, by_claviger,
-    decided, parsed,
+    a_key, a_round, an_active_instance, an_active_policy, an_enrolment, an_organisation, by_admin,
+    by_claviger, decided, parsed,
 };
 use http::StatusCode;
 use jiff::SignedDuration;
@@ -184,6 +184,8 @@ async fn x4_a_backup_that_is_wrong_is_named_by_field() {
         ("generation", json!(0)),
         ("generation", json!(7)),
         ("holdsWrappedKeys", json!("yes")),
+        ("broughtBackAt", json!(7)),
+        ("broughtBackAt", json!("2026-10-01T00:00:00Z")),
     ] {
         let mut body = right.clone();
         body[field] = wrong;
@@ -191,6 +193,42 @@ async fn x4_a_backup_that_is_wrong_is_named_by_field() {
         assert_eq!((came.status, came.fields()), (StatusCode::BAD_REQUEST, vec![field.to_owned()]));
     }
     assert_eq!(stage.get("system", BACKUPS).await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn x4_a_backup_that_is_brought_back_stays_so_and_one_that_comes_too_late_is_refused() {
+    let stage = active().await;
+    let right = json!({
+        "id": "b1", "takenAt": "2026-11-01T00:00:00Z", "expiresAt": "2027-11-01T00:00:00Z",
+        "generation": 1, "holdsWrappedKeys": false,
+    });
+    let mut brought = right.clone();
+    brought["broughtBackAt"] = json!("2026-11-02T00:00:00Z");
+    for body in [&brought, &right] {
+        let came = stage.post("system", BACKUPS, body.clone()).await;
+        assert_eq!((came.status, came.json()), (StatusCode::OK, brought.clone()));
+    }
+    let mut another = right.clone();
+    another["takenAt"] = json!("2026-11-03T00:00:00Z");
+    let came = stage.post("system", BACKUPS, another).await;
+    assert_eq!((came.status, came.fields()), (StatusCode::BAD_REQUEST, vec!["takenAt".to_owned()]));
+    // Data keys go, for which any decision will do here.
+    let policy = stage.world.policy(&parsed("acme")).await.unwrap().unwrap();
+    let now = stage.clock.advance(SignedDuration::from_secs(60));
+    let decision = decided(&policy, &PolicyEvent::ClosingAsked, &by_admin(), now);
+    let known = stage.world.backups_head(&parsed("acme")).await.unwrap();
+    let head = BackupsHead { version: known.version + 1, removed_below: 2, taken_from: Some(now) };
+    stage.world.commit_removal(&policy, &decision, &head).await.unwrap();
+    let mut late = right.clone();
+    late["id"] = json!("b2");
+    let came = stage.post("system", BACKUPS, late).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "data-keys-removed"));
+    assert_eq!(came.fields(), ["takenAt"]);
+    assert_eq!(
+        stage.get("system", BACKUPS).await.json()["items"],
+        json!([brought]),
+        "nothing is half stored"
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What people, AWS and accidents do in an episode.
 
+use std::collections::BTreeSet;
+
 use claviger_app::steer_reencryption::Steer;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::observation::NoAnswerKind;
@@ -8,6 +10,7 @@ use claviger_domain::values::Region;
 
 use super::deeds::AGENTS;
 use super::kms::Standing;
+use super::run::DAY;
 use super::world::World;
 
 /// One thing that happens.
@@ -115,6 +118,17 @@ pub fn episode(world: &World, processes: usize) -> Vec<(i64, Act)> {
     let length = draw(4, 10) * MINUTE;
     if draw(0, 2) > 0 {
         acts.push((0, Act::Chaos { per_mille: [20, 60, 150][usize_of(draw(0, 2))] }));
+    }
+    // What was backed up before a job comes back after it.
+    let old: BTreeSet<usize> = {
+        let (now, state) = (world.now(), world.state());
+        let there = state.backups.iter().filter(|backup| now < backup.expires_at);
+        there.filter(|backup| backup.taken_at + 30 * DAY < now).map(|backup| backup.org).collect()
+    };
+    for org in old {
+        if draw(0, 3) == 0 {
+            acts.push((draw(1_000, length), Act::BringBack { org }));
+        }
     }
     let count = draw(1, 5);
     for _ in 0..count {
