@@ -38,24 +38,15 @@ impl PreparedKey {
     /// The message key of XAES-256-GCM that follows from *U*, and the seed of its commitments, where they stay.
     #[inline]
     pub(crate) fn derive(&self, nonce: &Nonce, key: &mut MessageKey) {
-        let [k1, k2, x] = key.blocks();
-        xor(k1, &nonce.u, &self.subkey, &M1);
-        xor(k2, &nonce.u, &self.subkey, &M2);
-        xor(x, &nonce.u, &NOTHING, &X);
+        derivation(key.blocks(), &nonce.u, &self.subkey);
         self.schedule.encrypt_blocks(key.blocks());
     }
 
     /// The key commitment that follows from the seed, which *U* made, and from *V*.
     #[inline]
     pub(crate) fn commit(&self, seed: &aes::Block, nonce: &Nonce, commitment: &mut [u8; COMMITMENT_LEN]) {
-        let mut numbered = [aes::Block::default(); 2];
-        let [first, second] = &mut numbered;
-        xor(first, &nonce.v, &self.subkey, &C1);
-        xor(second, &nonce.v, &self.subkey, &C2);
         let mut blocks = [aes::Block::default(); 2];
-        for (block, numbered) in blocks.iter_mut().zip(&numbered) {
-            xor(block, numbered.as_ref(), seed.as_ref(), &NOTHING);
-        }
+        commitment_of(&mut blocks, &nonce.v, &self.subkey, seed);
         self.schedule.encrypt_blocks(&mut blocks);
         let ([c1, c2], (low, high)) = (blocks, commitment.split_at_mut(16));
         low.copy_from_slice(&c1);
@@ -72,9 +63,27 @@ const C2: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2];
 
 const NOTHING: [u8; 16] = [0; 16];
 
-/// A call of its own: inlined, the blocks would be put together byte by byte, and what was written in small pieces
-/// the processor must wait for when it reads the whole.
+/// The blocks from which a message key and its seed are made. A call of its own, as the next one: inlined, the blocks would
+/// be put together byte by byte, and what was written in small pieces the processor must wait for when it reads the whole.
 #[inline(never)]
+fn derivation(blocks: &mut [aes::Block; 3], u: &[u8; 16], subkey: &[u8; 16]) {
+    let [k1, k2, x] = blocks;
+    xor(k1, u, subkey, &M1);
+    xor(k2, u, subkey, &M2);
+    xor(x, u, &X, &NOTHING);
+}
+
+/// The blocks from which a commitment is made.
+#[inline(never)]
+fn commitment_of(blocks: &mut [aes::Block; 2], v: &[u8; 16], subkey: &[u8; 16], seed: &aes::Block) {
+    let mut both = aes::Block::default();
+    xor(&mut both, v, subkey, seed.as_ref());
+    let [first, second] = blocks;
+    xor(first, both.as_ref(), &C1, &NOTHING);
+    xor(second, both.as_ref(), &C2, &NOTHING);
+}
+
+#[inline(always)]
 fn xor(out: &mut aes::Block, a: &[u8; 16], b: &[u8; 16], c: &[u8; 16]) {
     for (((out, a), b), c) in out.iter_mut().zip(a).zip(b).zip(c) {
         *out = a ^ b ^ c;
