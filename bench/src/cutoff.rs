@@ -12,8 +12,8 @@ use claviger_envelope::fence::{FenceError, FenceReader, FencedPolicy, WatchedSha
 use claviger_envelope::source::{DataKey, Proof, SourceError, Wanted};
 use claviger_envelope::{Envelope, FenceSnapshot, InstanceName, KeyBytes, KeySource};
 use claviger_testkit::builders;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -136,22 +136,22 @@ pub fn in_process(runtime: &tokio::runtime::Runtime) -> Result<()> {
         })?;
         fence.closed.store(true, Ordering::SeqCst);
         let handle = client.instance("acme", "777777", "jira");
-        let ready = Barrier::new(2);
+        let uses = AtomicU64::new(0);
         let refused = std::thread::scope(|scope| {
             let busy = scope.spawn(|| {
                 pin(1);
                 let mut out = Vec::new();
-                let _ = handle.try_encrypt_into(&NOTE, b"x", &mut out);
-                ready.wait();
                 let mut last = Instant::now();
                 while handle.try_encrypt_into(&NOTE, b"x", &mut out).is_ok() {
                     last = Instant::now();
+                    uses.fetch_add(1, Ordering::Relaxed);
                 }
                 (last, Instant::now())
             });
-            ready.wait();
-            // The busy thread is at work before the fence is read.
-            std::thread::sleep(Duration::from_millis(2));
+            // The busy thread is at work before the fence is read: a core that was idle may take milliseconds to wake up.
+            while uses.load(Ordering::Relaxed) < 10_000 && !busy.is_finished() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             let polled = runtime.block_on(client.poll());
             let done = Instant::now();
             let refused = busy.join();
