@@ -9,10 +9,9 @@ use crate::metrics::Counters;
 use crate::secret::{KEY_LEN, Vault, VaultSlot};
 use crate::source::InstanceName;
 use crate::times::{Lifetime, Times};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use uuid::Uuid;
 
 /// One data key in one process. Its raw bytes lie in the vault; whoever wants them asks here.
@@ -35,8 +34,6 @@ pub(crate) struct KeyEntry {
     pub(crate) counters: Arc<Counters>,
     pub(crate) uses: AtomicU64,
     pub(crate) times: Times,
-    /// When the store looks whether it is expired.
-    looked_at: AtomicI64,
     gone: AtomicBool,
     /// No longer to be written with: a newer version is current, or the hard limit of uses was reached.
     superseded: AtomicBool,
@@ -82,7 +79,6 @@ impl KeyEntry {
             counters,
             uses: AtomicU64::new(0),
             times: Times::new(lifetime),
-            looked_at: AtomicI64::new(i64::MIN),
             gone: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
             vault,
@@ -216,26 +212,29 @@ struct StoreInner {
     ids: HashMap<u64, Arc<InstanceIds>>,
     writers: HashMap<u64, Arc<KeyEntry>>,
     readers: HashMap<(u64, Uuid), Arc<KeyEntry>>,
-    /// When to look at which reader, by the time since boot. What is no longer there, or was put off, is passed over.
-    due: BinaryHeap<Reverse<(i64, u64, Uuid)>>,
+    /// Each key at the time since boot, in slots, from which on it may be expired. What is gone is passed over.
+    due: BTreeMap<i64, Vec<Weak<KeyEntry>>>,
 }
+
+/// Keys that expire within 4 s of one another lie together.
+const SLOT_BITS: u32 = 12;
 
 impl StoreInner {
     /// Has this key looked at when it expires, as far as is known now.
-    fn look_later(&mut self, entry: &KeyEntry) {
-        let at = entry.times.ends_at_boot();
-        entry.looked_at.store(at, Ordering::Relaxed);
-        self.due.push(Reverse((at, entry.instance_number, entry.data_key_id)));
+    fn look_later(&mut self, entry: &Arc<KeyEntry>) {
+        self.due.entry(entry.times.ends_at_boot() >> SLOT_BITS).or_default().push(Arc::downgrade(entry));
     }
 
     /// Nobody finds it from now on, and who has it may not use it.
-    fn take_out(&mut self, key: (u64, Uuid)) -> Option<Arc<KeyEntry>> {
-        let entry = self.readers.remove(&key)?;
+    fn take_out(&mut self, entry: &Arc<KeyEntry>) {
+        let (instance, key) = (entry.instance_number, (entry.instance_number, entry.data_key_id));
         entry.end();
-        if self.writers.get(&key.0).is_some_and(|writer| Arc::ptr_eq(writer, &entry)) {
-            self.writers.remove(&key.0);
+        if self.readers.get(&key).is_some_and(|reader| Arc::ptr_eq(reader, entry)) {
+            self.readers.remove(&key);
         }
-        Some(entry)
+        if self.writers.get(&instance).is_some_and(|writer| Arc::ptr_eq(writer, entry)) {
+            self.writers.remove(&instance);
+        }
     }
 
     fn make_writer(&mut self, entry: &Arc<KeyEntry>, now: Now) {
@@ -306,7 +305,7 @@ impl Store {
     pub(crate) fn wipe(&self, mut gone: impl FnMut(&KeyEntry) -> bool) -> Vec<Arc<KeyEntry>> {
         let mut inner = self.inner.lock();
         let StoreInner { readers, writers, due, .. } = &mut *inner;
-        let taken = readers
+        let taken: Vec<_> = readers
             .extract_if(|_, entry| gone(entry))
             .map(|((instance, _), entry)| {
                 entry.end();
@@ -316,8 +315,12 @@ impl Store {
                 entry
             })
             .collect();
-        if readers.is_empty() {
-            due.clear();
+        // Else the memory of most entries would stay until their time.
+        if taken.len() > readers.len() {
+            due.retain(|_, keys| {
+                keys.retain(|key| key.upgrade().is_some_and(|entry| !entry.gone()));
+                !keys.is_empty()
+            });
         }
         drop(inner);
         wiped(taken)
@@ -328,16 +331,15 @@ impl Store {
     pub(crate) fn wipe_expired(&self, now: Now) -> Vec<Arc<KeyEntry>> {
         let mut taken = Vec::new();
         let mut inner = self.inner.lock();
-        while let Some(Reverse((at, instance, id))) = inner.due.peek().copied()
-            && at <= now.boot
-        {
-            inner.due.pop();
-            let Some(entry) = inner.readers.get(&(instance, id)).cloned() else { continue };
-            if entry.looked_at.load(Ordering::Relaxed) != at {
+        let later = inner.due.split_off(&((now.boot >> SLOT_BITS) + 1));
+        let due = std::mem::replace(&mut inner.due, later);
+        for entry in due.into_values().flatten().filter_map(|key| key.upgrade()) {
+            if entry.gone() {
                 continue;
             }
             if entry.times.expired(now) {
-                taken.extend(inner.take_out((instance, id)));
+                inner.take_out(&entry);
+                taken.push(entry);
             } else {
                 inner.look_later(&entry);
             }
