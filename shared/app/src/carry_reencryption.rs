@@ -635,7 +635,7 @@ fn stands_still(policy: &EncryptionPolicy, job: &Reencryption) -> bool {
 }
 
 /// Whether an instance has data keys, or may be getting its first.
-const fn has_data_keys(instance: &AppInstance) -> bool {
+pub(crate) const fn has_data_keys(instance: &AppInstance) -> bool {
     match instance.status {
         InstanceStatus::Provisioning { .. }
         | InstanceStatus::Active { .. }

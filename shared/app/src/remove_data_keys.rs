@@ -9,10 +9,11 @@ use claviger_domain::data_keys::FormerDataKeys;
 use claviger_domain::decide::{Refusal, decide};
 use claviger_domain::effect::{Effect, OutboxRow};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
-use claviger_domain::instance::{AppInstance, InstanceStatus};
+use claviger_domain::instance::AppInstance;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use jiff::SignedDuration;
 
+use crate::carry_reencryption::has_data_keys;
 use crate::error::{ATTEMPTS, WorkError};
 use crate::messages::{ErasurePage, ErasureStep};
 use crate::ports::{Clock, DataKeyRegistry, DataKeyRemoval, FanOutQueue, Instances, Policies, StoreError};
@@ -62,7 +63,8 @@ impl RemoveDataKeys<'_> {
             return Ok(());
         }
         let found = self.instances.instances(&page.row.organisation, page.cursor.as_deref(), PAGE).await?;
-        for instance in found.items.iter().filter(|instance| keeps_data_keys(instance)) {
+        // One that is being erased loses all of them by an order of its own.
+        for instance in found.items.iter().filter(|instance| has_data_keys(instance)) {
             self.of_instance(instance, generation).await?;
         }
         if let Some(cursor) = found.next {
@@ -124,19 +126,5 @@ impl RemoveDataKeys<'_> {
             }
         }
         Err(StoreError::Conflict.into())
-    }
-}
-
-/// One that is being erased loses all of them by an order of its own.
-const fn keeps_data_keys(instance: &AppInstance) -> bool {
-    match instance.status {
-        InstanceStatus::Provisioning { .. }
-        | InstanceStatus::Active { .. }
-        | InstanceStatus::Suspended { .. } => true,
-        InstanceStatus::Requested { .. }
-        | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. }
-        | InstanceStatus::Erasing { .. }
-        | InstanceStatus::Deleted { .. } => false,
     }
 }
