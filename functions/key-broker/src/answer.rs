@@ -1,8 +1,7 @@
 //! The broker's answers.
 
 use claviger_app::hand_out_data_key::{HandOutError, HandedOut};
-use claviger_app::prove_policies::Proof;
-use claviger_domain::ids::PolicyId;
+use claviger_app::prove_policies::{Proof, Proved};
 use claviger_domain::invalid::InvalidField;
 use claviger_envelope::transport;
 use claviger_lambda::problem::{Problem, ProblemKind};
@@ -81,16 +80,21 @@ pub fn data_key(handed_out: &HandedOut, transport_key: &str) -> Result<Response<
 }
 
 /// What is known of each policy.
-pub fn proofs(proofs: &[(PolicyId, Proof)]) -> Response<String> {
+pub fn proofs(proofs: &[Proved]) -> Response<String> {
     let list: Vec<_> = proofs
         .iter()
-        .map(|(id, proof)| {
-            let (result, until) = match proof {
+        .map(|proved| {
+            let (result, until) = match proved.proof {
                 Proof::Proven { until } => ("proven", until.as_millisecond()),
                 Proof::Suspended => ("suspended", 0),
                 Proof::Unavailable => ("unavailable", 0),
             };
-            json!({ "policyId": id, "result": result, "provenUntil": until })
+            json!({
+                "policyId": proved.policy,
+                "result": result,
+                "provenUntil": until,
+                "kmsCalls": proved.kms_calls,
+            })
         })
         .collect();
     ok(&json!({ "proofs": list }))

@@ -5,16 +5,30 @@ use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 
 use crate::ports::{CustomerKeys, KeyError, KeyRef};
 
+/// Whether it was KMS that answered, or did not: where the customer's role lets nobody in, nobody asked it.
+pub(crate) const fn reached_kms(seen: Observation) -> bool {
+    !matches!(seen, Observation::Refused(RefusalKind::RoleDenied))
+}
+
+/// The refusal about which DescribeKey is asked, if it is one.
+pub(crate) const fn to_explain(seen: Observation) -> Option<RefusalKind> {
+    match seen {
+        // KMS was not reached: there is nothing that DescribeKey could explain.
+        Observation::Refused(RefusalKind::RoleDenied) => None,
+        Observation::Refused(kind) if !kind.is_definite() => Some(kind),
+        Observation::Usable | Observation::Refused(_) | Observation::NoAnswer(_) => None,
+    }
+}
+
 /// What a failed call says about a key. An ambiguous refusal that the key's state explains is what the state says;
 /// where DescribeKey is denied too, it stays ambiguous.
 pub async fn explained(keys: &dyn CustomerKeys, key: KeyRef<'_>, error: &KeyError) -> Observation {
-    let ambiguous = match error.observation {
-        // KMS was not reached: there is nothing that DescribeKey could explain.
-        Observation::Refused(RefusalKind::RoleDenied) => return error.observation,
-        Observation::Refused(kind) if !kind.is_definite() => kind,
-        // A success cannot come with an error; were it so, it is our fault, not the customer's.
-        Observation::Usable => return Observation::NoAnswer(NoAnswerKind::OurFault),
-        Observation::Refused(_) | Observation::NoAnswer(_) => return error.observation,
+    let Some(ambiguous) = to_explain(error.observation) else {
+        return match error.observation {
+            // A success cannot come with an error; were it so, it is our fault, not the customer's.
+            Observation::Usable => Observation::NoAnswer(NoAnswerKind::OurFault),
+            seen @ (Observation::Refused(_) | Observation::NoAnswer(_)) => seen,
+        };
     };
     let described = keys.describe(key).await;
     let state = described.as_ref().map(|found| found.state.as_str()).map_err(|no| no.observation);

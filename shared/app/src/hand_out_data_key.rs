@@ -11,6 +11,7 @@ use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_DATA_KEY};
 use claviger_domain::values::{App, OrganisationName, Region, ShardId, SiteName};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::explain_refusal::reached_kms;
 use crate::make_data_key::{PURPOSE_RECORDS, may_make_data_keys};
 use crate::messages::{NewerDataKey, ProbeMessage};
 use crate::ports::{
@@ -249,11 +250,14 @@ impl HandOutDataKey<'_> {
                 let Ok(sealed) = BASE64_STANDARD.decode(&wrap.ciphertext) else {
                     return Err(HandOutError::Unavailable { reason: "a wrap cannot be read".to_owned() });
                 };
-                calls = calls.saturating_add(1);
                 let at = self.clock.now();
                 match self.keys.decrypt(KeyRef::of(policy, &wrap.key), &sealed, &context).await {
-                    Ok(plain) => return Ok((plain, at)),
+                    Ok(plain) => {
+                        calls = calls.saturating_add(1);
+                        return Ok((plain, at));
+                    }
                     Err(error) => {
+                        calls = calls.saturating_add(u32::from(reached_kms(error.observation)));
                         let refused = matches!(error.observation, Observation::Refused(_));
                         if refused && self.cache.may_hint(wrapped.id, at) {
                             self.hint(&policy.organisation_name, instance.id, wrapped.id).await;

@@ -7,7 +7,7 @@ use claviger_domain::policy::{EncryptionPolicy, PURPOSE_CANARY, PURPOSE_DATA_KEY
 use claviger_domain::values::Region;
 use futures_util::future::{join, join_all};
 
-use crate::explain_refusal::explained;
+use crate::explain_refusal::{explained, reached_kms, to_explain};
 use crate::make_data_key::PURPOSE_RECORDS;
 use crate::messages::EncryptionContext;
 use crate::ports::{
@@ -29,6 +29,15 @@ pub struct ProbeKeys<'a> {
     pub clock: &'a dyn Clock,
 }
 
+/// A round, and what it took.
+#[derive(Debug)]
+pub struct Probed {
+    /// What was seen.
+    pub round: ProbeRound,
+    /// KMS calls on the customer's keys. Those on the vendor's canaries are not its.
+    pub kms_calls: u32,
+}
+
 impl ProbeKeys<'_> {
     /// Probes every region of a policy at once, and the control probes if anything ambiguous is seen.
     pub async fn round(&self, policy: &EncryptionPolicy) -> ProbeRound {
@@ -38,6 +47,11 @@ impl ProbeKeys<'_> {
     /// As [`Self::round`], and repeats beside the canaries the unwrap that a broker saw refused, or the one that
     /// the policy still knows of.
     pub async fn round_with(&self, policy: &EncryptionPolicy, met: Option<RefusedUnwrap>) -> ProbeRound {
+        self.round_and_cost(policy, met).await.round
+    }
+
+    /// As [`Self::round_with`], and says what it took.
+    pub async fn round_and_cost(&self, policy: &EncryptionPolicy, met: Option<RefusedUnwrap>) -> Probed {
         let started_at = self.clock.now();
         let repeated = policy.refused_unwrap.or(met);
         let data_key = match repeated {
@@ -53,7 +67,13 @@ impl ProbeKeys<'_> {
                 (region.clone(), canary, repeated)
             }
         });
-        let seen = join_all(probes).await;
+        let tried = join_all(probes).await;
+        let each = tried.iter().flat_map(|(_, canary, repeated)| std::iter::once(canary).chain(repeated));
+        let kms_calls = each.map(|tried| tried.kms_calls).sum();
+        let seen: Vec<(Region, Observation, Option<Observation>)> = tried
+            .into_iter()
+            .map(|(region, canary, repeated)| (region, canary.saw, repeated.map(|tried| tried.saw)))
+            .collect();
         let refused_unwrap = repeated.filter(|_| still_refused(&seen, policy.refused_unwrap.is_some()));
         let observations: std::collections::BTreeMap<Region, Observation> =
             seen.into_iter().map(|(region, canary, repeated)| (region, worse(canary, repeated))).collect();
@@ -70,7 +90,8 @@ impl ProbeKeys<'_> {
             let controls = ambiguous.iter().copied().map(control);
             Some(join_all(controls).await.into_iter().all(|healthy| healthy))
         };
-        ProbeRound { started_at, observations, controls_healthy, refused_unwrap }
+        let round = ProbeRound { started_at, observations, controls_healthy, refused_unwrap };
+        Probed { round, kms_calls }
     }
 
     async fn wraps_of(&self, which: RefusedUnwrap) -> Repeated {
@@ -90,15 +111,10 @@ impl ProbeKeys<'_> {
     ///
     /// INVARIANT (I1): behind a closed fence no data key comes into the clear, not even here: the unwrap is tried
     /// as a dry run. It proves the permission; that the key is usable is what the canary proves.
-    async fn repeat(
-        &self,
-        policy: &EncryptionPolicy,
-        region: &Region,
-        data_key: &Repeated,
-    ) -> Option<Observation> {
+    async fn repeat(&self, policy: &EncryptionPolicy, region: &Region, data_key: &Repeated) -> Option<Tried> {
         let wrapped = match data_key {
             Repeated::Nothing => return None,
-            Repeated::Unread => return Some(Observation::NoAnswer(NoAnswerKind::OurFault)),
+            Repeated::Unread => return Some(Tried::nothing(NoAnswerKind::OurFault)),
             Repeated::Key(wrapped) => wrapped,
         };
         let wrap = wrapped.wrap_under(&policy.keys.get(region)?.arn)?;
@@ -106,7 +122,7 @@ impl ProbeKeys<'_> {
         let context = policy.encryption_context(PURPOSE_DATA_KEY, &wrapped.instance.to_string());
         let key = KeyRef::of(policy, &wrap.key);
         if policy.fence.is_open() {
-            return Some(self.unwrap(key, &sealed, &context).await);
+            return Some(self.try_unwrap(key, &sealed, &context).await);
         }
         let tried = self.keys.dry_run(key.fresh(), Trial::Decrypt(&sealed), &context).await;
         Some(self.seen(key.fresh(), tried).await)
@@ -117,11 +133,11 @@ impl ProbeKeys<'_> {
         policy: &EncryptionPolicy,
         key: &RegionalKey,
         context: &EncryptionContext,
-    ) -> Observation {
+    ) -> Tried {
         let Some(Ok(canary)) = key.canary.as_ref().map(|text| BASE64_STANDARD.decode(text)) else {
-            return Observation::NoAnswer(NoAnswerKind::OurFault);
+            return Tried::nothing(NoAnswerKind::OurFault);
         };
-        self.unwrap(KeyRef::of(policy, &key.arn), &canary, context).await
+        self.try_unwrap(KeyRef::of(policy, &key.arn), &canary, context).await
     }
 
     /// Decrypts one ciphertext and says what that tells about the key. DescribeKey breaks ties.
@@ -131,15 +147,34 @@ impl ProbeKeys<'_> {
         ciphertext: &[u8],
         context: &EncryptionContext,
     ) -> Observation {
+        self.try_unwrap(key, ciphertext, context).await.saw
+    }
+
+    async fn try_unwrap(&self, key: KeyRef<'_>, ciphertext: &[u8], context: &EncryptionContext) -> Tried {
         let key = key.fresh();
         let decrypted = self.keys.decrypt(key, ciphertext, context).await;
         self.seen(key, decrypted.map(|_| ())).await
     }
 
-    async fn seen(&self, key: KeyRef<'_>, answer: Result<(), KeyError>) -> Observation {
-        let Err(error) = answer else { return Observation::Usable };
+    async fn seen(&self, key: KeyRef<'_>, answer: Result<(), KeyError>) -> Tried {
+        let Err(error) = answer else { return Tried { saw: Observation::Usable, kms_calls: 1 } };
         tracing::debug!(key.region = %key.region(), code = %error.code, "a probe was not answered with success");
-        explained(self.keys, key, &error).await
+        let explain = to_explain(error.observation).is_some();
+        let kms_calls = u32::from(reached_kms(error.observation)).saturating_add(u32::from(explain));
+        Tried { saw: explained(self.keys, key, &error).await, kms_calls }
+    }
+}
+
+/// What one key answered to one ciphertext, and how often KMS was called for it.
+struct Tried {
+    saw: Observation,
+    kms_calls: u32,
+}
+
+impl Tried {
+    /// There was nothing that KMS could have been asked.
+    const fn nothing(why: NoAnswerKind) -> Self {
+        Self { saw: Observation::NoAnswer(why), kms_calls: 0 }
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::hand_out_data_key::{HandOutError, gate};
 use crate::ports::{Clock, Policies, Proofs};
-use crate::probe_keys::ProbeKeys;
+use crate::probe_keys::{ProbeKeys, Probed};
 use crate::settings::Settings;
 
 /// How many policies one request may name.
@@ -28,6 +28,17 @@ pub enum Proof {
     Unavailable,
 }
 
+/// The answer for one policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proved {
+    /// Which.
+    pub policy: PolicyId,
+    /// What is known of it.
+    pub proof: Proof,
+    /// KMS calls on the customer's keys that this answer cost; none where an earlier proof is shared.
+    pub kms_calls: u32,
+}
+
 /// Proves policies.
 pub struct ProvePolicies<'a> {
     /// Where policies are.
@@ -44,15 +55,16 @@ pub struct ProvePolicies<'a> {
 
 impl ProvePolicies<'_> {
     /// Proves each of them; one that is not there is unavailable.
-    pub async fn run(&self, ids: &[PolicyId]) -> Vec<(PolicyId, Proof)> {
-        let proofs = ids.iter().take(MOST_POLICIES).copied().map(|id| async move {
-            let proof = self.one(id).await.unwrap_or(Proof::Unavailable);
-            (id, proof)
+    pub async fn run(&self, ids: &[PolicyId]) -> Vec<Proved> {
+        let proofs = ids.iter().take(MOST_POLICIES).copied().map(|policy| async move {
+            let mut kms_calls = 0;
+            let proof = self.one(policy, &mut kms_calls).await.unwrap_or(Proof::Unavailable);
+            Proved { policy, proof, kms_calls }
         });
         stream::iter(proofs).buffered(16).collect().await
     }
 
-    async fn one(&self, id: PolicyId) -> Result<Proof, HandOutError> {
+    async fn one(&self, id: PolicyId, kms_calls: &mut u32) -> Result<Proof, HandOutError> {
         let reuse: SignedDuration = self.settings.proof_reuse;
         let Some(policy) = self.policies.policy_by_id(id).await? else {
             return Ok(Proof::Unavailable);
@@ -66,7 +78,8 @@ impl ProvePolicies<'_> {
         if let Some(at) = self.proofs.proven_at(id).await?.filter(|at| *at + reuse > now) {
             return Ok(Proof::Proven { until: at + reuse });
         }
-        let round = self.probe.round(&policy).await;
+        let Probed { round, kms_calls: cost } = self.probe.round_and_cost(&policy, None).await;
+        *kms_calls = cost;
         let usable = round
             .observations
             .values()

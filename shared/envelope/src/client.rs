@@ -9,7 +9,7 @@ use crate::lock::Lock;
 use crate::metrics::{Counters, Metrics};
 use crate::secret::Vault;
 use crate::source::{DataKey, InstanceName, KeySource, ProofResult, SourceError, Wanted};
-use crate::store::{InstanceIds, InstanceState, KeyEntry, Store, Unusable};
+use crate::store::{InstanceState, KeyEntry, Store, Unusable};
 use crate::times::{Lifetime, REFRESH};
 use crate::{random, thread};
 use std::collections::{BTreeSet, HashMap};
@@ -401,12 +401,11 @@ impl Inner {
         if self.on_close.is_empty() {
             return;
         }
-        let (organisation_id, instances) = self.store.of_policy(policy);
         self.tell(&Closed {
             cause: CloseCause::Fence,
             policy_id: Some(policy.id.to_string()),
-            organisation_id,
-            instances,
+            organisation_id: Some(policy.organisation_id.to_string()),
+            instances: self.store.of_policy(policy),
         });
     }
 
@@ -500,7 +499,7 @@ impl Inner {
                     }
                     Err(Unusable::Gone | Unusable::Refused(_)) => {}
                 }
-            } else if self.store.ids(instance.number).is_some_and(|ids| ids.policy.closed()) {
+            } else if self.store.closed(instance.number) {
                 return Err(EnvelopeError::Suspended);
             }
             let wanted = match wanted {
@@ -620,12 +619,12 @@ impl Inner {
             tracing::warn!("the key broker answered with another data key than was asked for");
             return Err(EnvelopeError::unavailable(Unavailable::Broker));
         }
-        let policy = self.policies.get_or_insert(&key.policy_id, key.shard);
+        let policy = self.policies.get_or_insert(&key.policy_id, &key.organisation_id, key.shard);
         let now = self.clock.now();
         let overtaken =
             |policy: &PolicyState| self.lease.epoch() != lease_epoch || policy.closed_since(closes);
         let lifetime = self.lifetime(key, began);
-        self.counters.used(&key.organisation_id, key.kms_calls);
+        self.counters.used(&key.organisation_id, 1, key.kms_calls);
         if policy.closed() {
             return Err(EnvelopeError::Suspended);
         }
@@ -641,7 +640,7 @@ impl Inner {
             && known.generation == key.generation
             && !known.gone()
         {
-            known.times.extend(lifetime);
+            self.store.extend(&known, lifetime);
             if current {
                 self.store.set_writer(&known, now);
             }
@@ -650,13 +649,6 @@ impl Inner {
                 return self.answered(instance, wanted, known, now);
             }
         }
-        let ids = match self.store.ids(instance.number) {
-            Some(ids) if Arc::ptr_eq(&ids.policy, &policy) => ids,
-            _ => {
-                let organisation_id = key.organisation_id.as_str().into();
-                Arc::new(InstanceIds { policy: policy.clone(), organisation_id })
-            }
-        };
         let entry = KeyEntry::new(
             key,
             instance.number,
@@ -665,7 +657,6 @@ impl Inner {
             now,
             lifetime,
             policy.clone(),
-            ids,
             self.counters.clone(),
             self.vault.clone(),
         )?;
@@ -795,6 +786,9 @@ impl Inner {
                 Ok(proofs) => {
                     for proof in proofs {
                         let policy = self.policies.get(&proof.policy_id);
+                        if let Some(policy) = &policy {
+                            self.counters.used(&policy.organisation_id, 0, proof.kms_calls);
+                        }
                         if let Some(policy) = policy
                             && proof.result == ProofResult::Proven
                             && self.lease.epoch() == epoch

@@ -54,6 +54,7 @@ pub(crate) struct ShardState {
 /// What is known of one policy. The hot path reads it; only polls and proofs write it.
 pub(crate) struct PolicyState {
     pub(crate) id: Arc<str>,
+    pub(crate) organisation_id: Box<str>,
     shard: Arc<ShardState>,
     closed: AtomicBool,
     epoch: AtomicU64,
@@ -146,7 +147,7 @@ impl Policies {
         self.inner.lock().policies.get(id).cloned()
     }
 
-    pub(crate) fn get_or_insert(&self, id: &str, shard: u16) -> Arc<PolicyState> {
+    pub(crate) fn get_or_insert(&self, id: &str, organisation_id: &str, shard: u16) -> Arc<PolicyState> {
         let mut inner = self.inner.lock();
         if let Some(policy) = inner.policies.get(id) {
             return policy.clone();
@@ -157,6 +158,7 @@ impl Policies {
         let id: Arc<str> = id.into();
         let policy = Arc::new(PolicyState {
             id: id.clone(),
+            organisation_id: organisation_id.into(),
             shard,
             closed: AtomicBool::new(closed),
             epoch: AtomicU64::new(fenced.map_or(0, |item| item.epoch)),

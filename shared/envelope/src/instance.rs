@@ -404,7 +404,7 @@ impl Instance {
             Purpose::Read(header) => store.reader(number, header.data_key_id),
         };
         let Some(entry) = found.filter(|entry| !purpose.passed(entry)) else {
-            if store.ids(number).is_some_and(|ids| ids.policy.closed()) {
+            if store.closed(number) {
                 return Err(EnvelopeError::Suspended);
             }
             return Err(EnvelopeError::NotCached);

@@ -25,10 +25,12 @@ struct Slow {
     usage: BTreeMap<String, Usage>,
 }
 
-/// What one organisation cost.
+/// What one organisation cost: what the broker did for its keys and proofs. An answer with neither is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
+    /// Data keys that the broker handed out. Proofs travel together: [`Metrics::proof_calls`].
     pub broker_calls: u64,
+    /// For data keys and for proofs.
     pub kms_calls: u64,
 }
 
@@ -77,13 +79,14 @@ impl Counters {
         }
     }
 
-    pub(crate) fn used(&self, organisation: &str, kms_calls: u32) {
+    /// What answers of the broker cost an organisation.
+    pub(crate) fn used(&self, organisation: &str, broker_calls: u64, kms_calls: u32) {
         let mut slow = self.slow.lock();
         let usage = match slow.usage.get_mut(organisation) {
             Some(usage) => usage,
             None => slow.usage.entry(organisation.to_owned()).or_default(),
         };
-        usage.broker_calls += 1;
+        usage.broker_calls += broker_calls;
         usage.kms_calls += u64::from(kms_calls);
     }
 

@@ -49,6 +49,8 @@ pub struct Proof {
     pub result: ProofResult,
     /// Unix milliseconds; only meaningful where proven.
     pub proven_until: i64,
+    /// KMS calls on the organisation's keys that this proof cost.
+    pub kms_calls: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

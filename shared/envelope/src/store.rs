@@ -10,7 +10,7 @@ use crate::secret::{KEY_LEN, Vault, VaultSlot};
 use crate::source::InstanceName;
 use crate::times::{Lifetime, Times};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use uuid::Uuid;
 
@@ -28,23 +28,18 @@ pub(crate) struct KeyEntry {
     /// When this process was given it.
     pub(crate) given_at: i64,
     pub(crate) policy: Arc<PolicyState>,
-    pub(crate) ids: Arc<InstanceIds>,
     /// How the associated data of its records begins.
     pub(crate) aad: Box<[u8]>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) uses: AtomicU64,
     pub(crate) times: Times,
+    /// The slot in which it is looked at, and no other.
+    due: AtomicI64,
     gone: AtomicBool,
     /// No longer to be written with: a newer version is current, or the hard limit of uses was reached.
     superseded: AtomicBool,
     vault: Arc<Vault>,
     slot: Lock<Option<VaultSlot>>,
-}
-
-/// What an instance belongs to.
-pub(crate) struct InstanceIds {
-    pub(crate) policy: Arc<PolicyState>,
-    pub(crate) organisation_id: Box<str>,
 }
 
 impl KeyEntry {
@@ -57,7 +52,6 @@ impl KeyEntry {
         now: Now,
         lifetime: Lifetime,
         policy: Arc<PolicyState>,
-        ids: Arc<InstanceIds>,
         counters: Arc<Counters>,
         vault: Arc<Vault>,
     ) -> Result<Self, EnvelopeError> {
@@ -74,11 +68,11 @@ impl KeyEntry {
             created_at: key.created_at.unwrap_or(now.wall),
             given_at: now.wall,
             policy,
-            ids,
             aad,
             counters,
             uses: AtomicU64::new(0),
             times: Times::new(lifetime),
+            due: AtomicI64::new(0),
             gone: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
             vault,
@@ -209,7 +203,8 @@ pub(crate) struct Store {
 #[derive(Default)]
 struct StoreInner {
     instances: HashMap<Arc<InstanceName>, Arc<InstanceState>>,
-    ids: HashMap<u64, Arc<InstanceIds>>,
+    /// The policy of each instance, also of those that have no key now.
+    policies: HashMap<u64, Arc<PolicyState>>,
     writers: HashMap<u64, Arc<KeyEntry>>,
     readers: HashMap<(u64, Uuid), Arc<KeyEntry>>,
     /// Each key at the time since boot, in slots, from which on it may be expired. What is gone is passed over.
@@ -219,10 +214,16 @@ struct StoreInner {
 /// Keys that expire within 4 s of one another lie together.
 const SLOT_BITS: u32 = 12;
 
+const fn slot_of(boot: i64) -> i64 {
+    boot >> SLOT_BITS
+}
+
 impl StoreInner {
     /// Has this key looked at when it expires, as far as is known now.
     fn look_later(&mut self, entry: &Arc<KeyEntry>) {
-        self.due.entry(entry.times.ends_at_boot() >> SLOT_BITS).or_default().push(Arc::downgrade(entry));
+        let slot = slot_of(entry.times.ends_at_boot());
+        entry.due.store(slot, Ordering::Relaxed);
+        self.due.entry(slot).or_default().push(Arc::downgrade(entry));
     }
 
     /// Nobody finds it from now on, and who has it may not use it.
@@ -273,15 +274,16 @@ impl Store {
         self.inner.lock().readers.get(&(instance, id)).cloned()
     }
 
-    pub(crate) fn ids(&self, instance: u64) -> Option<Arc<InstanceIds>> {
-        self.inner.lock().ids.get(&instance).cloned()
+    /// Whether an instance that this process has met is cut off.
+    pub(crate) fn closed(&self, instance: u64) -> bool {
+        self.inner.lock().policies.get(&instance).is_some_and(|policy| policy.closed())
     }
 
     /// Adds a key and gives back the one that it replaces, which the caller wipes.
     pub(crate) fn insert(&self, entry: &Arc<KeyEntry>, current: bool, now: Now) -> Option<Arc<KeyEntry>> {
         let mut inner = self.inner.lock();
         let number = entry.instance_number;
-        inner.ids.insert(number, entry.ids.clone());
+        inner.policies.insert(number, entry.policy.clone());
         if current {
             inner.make_writer(entry, now);
         }
@@ -294,6 +296,15 @@ impl Store {
             inner.writers.remove(&number);
         }
         Some(replaced)
+    }
+
+    /// The key was handed out again. If its end is nearer than it was, it is looked at by then.
+    pub(crate) fn extend(&self, entry: &Arc<KeyEntry>, lifetime: Lifetime) {
+        let mut inner = self.inner.lock();
+        entry.times.extend(lifetime);
+        if slot_of(entry.times.ends_at_boot()) < entry.due.load(Ordering::Relaxed) {
+            inner.look_later(entry);
+        }
     }
 
     pub(crate) fn set_writer(&self, entry: &Arc<KeyEntry>, now: Now) {
@@ -331,41 +342,32 @@ impl Store {
     pub(crate) fn wipe_expired(&self, now: Now) -> Vec<Arc<KeyEntry>> {
         let mut taken = Vec::new();
         let mut inner = self.inner.lock();
-        let later = inner.due.split_off(&((now.boot >> SLOT_BITS) + 1));
+        let later = inner.due.split_off(&(slot_of(now.boot) + 1));
         let due = std::mem::replace(&mut inner.due, later);
-        for entry in due.into_values().flatten().filter_map(|key| key.upgrade()) {
-            if entry.gone() {
-                continue;
-            }
-            if entry.times.expired(now) {
-                inner.take_out(&entry);
-                taken.push(entry);
-            } else {
-                inner.look_later(&entry);
+        for (slot, keys) in due {
+            let here = |entry: &Arc<KeyEntry>| !entry.gone() && entry.due.load(Ordering::Relaxed) == slot;
+            for entry in keys.into_iter().filter_map(|key| key.upgrade()).filter(here) {
+                if entry.times.expired(now) {
+                    inner.take_out(&entry);
+                    taken.push(entry);
+                } else {
+                    inner.look_later(&entry);
+                }
             }
         }
         drop(inner);
         wiped(taken)
     }
 
-    /// Every instance that this process has met under a policy, in the order in which it met them, and the
-    /// organisation's id.
-    pub(crate) fn of_policy(&self, policy: &PolicyState) -> (Option<String>, Vec<InstanceName>) {
-        let mut organisation = None;
-        let mut met: Vec<Arc<InstanceState>> = Vec::new();
-        {
+    /// Every instance that this process has met under a policy, in the order in which it met them.
+    pub(crate) fn of_policy(&self, policy: &Arc<PolicyState>) -> Vec<InstanceName> {
+        let mut met: Vec<Arc<InstanceState>> = {
             let inner = self.inner.lock();
-            for instance in inner.instances.values() {
-                if let Some(ids) = inner.ids.get(&instance.number)
-                    && std::ptr::eq(&raw const *ids.policy, policy)
-                {
-                    organisation.get_or_insert_with(|| ids.organisation_id.to_string());
-                    met.push(instance.clone());
-                }
-            }
-        }
+            let ours = |number| inner.policies.get(number).is_some_and(|known| Arc::ptr_eq(known, policy));
+            inner.instances.values().filter(|instance| ours(&instance.number)).cloned().collect()
+        };
         met.sort_unstable_by_key(|instance| instance.number);
-        (organisation, met.into_iter().map(|instance| InstanceName::clone(&instance.name)).collect())
+        met.into_iter().map(|instance| InstanceName::clone(&instance.name)).collect()
     }
 
     pub(crate) fn all_instances(&self) -> Vec<InstanceName> {

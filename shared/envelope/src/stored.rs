@@ -48,7 +48,7 @@ impl Instance {
         if !client.lease.fresh(client.clock.now()) {
             return Err(EnvelopeError::unavailable(Unavailable::Lease));
         }
-        if client.store.ids(self.state.number).is_some_and(|ids| ids.policy.closed()) {
+        if client.store.closed(self.state.number) {
             return Err(EnvelopeError::Suspended);
         }
         let writer = client.store.writer(self.state.number).ok_or(EnvelopeError::NotCached)?;

@@ -246,7 +246,7 @@ impl KeySource for Arc<TestCloud> {
         let proven_until = self.clock.now().wall + cloud.proof_lifetime;
         Ok(policies
             .iter()
-            .map(|id| Proof { policy_id: id.clone(), result: cloud.proof, proven_until })
+            .map(|id| Proof { policy_id: id.clone(), result: cloud.proof, proven_until, kms_calls: 2 })
             .collect())
     }
 }

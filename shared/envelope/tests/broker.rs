@@ -117,7 +117,7 @@ async fn proofs_come_back_one_for_each_policy_and_nonsense_is_no_proof() {
         (
             200,
             json!({"proofs": [
-                {"policyId": "a", "result": "proven", "provenUntil": 77},
+                {"policyId": "a", "result": "proven", "provenUntil": 77, "kmsCalls": 2},
                 {"policyId": "b", "result": "suspended"},
                 {"policyId": "c", "result": "perhaps", "provenUntil": 78},
                 {"policyId": "d", "result": "proven"},
@@ -129,6 +129,6 @@ async fn proofs_come_back_one_for_each_policy_and_nonsense_is_no_proof() {
     let results: Vec<_> = proofs.iter().map(|proof| proof.result).collect();
     use ProofResult::{Proven, Suspended, Unavailable};
     assert_eq!(results, [Proven, Suspended, Unavailable, Unavailable]);
-    assert_eq!(proofs[0].proven_until, 77);
+    assert_eq!((proofs[0].proven_until, proofs[0].kms_calls, proofs[1].kms_calls), (77, 2, 0));
     assert_eq!(seen.await.unwrap().1, json!({"policies": ["a", "b"]}));
 }

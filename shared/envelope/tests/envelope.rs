@@ -371,6 +371,30 @@ async fn a_key_that_was_given_out_anew_is_wiped_when_the_new_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_renewed_for_less_than_it_had_is_wiped_when_the_nearer_time_is_over() {
+    let app = app();
+    app.acme().encrypt(&NOTE, b"x").await.unwrap();
+    let given_at = app.cloud.clock.now().boot;
+    app.cloud.lifetimes(20_000, 10_000);
+    while app.fetches() < 2 {
+        app.cloud.clock.advance(10_000);
+        app.client.poll().await.unwrap();
+        assert!(app.acme().try_encrypt(&NOTE, b"x").is_ok());
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    app.cloud.broker_answers(Some(SourceError::TemporarilyUnavailable));
+    app.cloud.clock.advance(19_000);
+    app.client.poll().await.unwrap();
+    assert_eq!(app.client.metrics().cached_keys, 1);
+    app.cloud.clock.advance(5_000);
+    app.client.poll().await.unwrap();
+    assert_eq!(app.client.metrics().cached_keys, 0);
+    assert!(app.cloud.clock.now().boot - given_at < 290_000, "long before the time that it was given first");
+}
+
+#[tokio::test]
 async fn a_wall_clock_that_jumps_past_a_keys_time_has_it_wiped_at_the_next_poll() {
     let app = app();
     app.acme().encrypt(&NOTE, b"x").await.unwrap();
@@ -530,6 +554,18 @@ async fn usage_and_refusals_are_counted() {
     assert_eq!(metrics.refusals.get("tampered-or-wrong-context"), Some(&1));
     assert_eq!(metrics.usage["id-acme"].kms_calls, 1);
     assert!(metrics.lease_fresh && metrics.lease_age_millis == Some(0));
+
+    app.globex().encrypt(&NOTE, b"x").await.unwrap();
+    app.cloud.watched_until(0);
+    app.client.poll().await.unwrap();
+    app.cloud.clock.advance(10_000);
+    acme.decrypt(&NOTE, &record).await.unwrap();
+    let metrics = app.client.metrics();
+    assert_eq!((metrics.proof_calls, metrics.kms_calls), (1, 4), "a proof of this cloud takes two calls");
+    let usage = |organisation: &str| metrics.usage[organisation];
+    assert_eq!((usage("id-acme").broker_calls, usage("id-acme").kms_calls), (1, 3));
+    assert_eq!((usage("id-globex").broker_calls, usage("id-globex").kms_calls), (1, 1));
+    assert_eq!(usage("id-acme").kms_micro_dollars(), 9);
 }
 
 #[tokio::test]

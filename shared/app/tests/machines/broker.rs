@@ -9,7 +9,7 @@ use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_testkit::SequentialIds;
 use jiff::SignedDuration;
 
-use crate::world::{DISABLED, NOTES_ROLE, World};
+use crate::world::{DENIED, DISABLED, NOTES_ROLE, World};
 
 #[tokio::test]
 async fn r7_the_broker_gives_nothing_out_after_the_cut_off_cached_keys_included() {
@@ -109,16 +109,23 @@ async fn r2_a_proof_is_a_real_unwrap_shared_for_ten_seconds_and_refused_when_the
     world.keys.forget_calls();
     let first = prove.run(&[policy]).await;
     assert!(
-        matches!(first[0].1, Proof::Proven { until } if until == world.now() + SignedDuration::from_secs(10))
+        matches!(first[0].proof, Proof::Proven { until } if until == world.now() + SignedDuration::from_secs(10))
     );
     let cost = world.keys.calls().len();
-    assert!(cost > 0);
+    assert_eq!(cost, 2, "a key a region");
+    assert_eq!(first[0].kms_calls, 2, "the app is told what it cost");
     world.keys_answer(DISABLED);
     world.later(9);
-    assert_eq!(prove.run(&[policy]).await, first, "shared by all brokers");
+    let shared = prove.run(&[policy]).await;
+    assert_eq!((shared[0].proof, shared[0].kms_calls), (first[0].proof, 0), "shared by all brokers");
     assert_eq!(world.keys.calls().len(), cost);
     world.later(2);
-    assert_eq!(prove.run(&[policy]).await[0].1, Proof::Unavailable);
+    let refused = prove.run(&[policy]).await;
+    assert_eq!((refused[0].proof, refused[0].kms_calls), (Proof::Unavailable, 2));
+    world.keys_answer(DENIED);
+    let asked = prove.run(&[policy]).await;
+    assert_eq!((asked[0].proof, asked[0].kms_calls), (Proof::Unavailable, 4), "DescribeKey broke the ties");
+    world.keys_answer(DISABLED);
     world.sweep().await.unwrap();
-    assert_eq!(prove.run(&[policy]).await[0].1, Proof::Suspended);
+    assert_eq!(prove.run(&[policy]).await[0].proof, Proof::Suspended);
 }

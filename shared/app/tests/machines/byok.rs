@@ -5,7 +5,7 @@ use claviger_app::check_enrolment::{CheckEnrolment, Checked};
 use claviger_app::hand_out_data_key::HandOutError;
 use claviger_app::messages::{Check, CheckResult};
 use claviger_app::ports::DataKeyRegistry;
-use claviger_app::prove_policies::{Proof, ProvePolicies};
+use claviger_app::prove_policies::{Proof, ProvePolicies, Proved};
 use claviger_app::request_error::RequestError;
 use claviger_app::request_replacement::RequestReplacement;
 use claviger_domain::decide::Refusal;
@@ -200,7 +200,8 @@ async fn i3_an_unwrap_through_a_kept_session_proves_nothing_and_a_proof_assumes_
         settings: world.settings(),
     };
     let id = world.policy().await.id;
-    assert_eq!(prove.run(&[id]).await, [(id, Proof::Unavailable)]);
+    let none = Proved { policy: id, proof: Proof::Unavailable, kms_calls: 0 };
+    assert_eq!(prove.run(&[id]).await, [none], "KMS was not reached");
 }
 
 #[tokio::test]

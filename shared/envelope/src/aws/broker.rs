@@ -191,6 +191,8 @@ struct ProofAnswer {
     result: String,
     #[serde(default)]
     proven_until: Option<i64>,
+    #[serde(default)]
+    kms_calls: u32,
 }
 
 #[async_trait]
@@ -259,6 +261,7 @@ pub(super) fn proofs(answer: &[u8]) -> Result<Vec<Proof>, SourceError> {
             _ => ProofResult::Unavailable,
         },
         proven_until: proof.proven_until.unwrap_or(0),
+        kms_calls: proof.kms_calls,
         policy_id: proof.policy_id,
     };
     Ok(answer.proofs.into_iter().map(proof).collect())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use claviger_app::hand_out_data_key::{HandOutDataKey, HandOutError, KeyRequest};
 use claviger_app::ports::{DataKeyChoice, WatchList};
-use claviger_app::prove_policies::{Proof as Proven, ProvePolicies};
+use claviger_app::prove_policies::{Proof as Proven, ProvePolicies, Proved};
 use claviger_domain::effect::Order;
 use claviger_domain::ids::DataKeyId;
 use claviger_domain::values::{Region, ShardId};
@@ -238,13 +238,18 @@ impl KeySource for Broker {
         let proofs = proofs.ok_or_else(|| SourceError::Unreachable("the broker died".to_owned()))?;
         let back = self.world.between(1, 60);
         self.world.pause(back).await;
-        let proof = |(id, proof): (claviger_domain::ids::PolicyId, Proven)| {
-            let (result, until) = match proof {
+        let proof = |proved: Proved| {
+            let (result, until) = match proved.proof {
                 Proven::Proven { until } => (ProofResult::Proven, until.as_millisecond()),
                 Proven::Suspended => (ProofResult::Suspended, 0),
                 Proven::Unavailable => (ProofResult::Unavailable, 0),
             };
-            Proof { policy_id: id.to_string(), result, proven_until: until }
+            Proof {
+                policy_id: proved.policy.to_string(),
+                result,
+                proven_until: until,
+                kms_calls: proved.kms_calls,
+            }
         };
         Ok(proofs.into_iter().map(proof).collect())
     }
