@@ -1,4 +1,4 @@
-//! The function as the Function URL calls it: a data key that an app has used for long or often.
+//! The function as the Function URL calls it: a data key that an app has used for long or often, and proofs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use claviger_app::ports::{Clock, CustomerKeys, DataKeyRegistry, KeyRef, Wrap, Wr
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::prove_policies::ProvePolicies;
 use claviger_app::settings::Settings;
-use claviger_domain::ids::{DataKeyId, InstanceId};
+use claviger_domain::ids::{DataKeyId, InstanceId, PolicyId};
 use claviger_domain::policy::PURPOSE_DATA_KEY;
 use claviger_key_broker::KeyBroker;
 use claviger_testkit::builders::{
@@ -21,6 +21,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 const SAMPLE: &str = include_str!("../../../events/key-broker/newer-data-key-asked-for.json");
+const PROOFS: &str = include_str!("../../../events/key-broker/proofs-asked-for.json");
 
 struct Stage {
     store: MemoryWorld,
@@ -29,6 +30,7 @@ struct Stage {
     ids: SequentialIds,
     cache: UnwrappedKeys,
     settings: Settings,
+    policy: PolicyId,
     instance: InstanceId,
 }
 
@@ -66,10 +68,14 @@ impl Stage {
         let app_roles = BTreeMap::from([(role, vec![parsed("jira")])]);
         let settings = Settings { app_roles, ..builders::settings().clone() };
         let (ids, cache) = (SequentialIds::default(), UnwrappedKeys::new());
-        Self { store, keys, clock, ids, cache, settings, instance }
+        Self { store, keys, clock, ids, cache, settings, policy: policy.id, instance }
     }
 
     async fn asks(&self, change: impl FnOnce(&mut Value)) -> (u16, Value) {
+        self.asks_with(SAMPLE, change).await
+    }
+
+    async fn asks_with(&self, sample: &str, change: impl FnOnce(&mut Value)) -> (u16, Value) {
         let Self { store, keys, clock, ids, cache, settings, .. } = self;
         let home = parsed("eu-central-1");
         let probe = ProbeKeys { keys, controls: keys, registry: store, clock };
@@ -90,7 +96,7 @@ impl Stage {
             },
             prove: ProvePolicies { policies: store, proofs: store, probe, clock, settings },
         };
-        let mut event: Value = serde_json::from_str(SAMPLE).unwrap();
+        let mut event: Value = serde_json::from_str(sample).unwrap();
         let mut body: Value = serde_json::from_str(event["body"].as_str().unwrap()).unwrap();
         change(&mut body);
         event["body"] = Value::from(body.to_string());
@@ -137,4 +143,16 @@ async fn a_version_that_is_none_is_named_with_its_remedy() {
         }
     }
     assert!(stage.store.take_asked_for_newer().is_empty());
+}
+
+#[tokio::test]
+async fn a10_a_proof_says_what_it_cost_also_where_there_is_none() {
+    let stage = Stage::new().await;
+    let unknown = PolicyId::from_uuid(SequentialIds::uuid(0xdead));
+    let asked = json!([stage.policy, unknown]);
+    let (status, answer) = stage.asks_with(PROOFS, |body| body["policies"] = asked.clone()).await;
+    assert_eq!(status, 200);
+    let said = |policy: PolicyId, kms_calls: u32| json!({"policyId": policy, "result": "unavailable", "provenUntil": 0, "kmsCalls": kms_calls});
+    // The canaries of this policy are no ciphertexts.
+    assert_eq!(answer, json!({"proofs": [said(stage.policy, 2), said(unknown, 0)]}));
 }
