@@ -410,6 +410,9 @@ fn line_of(text: &str, place: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+
+    const SHIPPED: &str = include_str!("../catalogue.toml");
 
     #[test]
     fn e6_the_shipped_catalogue_lists_the_realms_and_regions_of_the_documents() {
@@ -474,5 +477,123 @@ mod tests {
         let siblings: Vec<&str> = catalogue.siblings(&jira).map(App::as_str).collect();
         assert_eq!(siblings, ["jira-product-discovery", "jira-service-management"]);
         assert!(!catalogue.can_be_encrypted(&"jira-product-discovery".parse().unwrap()));
+    }
+
+    #[rstest]
+    #[case::no_region("[\"ap-south-1\"]", "[]", "realms.india")]
+    #[case::a_region_twice("[\"us-east-1\", \"us-west-2\"]", "[\"us-east-1\", \"us-east-1\"]", "realms.usa")]
+    #[case::data_without_a_name("\"Page content\"", "\"\"", "apps.confluence.data")]
+    #[case::data_of_no_family(
+        "\"Page content\",",
+        "\"Page content\", with_family = true,",
+        "apps.confluence.data"
+    )]
+    #[case::a_title_of_no_account("CMK access suspended for AWS account {account}", "Suspended", "modes.cmk")]
+    #[case::two_windows_till_one_day(
+        "until_day = 20, remind_days_before = [3, 1]",
+        "until_day = 10",
+        "modes.cmk.windows"
+    )]
+    #[case::an_end_of_the_last(
+        "phase = \"not-assured\"",
+        "phase = \"not-assured\", until_day = 30",
+        "modes.cmk.windows"
+    )]
+    #[case::no_end_of_another("until_day = 20, remind_days_before = [3, 1]", "", "modes.cmk.windows")]
+    #[case::a_phase_back("\"best-effort\"", "\"lapsed\"", "modes.cmk.windows")]
+    #[case::a_phases_reminder_twice("[7, 3, 1]", "[7, 3, 3]", "modes.byok.windows")]
+    #[case::a_warning_on_the_day("[30, 7, 1]", "[30, 7, 0]", "key_warnings.remind_days_before")]
+    #[case::a_warning_twice("[30, 7, 1]", "[30, 7, 7]", "key_warnings.remind_days_before")]
+    #[case::warnings_that_rise("[30, 7, 1]", "[1, 7, 30]", "key_warnings.remind_days_before")]
+    #[case::no_export("30\nremind_days_before = [14, 7, 1]", "0\nremind_days_before = []", "closing")]
+    #[case::a_reminder_before_the_export("[14, 7, 1]", "[30, 7, 1]", "closing")]
+    #[case::a_reminder_of_the_export_twice("[14, 7, 1]", "[14, 7, 7]", "closing")]
+    #[case::sites_gone_at_once("erase_after_days = 30", "erase_after_days = 0", "sites.erase_after_days")]
+    #[case::sites_kept_for_good("erase_after_days = 30", "erase_after_days = 3651", "sites.erase_after_days")]
+    #[case::no_time_to_confirm(
+        "confirm_within_hours = 24",
+        "confirm_within_hours = 0",
+        "key_changes.confirm_within_hours"
+    )]
+    #[case::no_time_to_lift("lift_within_hours = 24", "lift_within_hours = 0", "support")]
+    #[case::no_time_to_acknowledge(
+        "acknowledge_within_minutes = 15",
+        "acknowledge_within_minutes = 0",
+        "support"
+    )]
+    fn what_a_catalogue_cannot_mean_is_refused_where_it_stands(
+        #[case] right: &str,
+        #[case] wrong: &str,
+        #[case] expected: &str,
+    ) {
+        assert!(SHIPPED.contains(right));
+        let error = Catalogue::parse(&SHIPPED.replacen(right, wrong, 1)).unwrap_err();
+        let CatalogueError::Rule { place, line, .. } = &error else { panic!("{error}") };
+        assert_eq!(place, expected, "{error}");
+        let found = SHIPPED.lines().nth(line - 1).unwrap();
+        let name = expected.rsplit('.').next().unwrap();
+        assert!(found == format!("[{expected}]") || found.starts_with(name), "line {line}: {found}");
+    }
+
+    #[test]
+    fn a4_a_catalogue_has_as_many_apps_as_a_site_can_be_renamed_with() {
+        let shipped = Catalogue::shipped().unwrap().apps.len();
+        let with = |apps: usize| {
+            let more: String = (shipped..apps)
+                .map(|n| format!("\n[apps.more-{n}]\nname = \"More\"\nplans = []\ndata = []\n"))
+                .collect();
+            Catalogue::parse(&format!("{SHIPPED}{more}"))
+        };
+        assert_eq!(with(18).unwrap().apps.len(), 18);
+        for many in [19, 20] {
+            let error = with(many).unwrap_err().to_string();
+            assert!(error.contains("18 apps at most"), "{error}");
+        }
+    }
+
+    #[test]
+    fn e6_every_region_of_every_realm_is_known_and_no_other() {
+        let catalogue = Catalogue::shipped().unwrap();
+        let regions: Vec<&str> = catalogue.all_regions().into_iter().map(Region::as_str).collect();
+        let expected = [
+            "ap-northeast-1",
+            "ap-northeast-2",
+            "ap-south-1",
+            "ap-southeast-1",
+            "ap-southeast-2",
+            "ca-central-1",
+            "eu-central-1",
+            "eu-west-1",
+            "eu-west-2",
+            "us-east-1",
+            "us-west-2",
+        ];
+        assert_eq!(regions, expected);
+    }
+
+    #[rstest]
+    #[case("jira", true)]
+    #[case("jira-service-management", true)]
+    #[case("confluence", true)]
+    #[case("jira-product-discovery", false)]
+    #[case("trello", false)]
+    fn e1_an_app_is_encrypted_on_enterprise_or_its_trial_and_on_no_other_plan(
+        #[case] app: &str,
+        #[case] encrypted: bool,
+    ) {
+        let catalogue = Catalogue::shipped().unwrap();
+        let app: App = app.parse().unwrap();
+        assert_eq!(catalogue.can_be_encrypted(&app), encrypted);
+        for (plan, allows) in [("enterprise", true), ("enterprise-trial", true), ("premium", false)] {
+            assert_eq!(catalogue.plan_allows(&app, plan), allows && encrypted, "{plan}");
+        }
+    }
+
+    #[test]
+    fn a6_an_app_without_a_family_has_no_siblings_though_there_are_others_without_one() {
+        let more = "\n[apps.trello]\nname = \"Trello\"\nplans = []\ndata = []\n";
+        let catalogue = Catalogue::parse(&format!("{SHIPPED}{more}")).unwrap();
+        let confluence: App = "confluence".parse().unwrap();
+        assert_eq!(catalogue.siblings(&confluence).count(), 0);
     }
 }
