@@ -15,5 +15,6 @@ mod outlook;
 mod records;
 mod reencryption;
 mod support;
+mod tickets;
 mod values;
 mod words;
