@@ -7,11 +7,12 @@ use claviger_domain::event::{LastBackup, PolicyEvent};
 use claviger_domain::ids::ReencryptionId;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::reencryption::Depth;
+use claviger_domain::vendor::Ground;
 use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 
 use crate::reencryption::said;
-use crate::support::{DISABLED, USABLE, World, admin, prober};
+use crate::support::{DISABLED, USABLE, World, admin, prober, support};
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -159,6 +160,49 @@ fn i6_nothing_goes_while_access_is_cut_off_or_the_organisation_leaves() {
 }
 
 #[test]
+fn i6_nothing_goes_while_the_vendor_suspends_though_every_key_works() {
+    let (mut world, _) = World::moved();
+    world.later(31 * DAY);
+    let event = PolicyEvent::VendorSuspended { ground: Ground::Ordered, reason: "unpaid.".to_owned() };
+    world.happens(event, &support()).unwrap();
+    assert_eq!(world.need(&[]), Some(Need::NotInUse));
+}
+
+#[test]
+fn x4_a_job_leaves_nothing_of_older_generations_and_everything_of_its_own() {
+    let (mut world, _) = World::moved();
+    world.later(31 * DAY);
+    let jobs = |generation| world.policy.moved_on_from(generation).map(|jobs| jobs.len());
+    assert_eq!([0, 1, 2, 3].map(jobs), [Ok(1), Ok(1), Err(Need::NoRekey), Err(Need::NoRekey)]);
+}
+
+#[test]
+fn x4_a_backup_from_the_moment_of_the_jobs_end_may_be_brought_back_and_holds_nothing_older() {
+    let (mut world, _) = World::moved();
+    let mut backup = a_backup("b", world.now, world.now + days(10));
+    backup.brought_back_at = Some(world.now + days(1));
+    world.later(31 * DAY);
+    assert_eq!(world.need(&[backup.clone()]), None);
+    backup.taken_at -= SignedDuration::from_secs(1);
+    assert_eq!(world.need(&[backup]), Some(Need::BroughtBack { backup: "b".to_owned() }));
+}
+
+#[rstest]
+#[case::nobody_uses_it(Need::NotInUse, &["leaves", "cut off"])]
+#[case::a_job(Need::Job, &["re-encryption is under way"])]
+#[case::no_job(Need::NoRekey, &["no `rekey`", "old versions of objects included"])]
+#[case::brought_back(Need::BroughtBack { backup: "nightly".to_owned() }, &["`nightly`", "brought back"])]
+#[case::may_be_registered(Need::Registration { until: Timestamp::UNIX_EPOCH }, &["until 1970-01-01T00:00:00Z"])]
+#[case::a_backup(
+    Need::Backup { backup: "nightly".to_owned(), until: Timestamp::UNIX_EPOCH },
+    &["`nightly`", "until 1970-01-01T00:00:00Z"],
+)]
+fn x4_what_needs_data_keys_is_said_in_words(#[case] need: Need, #[case] words: &[&str]) {
+    let said = need.words();
+    assert!(words.iter().all(|word| said.contains(word)), "{said}");
+}
+
+#[test]
 fn x4_they_go_with_those_before_them_and_the_ticket_names_the_last_backup() {
     let (mut world, _) = World::moved();
     let second = world.moves("dd", Some(0));
@@ -237,4 +281,38 @@ fn i8_former_keys_and_jobs_that_were_stored_before_are_read_as_kept_and_unknown(
         "holdsWrappedKeys": false,
     });
     assert_eq!(serde_json::from_value::<Backup>(backup).unwrap().brought_back_at, None);
+}
+
+#[test]
+fn i8_what_becomes_of_data_keys_outlives_being_stored() {
+    let (mut world, first) = World::moved();
+    world.moves("dd", Some(0));
+    world.later(30 * DAY);
+    for removed in [false, true] {
+        if removed {
+            world.happens(PolicyEvent::DataKeysRemoved { generation: 1 }, &prober()).unwrap();
+        } else {
+            world.expires(1, first, None).unwrap();
+        }
+        let states = world.states();
+        assert_eq!(states.iter().map(FormerDataKeys::are_kept).collect::<Vec<_>>(), [false, true]);
+        let stored = serde_json::to_string(&world.policy).unwrap();
+        world.policy = serde_json::from_str(&stored).unwrap();
+        assert_eq!(world.states(), states);
+    }
+}
+
+#[test]
+fn x4_of_two_generations_that_go_the_older_is_gone_first_and_the_newer_is_not_taken_for_gone() {
+    let (mut world, _) = World::moved();
+    let second = world.moves("dd", Some(0));
+    world.later(30 * DAY);
+    world.expires(2, second, None).unwrap();
+    let since = world.now;
+    world.later(60);
+    world.happens(PolicyEvent::DataKeysRemoved { generation: 1 }, &prober()).unwrap();
+    assert_eq!(
+        world.states(),
+        [FormerDataKeys::Removed { at: world.now }, FormerDataKeys::Removing { since }]
+    );
 }
