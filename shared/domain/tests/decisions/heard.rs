@@ -1,7 +1,12 @@
 //! What an event said is shown as it is, or not at all.
 
+use claviger_domain::event::PolicyEvent;
 use claviger_domain::heard::{CallerArn, HeardChange};
+use claviger_domain::key_access::{CustomerRole, KeyAccess};
 use rstest::rstest;
+
+use crate::reencryption::said;
+use crate::support::{DISABLED, USABLE, World, acme, prober};
 
 const ADA: &str = "arn:aws:sts::222222222222:assumed-role/SecurityAdmin/ada";
 
@@ -47,4 +52,72 @@ fn r9_a_ticket_says_what_the_event_said_and_that_nobody_verified_it() {
     );
     let little = HeardChange { by: None, at: None, ..heard };
     assert!(little.line().ends_with("key-disabled by somebody."), "{}", little.line());
+}
+
+fn change(slug: &str, key: Option<&str>, role: Option<&str>) -> HeardChange {
+    HeardChange {
+        slug: slug.to_owned(),
+        by: None,
+        at: None,
+        key: key.map(|key| key.parse().unwrap()),
+        role: role.map(|role| role.parse().unwrap()),
+    }
+}
+
+const OURS: Option<&str> = Some("arn:aws:kms:eu-west-1:222222222222:key/bb");
+const ANOTHER: Option<&str> = Some("arn:aws:kms:eu-west-1:222222222222:key/cc");
+
+#[rstest]
+#[case::of_its_key("key-disabled", OURS, None, (true, true))]
+#[case::of_another_key("key-disabled", ANOTHER, None, (false, false))]
+#[case::of_a_key_that_is_not_named("key-disabled", None, None, (true, true))]
+#[case::of_its_role("role-deleted", None, Some("key-management"), (false, true))]
+#[case::of_another_role("role-deleted", None, Some("billing"), (false, false))]
+#[case::of_a_role_that_is_not_named("role-policy-changed", None, None, (false, true))]
+#[case::of_trust("trust-policy-changed", None, Some("key-management"), (false, true))]
+#[case::of_a_new_role("role-created", None, Some("key-management"), (false, true))]
+#[case::of_its_key_and_another_role("grant-created", OURS, Some("billing"), (true, false))]
+#[case::of_another_key_and_its_role("grant-created", ANOTHER, Some("key-management"), (false, false))]
+fn r8_a_change_concerns_whose_key_or_role_it_names(
+    #[case] slug: &str,
+    #[case] key: Option<&str>,
+    #[case] role: Option<&str>,
+    #[case] (of_cmk, of_byok): (bool, bool),
+) {
+    let heard = change(slug, key, role);
+    let mut world = World::active();
+    assert_eq!(heard.concerns(&world.policy), of_cmk, "keys reached by their policies");
+    let arn = "arn:aws:iam::222222222222:role/security/key-management".parse().unwrap();
+    world.policy.access = KeyAccess::Role(CustomerRole { arn, external_id: acme().external_id });
+    assert_eq!(heard.concerns(&world.policy), of_byok, "keys reached through a role");
+}
+
+#[test]
+fn r8_what_gives_access_is_told_apart_from_what_takes_it() {
+    for slug in ["key-enabled", "key-deletion-cancelled", "key-material-imported", "key-store-connected"] {
+        assert!(change(slug, None, None).gives(), "{slug}");
+    }
+    for slug in ["key-disabled", "key-deletion-scheduled", "role-deleted", "trust-policy-changed", "unknown"]
+    {
+        assert!(!change(slug, None, None).gives(), "{slug}");
+    }
+}
+
+#[test]
+fn r8_what_an_event_said_is_told_once_on_a_ticket_and_again_on_the_next_one() {
+    let mut world = World::active();
+    let heard = vec![change("key-disabled", OURS, None)];
+    let report = |world: &mut World, frankfurt, dublin| {
+        world.later(60);
+        let rounds = world.rounds(frankfurt, dublin);
+        let event = PolicyEvent::ProbesReported { rounds, heard: heard.clone() };
+        let decision = world.happens(event, &prober()).unwrap();
+        said(&decision).iter().filter(|body| body.contains("According to an event")).count()
+    };
+    assert_eq!(report(&mut world, USABLE, DISABLED), 1);
+    assert_eq!((world.policy.told_heard.as_slice(), world.policy.told_until), (heard.as_slice(), None));
+    assert_eq!(report(&mut world, DISABLED, USABLE), 0, "the same ticket");
+    assert_eq!(report(&mut world, USABLE, USABLE), 0, "which is resolved now");
+    assert_eq!((world.policy.told_heard.len(), world.policy.told_until), (0, Some(world.now)));
+    assert_eq!(report(&mut world, USABLE, DISABLED), 1);
 }
