@@ -184,6 +184,21 @@ fn x1_new_keys_are_new_in_every_region_and_of_the_same_account() {
 }
 
 #[test]
+fn x1_new_keys_are_one_a_region_of_the_realm_and_in_no_other() {
+    let mut world = World::active();
+    let elsewhere = "us-east-1";
+    let arn: KeyArn = format!("arn:aws:kms:{elsewhere}:222222222222:key/cc").parse().unwrap();
+    let mut more = keys("cc");
+    more.insert(region(elsewhere), arn);
+    let mut instead = more.clone();
+    instead.remove(&region(DUBLIN));
+    for keys in [more, instead] {
+        let event = PolicyEvent::ReencryptionRequested { keys, depth: Depth::Rekey };
+        assert!(matches!(world.happens(event, &admin()), Err(Refusal::KeysNotUsable { .. })));
+    }
+}
+
+#[test]
 fn x1_no_job_starts_while_degraded_or_cut_off() {
     let mut world = World::active();
     world.probed(DISABLED, USABLE).unwrap();
@@ -406,6 +421,23 @@ fn x4_a_second_scan_that_finds_something_begins_the_whole_again() {
 }
 
 #[test]
+fn x4_a_second_scan_that_ends_too_early_by_another_machines_clock_waits_and_counts_from_the_first() {
+    let (mut world, job) = World::rewriting();
+    world.passes(1, 0).unwrap();
+    world.passes(2, 0).unwrap();
+    let clean_since = world.now;
+    world.later(30 * DAY);
+    world.happens(PolicyEvent::ReencryptionScanDue { job }, &prober()).unwrap();
+    world.later(-1);
+    world.passes(3, 0).unwrap();
+    assert_eq!(world.phase(), Phase::Waiting { pass: 3, clean_since });
+    world.later(1);
+    world.happens(PolicyEvent::ReencryptionScanDue { job }, &prober()).unwrap();
+    world.passes(4, 0).unwrap();
+    assert_eq!(world.phase(), Phase::Finishing);
+}
+
+#[test]
 fn x1_a_rewrap_touches_no_record_and_ends_with_the_data_keys() {
     let (mut world, job) = World::preparing(Depth::Rewrap);
     world.switches(USABLE).unwrap();
@@ -466,6 +498,24 @@ fn x6_a_byok_policy_moves_to_keys_of_its_own_making_and_its_mode_switches_when_t
     world.passes(3, 0).unwrap();
     world.ends(job).unwrap();
     assert_eq!(world.policy.mode(), Mode::Cmk);
+}
+
+#[test]
+fn i6_every_key_is_reached_as_it_was_when_it_came_and_an_unknown_one_not_at_all() {
+    let mut world = World::byok_active();
+    let of = |name: &str| keys(name).into_values().next().unwrap();
+    world.asks("cc", Depth::Rewrap, &admin()).unwrap();
+    let job = world.job();
+    assert_eq!(world.policy.access_of(&of("cc")), Some(&KeyAccess::KeyPolicy), "the job's");
+    world.switches(USABLE).unwrap();
+    world.ends(job).unwrap();
+    world.asks("dd", Depth::Rewrap, &admin()).unwrap();
+    world.switches(USABLE).unwrap();
+    for (name, through_role) in [("aa", true), ("cc", false), ("dd", false)] {
+        let access = world.policy.access_of(&of(name)).unwrap();
+        assert_eq!(matches!(access, KeyAccess::Role(_)), through_role, "{name}");
+    }
+    assert_eq!(world.policy.access_of(&of("ee")), None);
 }
 
 #[test]
