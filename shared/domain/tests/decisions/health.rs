@@ -126,3 +126,19 @@ fn r9_a_data_key_that_was_refused_is_remembered_and_forgotten_with_the_rounds_th
         assert_eq!((world.policy.refused_unwrap, world.policy.probed_at), (said, Some(world.now)));
     }
 }
+
+#[test]
+fn r8_a_key_is_as_it_is_since_the_first_round_that_saw_it_so_and_not_since_the_last() {
+    let mut world = World::active();
+    let since = |world: &World| world.policy.keys[&region(FRANKFURT)].since;
+    world.probed(DENIED, USABLE).unwrap();
+    let denied = world.now;
+    assert_eq!(since(&world), denied);
+    world.later(61);
+    world.probed(DENIED, USABLE).unwrap();
+    assert!(health(&world, FRANKFURT).stands_refused(), "it counts now");
+    assert_eq!(since(&world), denied);
+    world.later(5);
+    world.probed(USABLE, USABLE).unwrap();
+    assert_eq!(since(&world), world.now);
+}
