@@ -1,14 +1,14 @@
 //! Given a policy, when something happens, then this is decided. Names say the rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::decide::{Refusal, decide, wants_confirmation};
 use claviger_domain::effect::Effect;
 use claviger_domain::event::{Actor, PolicyEvent};
-use claviger_domain::fact::AuditHead;
+use claviger_domain::fact::{AuditHead, Fact};
 use claviger_domain::fence::{Cause, Epoch};
-use claviger_domain::ids::TicketId;
+use claviger_domain::ids::{EffectId, TicketId};
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
 use claviger_domain::values::Region;
@@ -345,6 +345,15 @@ fn i4_a_decision_that_is_taken_twice_names_the_same_effects_and_ticket() {
     let two = decide(&world.rules(), &world.policy, &event, &prober(), world.now).unwrap();
     assert_eq!(one.outbox, two.outbox);
     assert_eq!(one.next.ticket, two.next.ticket);
+}
+
+#[test]
+fn i4_no_two_effects_bear_the_same_id_whatever_decision_they_are_of() {
+    let world = World::suspended();
+    let other = Fact { stream: Uuid::from_u128(77), ..world.facts[0].clone() };
+    let facts = world.facts.iter().chain([&other]);
+    let ids: Vec<EffectId> = facts.flat_map(|fact| [0, 1, 2].map(|index| fact.effect_id(index))).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 3 * (world.facts.len() + 1));
 }
 
 #[test]
