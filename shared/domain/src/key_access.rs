@@ -184,4 +184,33 @@ mod tests {
         assert!(!format!("{role:?}").contains("abcdef"));
         assert!(role.external_id.as_str().contains("abcdef"));
     }
+
+    #[test]
+    fn e8_a_role_arn_is_shown_and_stored_as_it_was_given() {
+        let text = "arn:aws:iam::333333333333:role/security/key-management";
+        let role: RoleArn = text.parse().unwrap();
+        assert_eq!((role.as_str(), role.to_string().as_str()), (text, text));
+        assert_eq!(serde_json::to_value(&role).unwrap(), text);
+        assert_eq!(serde_json::from_value::<RoleArn>(text.into()).unwrap(), role);
+    }
+
+    #[test]
+    fn e12_a_role_has_a_name_of_64_signs_and_a_path_of_512_at_most() {
+        let role = |path: &str| format!("arn:aws:iam::333333333333:role/{path}").parse::<RoleArn>();
+        let path = |signs: usize| format!("{}/a", "p".repeat(signs - 2));
+        for good in ["a".repeat(64), path(512), "Key+Management=1,2.@_-".to_owned()] {
+            assert!(role(&good).is_ok(), "{good}");
+        }
+        for bad in ["a".repeat(65), path(513), "a/".to_owned(), "a//b".to_owned(), "a b".to_owned()] {
+            assert!(role(&bad).is_err(), "{bad}");
+        }
+        for bad in ["x:aws:iam::333333333333:role/a", "arn:aws:sts::333333333333:role/a"] {
+            assert!(bad.parse::<RoleArn>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn e12_an_external_id_is_shown_by_its_own_name_alone_in_debug_output() {
+        assert_eq!(format!("{:?}", ExternalId::from_uuid(uuid::Uuid::from_u128(3))), "ExternalId(..)");
+    }
 }
