@@ -258,4 +258,98 @@ mod tests {
         let document = key_policy(&vendor, organisation, None, ("2027-01-15", &all));
         assert_eq!(document["Id"], "claviger-2027-01-15");
     }
+
+    fn vendor() -> VendorPrincipal {
+        VendorPrincipal {
+            account: "111111111111".parse().unwrap(),
+            key_access_role: "arn:aws:iam::111111111111:role/key-access".to_owned(),
+        }
+    }
+
+    fn organisation() -> OrganisationId {
+        OrganisationId::from_uuid(uuid::Uuid::from_u128(1))
+    }
+
+    fn statement<'a>(document: &'a Value, sid: &str) -> &'a Value {
+        document["Statement"].as_array().unwrap().iter().find(|one| one["Sid"] == sid).unwrap()
+    }
+
+    #[test]
+    fn e12_a_key_policy_lets_our_one_role_in_with_the_organisations_context_and_its_owner_always() {
+        let customer: AccountId = "222222222222".parse().unwrap();
+        let none = BTreeSet::new();
+        for (account, owner) in [(Some(&customer), "222222222222"), (None, "<your AWS account id>")] {
+            let document = key_policy(&vendor(), organisation(), account, (KEY_POLICY_VERSION, &none));
+            let administers = statement(&document, "OwnerAdministers");
+            assert_eq!(administers["Principal"]["AWS"], format!("arn:aws:iam::{owner}:root"));
+            let used = &statement(&document, "ClavigerUse")["Condition"]["StringEquals"];
+            assert_eq!(used["aws:PrincipalArn"], vendor().key_access_role);
+            let context = &used["kms:EncryptionContext:claviger:organisation"];
+            assert_eq!(*context, organisation().to_string());
+            assert_eq!(statement(&document, "ClavigerDescribe")["Action"], json!(KEY_QUESTIONS));
+        }
+    }
+
+    #[test]
+    fn e12_a_role_trusts_our_role_with_the_external_id_alone() {
+        let external_id = ExternalId::from_uuid(uuid::Uuid::from_u128(3));
+        let document = trust_policy(&vendor(), &external_id);
+        let trusted = statement(&document, "ClavigerAssumes");
+        assert_eq!(trusted["Principal"]["AWS"], "arn:aws:iam::111111111111:root");
+        let condition = &trusted["Condition"]["StringEquals"];
+        assert_eq!(condition["aws:PrincipalArn"], vendor().key_access_role);
+        assert_eq!(condition["sts:ExternalId"], external_id.as_str());
+    }
+
+    #[test]
+    fn e12_a_role_makes_keys_of_its_organisation_and_uses_them_with_its_context_alone() {
+        let customer: AccountId = "222222222222".parse().unwrap();
+        let document = role_permissions(organisation(), Some(&customer), &BTreeSet::new());
+        let made = &statement(&document, "ClavigerMakesKeys")["Condition"]["StringEquals"];
+        assert_eq!(made["aws:RequestTag/claviger:organisation"], organisation().to_string());
+        let used = statement(&document, "ClavigerUsesKeys");
+        assert_eq!(
+            (&used["Action"], &used["Resource"]),
+            (&json!(KEY_ACTIONS), &json!("arn:aws:kms:*:222222222222:key/*"))
+        );
+        let context = &used["Condition"]["StringEquals"]["kms:EncryptionContext:claviger:organisation"];
+        assert_eq!(*context, organisation().to_string());
+        let text = document.to_string();
+        for never in
+            ["kms:ScheduleKeyDeletion", "kms:DisableKey", "kms:PutKeyPolicy", "kms:CreateGrant", "kms:*"]
+        {
+            assert!(!text.contains(&format!("\"{never}\"")), "{never}");
+        }
+    }
+
+    #[test]
+    fn e12_a_key_that_we_made_refuses_the_role_without_the_organisations_context() {
+        let role: RoleArn = "arn:aws:iam::222222222222:role/key-management".parse().unwrap();
+        let document = made_key_policy(&role, organisation());
+        assert_eq!(
+            statement(&document, "OwnerAdministers")["Principal"]["AWS"],
+            "arn:aws:iam::222222222222:root"
+        );
+        let denied = statement(&document, "ClavigerOnlyWithContext");
+        assert_eq!((&denied["Effect"], &denied["Action"]), (&json!("Deny"), &json!(KEY_ACTIONS)));
+        let condition = &denied["Condition"];
+        assert_eq!(condition["ArnEquals"]["aws:PrincipalArn"], role.as_str());
+        let context = &condition["StringNotEquals"]["kms:EncryptionContext:claviger:organisation"];
+        assert_eq!(*context, organisation().to_string());
+    }
+
+    #[test]
+    fn e7_a_key_that_we_made_bears_its_organisation_its_generation_and_how_many_were_lost_before_it() {
+        for (label, word) in [
+            (KeyLabel::first_of(1), "1"),
+            (KeyLabel::first_of(12), "12"),
+            (KeyLabel { generation: 2, lost_before: 1 }, "2-1"),
+        ] {
+            assert_eq!(label.to_string(), word);
+            assert_eq!(
+                key_alias(organisation(), label),
+                format!("alias/cryptor-00000000-0000-0000-0000-000000000001-{word}")
+            );
+        }
+    }
 }
