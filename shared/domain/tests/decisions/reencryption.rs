@@ -341,6 +341,17 @@ fn i5_the_vendors_suspension_stops_a_job_and_a_pause_outlives_it() {
 }
 
 #[test]
+fn x3_a_job_stops_for_the_vendors_suspension_too_says_so_and_goes_on_with_its_end() {
+    let (mut world, _) = World::rewriting();
+    let event = PolicyEvent::VendorSuspended { ground: Ground::Ordered, reason: "because".to_owned() };
+    let stopped = world.happens(event, &agent()).unwrap();
+    assert!(!world.policy.may_reencrypt());
+    assert!(said(&stopped).iter().any(|body| body.contains("(cause `vendor`)")), "{:?}", said(&stopped));
+    let lifted = world.happens(PolicyEvent::VendorSuspensionLifted, &agent()).unwrap();
+    assert!(taken_up(&lifted) && world.policy.may_reencrypt());
+}
+
+#[test]
 fn x2_pause_and_resume_are_the_admins_and_are_told() {
     let (mut world, job) = World::preparing(Depth::Rekey);
     let paused = world.happens(PolicyEvent::ReencryptionPaused { job }, &admin()).unwrap();
@@ -375,6 +386,35 @@ fn x2_a_job_is_cancelled_before_the_switch_and_never_after_it() {
     let (mut world, job) = World::rewriting();
     let refused = world.happens(PolicyEvent::ReencryptionCancelled { job }, &admin());
     assert_eq!(refused.unwrap_err(), Refusal::PointOfNoReturn);
+}
+
+#[test]
+fn x3_what_is_said_of_another_job_than_the_open_one_changes_nothing() {
+    let other = ReencryptionId::from_uuid(uuid::Uuid::from_u128(9));
+    let ended = |job| PolicyEvent::ReencryptionEnded {
+        job,
+        data_keys: 3,
+        old_versions: Some(0),
+        ledger: String::new(),
+    };
+    let (mut world, job) = World::preparing(Depth::Rekey);
+    for (event, origin) in [
+        (PolicyEvent::ReencryptionPaused { job: other }, admin()),
+        (PolicyEvent::ReencryptionCancelled { job: other }, admin()),
+        (PolicyEvent::ReencryptionHindered { job: other, fault: None }, prober()),
+        (PolicyEvent::ReencryptionPassed { job: other, pass: 1, old: 0 }, prober()),
+        (PolicyEvent::ReencryptionScanDue { job: other }, prober()),
+        (ended(other), prober()),
+    ] {
+        assert_eq!(world.happens(event, &origin).unwrap_err(), Refusal::Stale);
+    }
+    world.happens(PolicyEvent::ReencryptionCancelled { job }, &admin()).unwrap();
+    world.happens(ended(job), &prober()).unwrap();
+    for (of, expected) in [(job, Refusal::Redundant), (other, Refusal::Stale)] {
+        assert_eq!(world.happens(ended(of), &prober()).unwrap_err(), expected);
+        let paused = world.happens(PolicyEvent::ReencryptionPaused { job: of }, &admin());
+        assert_eq!(paused.unwrap_err(), Refusal::Stale, "none is open");
+    }
 }
 
 #[test]
