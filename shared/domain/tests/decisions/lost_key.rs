@@ -158,6 +158,39 @@ fn r5_where_any_region_is_enough_a_key_that_was_given_up_suspends_nobody_again()
 }
 
 #[test]
+fn s2_a_key_that_is_back_by_the_time_of_the_proof_is_not_given_up() {
+    let mut world = World::cut_off_for_good();
+    world.asks_without(USABLE, GONE).unwrap();
+    world.proven(USABLE, USABLE, Some(FRANKFURT)).unwrap();
+    assert!(world.policy.fence.is_open() && !world.policy.is_degraded());
+    assert!(world.policy.keys.values().all(|key| !key.given_up));
+}
+
+#[test]
+fn s2_the_ticket_says_whether_access_is_asked_for_with_every_key_or_without_one() {
+    let told = |decision: Decision| match decision.outbox[0].effect.clone() {
+        Effect::CommentTicket { body, .. } => body,
+        other => panic!("{other:?}"),
+    };
+    let without = told(World::cut_off_for_good().asks_without(USABLE, GONE).unwrap());
+    assert!(without.contains("without the key of eu-west-1"), "{without}");
+    let whole = told(World::suspended().asks_for_restoration(&admin()).unwrap());
+    assert!(whole.contains("every regional key answered"), "{whole}");
+}
+
+#[test]
+fn i8_how_many_keys_were_lost_in_a_place_outlives_being_stored_and_none_is_not_stored() {
+    let mut world = World::degraded_for_good();
+    world.asks_for_replacement().unwrap();
+    world.is_replaced(USABLE).unwrap();
+    let stored = serde_json::to_value(&world.policy).unwrap();
+    assert_eq!(stored["keys"][DUBLIN]["lostBefore"], 1);
+    assert_eq!(stored["keys"][FRANKFURT].get("lostBefore"), None);
+    let read: claviger_domain::policy::EncryptionPolicy = serde_json::from_value(stored).unwrap();
+    assert_eq!(read, world.policy);
+}
+
+#[test]
 fn s2_a_key_that_comes_back_after_all_is_not_given_up_any_more() {
     let mut world = World::degraded_for_good();
     let healed = world.probed(USABLE, USABLE).unwrap();
@@ -181,6 +214,43 @@ fn s2_a_replaced_key_ends_the_degraded_realm_once_every_data_key_is_wrapped_unde
     assert_eq!(world.policy.claimed_keys().len(), 2, "the old key is anybody's again");
     assert!(matches!(done.outbox[0].effect, Effect::ResolveTicket { .. }));
     assert_eq!(world.is_replaced(USABLE).unwrap_err(), Refusal::Redundant);
+}
+
+#[test]
+fn s2_a_key_is_replaced_on_a_fresh_probe_of_the_very_key_that_was_asked_for() {
+    let replaced = |key: KeyArn, age: i64| {
+        let mut world = World::degraded_for_good();
+        world.asks_for_replacement().unwrap();
+        let round = world.round(USABLE, USABLE);
+        world.later(age);
+        let (region, canary) = (region(DUBLIN), "QQ==".to_owned());
+        let event = PolicyEvent::KeyReplaced { region, key, canary, data_keys: 7, round };
+        world.happens(event, &prober()).map(|_| ())
+    };
+    assert_eq!(replaced(new_key(), 30), Ok(()));
+    assert_eq!(replaced(new_key(), 31), Err(Refusal::Stale));
+    let other = format!("arn:aws:kms:{DUBLIN}:222222222222:key/dd").parse().unwrap();
+    assert_eq!(replaced(other, 0), Err(Refusal::Stale));
+}
+
+#[rstest]
+#[case::at_once(0, 1)]
+#[case::at_the_last_moment(24 * 3600, 1)]
+#[case::too_late(24 * 3600 + 1, 0)]
+fn e3_a_second_admin_has_as_long_to_confirm_a_key_as_the_ticket_says(
+    #[case] after: i64,
+    #[case] replaced: usize,
+) {
+    let mut world = World::degraded_for_good();
+    world.catalogue.key_changes.second_approver = true;
+    let until = world.now + jiff::SignedDuration::from_hours(24);
+    let proposed = world.asks_for_replacement().unwrap();
+    let Effect::CommentTicket { body, .. } = &proposed.outbox[0].effect else { panic!("nothing told") };
+    assert!(body.contains(&format!("by {until:.0}")), "{body}");
+    world.later(after);
+    let bea = crate::support::by(claviger_domain::event::Actor::OrgAdmin("bea".parse().unwrap()));
+    let event = PolicyEvent::KeyReplacementAsked { region: region(DUBLIN), key: new_key() };
+    assert_eq!(replacements(&world.happens(event, &bea).unwrap()), replaced);
 }
 
 #[test]
