@@ -1,5 +1,6 @@
 //! What an event said is shown as it is, or not at all.
 
+use claviger_domain::decide::Refusal;
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::heard::{CallerArn, HeardChange};
 use claviger_domain::key_access::{CustomerRole, KeyAccess};
@@ -120,4 +121,29 @@ fn r8_what_an_event_said_is_told_once_on_a_ticket_and_again_on_the_next_one() {
     assert_eq!(report(&mut world, USABLE, USABLE), 0, "which is resolved now");
     assert_eq!((world.policy.told_heard.len(), world.policy.told_until), (0, Some(world.now)));
     assert_eq!(report(&mut world, USABLE, DISABLED), 1);
+}
+
+#[test]
+fn r8_an_event_that_comes_after_its_probe_is_told_by_itself_and_sixteen_at_most_on_one_ticket() {
+    let mut world = World::active();
+    let report = |world: &mut World, heard: Vec<HeardChange>| {
+        world.later(60);
+        let rounds = world.rounds(USABLE, DISABLED);
+        world.happens(PolicyEvent::ProbesReported { rounds, heard }, &prober())
+    };
+    let first = report(&mut world, Vec::new()).unwrap();
+    assert!(!said(&first)[0].contains("According to an event"), "{:?}", said(&first));
+    let late = change("key-disabled", OURS, None);
+    let told = report(&mut world, vec![late.clone()]).unwrap();
+    assert_eq!(said(&told), [late.line()]);
+    assert_eq!(report(&mut world, vec![late]).unwrap_err(), Refusal::Redundant);
+    let many =
+        |from: u32| (from..from + 20).map(|n| change(&format!("key-disabled-{n}"), OURS, None)).collect();
+    let flood = report(&mut world, many(0)).unwrap();
+    let lines: Vec<&str> = said(&flood)[0].lines().collect();
+    let (last, told) = lines.split_last().unwrap();
+    assert_eq!(told.len(), 15);
+    assert!(told.iter().all(|line| line.starts_with("According to an event")), "{told:?}");
+    assert!(last.contains("your CloudTrail has it"), "{last}");
+    assert_eq!(report(&mut world, many(20)).unwrap_err(), Refusal::Redundant);
 }
