@@ -142,3 +142,51 @@ fn r8_a_key_is_as_it_is_since_the_first_round_that_saw_it_so_and_not_since_the_l
     world.probed(USABLE, USABLE).unwrap();
     assert_eq!(since(&world), world.now);
 }
+
+#[test]
+fn r5_degraded_is_when_some_keys_refuse_and_neither_none_nor_all() {
+    let mut world = World::active();
+    assert!(!world.policy.is_degraded());
+    world.probed(DISABLED, USABLE).unwrap();
+    assert!(world.policy.is_degraded());
+    assert!(!World::suspended().policy.is_degraded(), "there is nothing left to be served from");
+}
+
+#[test]
+fn r5_a_degraded_realm_is_not_called_well_while_a_key_gives_no_answer() {
+    let mut world = World::active();
+    world.probed(DISABLED, USABLE).unwrap();
+    let ticket = world.policy.ticket;
+    world.later(60);
+    assert!(world.probed(THROTTLED, USABLE).unwrap().outbox.is_empty());
+    assert_eq!(world.policy.ticket, ticket);
+    world.later(60);
+    world.probed(USABLE, USABLE).unwrap();
+    assert_eq!(world.policy.ticket, None);
+}
+
+#[test]
+fn s1_the_way_back_from_every_refusal_is_ready_to_paste() {
+    for (kind, command) in [
+        (RefusalKind::KeyDisabled, "aws kms enable-key"),
+        (RefusalKind::KeyPendingDeletion, "aws kms cancel-key-deletion"),
+        (RefusalKind::KeyPendingImport, "aws kms import-key-material"),
+        (RefusalKind::KeyUnavailable, "aws kms connect-custom-key-store"),
+        (RefusalKind::AccessDenied, "aws kms put-key-policy"),
+        (RefusalKind::RoleDenied, "aws iam update-assume-role-policy"),
+        (RefusalKind::KeyNotFound, "check that the key still exists"),
+        (RefusalKind::InvalidState, "aws kms describe-key"),
+    ] {
+        let mut world = World::active();
+        world.probed(Observation::Refused(kind), USABLE).unwrap();
+        let key = &world.policy.keys[&region(FRANKFURT)];
+        let help = key.help().unwrap();
+        assert!(help.contains(command) && !help.contains("<arn>") && !help.contains("<region>"), "{help}");
+        assert_eq!(help.contains("--key-id"), help.contains(key.arn.as_str()), "{help}");
+        assert_eq!(world.policy.keys[&region(DUBLIN)].help(), None, "it works");
+    }
+    let mut world = World::active();
+    world.probed(THROTTLED, USABLE).unwrap();
+    let help = world.policy.keys[&region(FRANKFURT)].help().unwrap();
+    assert!(help.contains("heals by itself"), "{help}");
+}
