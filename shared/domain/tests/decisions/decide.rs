@@ -90,6 +90,34 @@ fn r8_the_ticket_bears_the_documents_title_the_cause_and_the_steps_back() {
 }
 
 #[test]
+fn s3_the_ticket_of_a_cut_off_says_until_when_restoration_is_promised() {
+    let mut world = World::active();
+    let decision = world.probed_twice(DISABLED, DISABLED).unwrap();
+    let Effect::OpenTicket { body, .. } = &decision.outbox[0].effect else { panic!("no ticket") };
+    let day = |days: i64| world.now + jiff::SignedDuration::from_hours(24 * days);
+    for line in [
+        format!("- until {:.0}: restoration is assured", day(10)),
+        format!("- until {:.0}: restoration is attempted at best effort", day(20)),
+        "- after that: restoration is possible, but full recovery is not assured".to_owned(),
+    ] {
+        assert!(body.lines().any(|told| told == line), "`{line}` is not in: {body}");
+    }
+}
+
+#[test]
+fn k3_every_ciphertext_is_bound_to_organisation_purpose_subject_and_label() {
+    let policy = World::active().policy;
+    let context = policy.encryption_context("data-key", "some-instance");
+    let expected = [
+        ("claviger:organisation", policy.organisation.to_string()),
+        ("claviger:purpose", "data-key".to_owned()),
+        ("claviger:instance", "some-instance".to_owned()),
+        ("claviger:tag", "acme1".to_owned()),
+    ];
+    assert_eq!(context, expected.map(|(name, value)| (name.to_owned(), value)).into());
+}
+
+#[test]
 fn r5_one_round_alone_suspends_nobody_but_asks_to_be_confirmed() {
     let mut world = World::active();
     let round = world.round(DISABLED, DISABLED);
@@ -283,6 +311,18 @@ fn s4_the_ticket_is_resolved_when_every_instance_is_back() {
     assert_eq!(late.unwrap_err(), Refusal::Stale);
     let decision = world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(2) }, &prober()).unwrap();
     assert!(matches!(decision.outbox[0].effect, Effect::ResolveTicket { .. }));
+}
+
+#[test]
+fn s4_nobody_is_told_that_instances_stopped_once_access_is_back() {
+    let mut world = World::suspended();
+    world.asks_for_restoration(&admin()).unwrap();
+    world.later(1);
+    let rounds = world.rounds(USABLE, USABLE);
+    world.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in: None }, &prober()).unwrap();
+    let stopped = PolicyEvent::InstancesSuspended { epoch: Epoch(2), instances: 2 };
+    let refused = world.happens(stopped, &prober()).unwrap_err();
+    assert_eq!(refused, Refusal::IllegalForState { lifecycle: "active" });
 }
 
 #[test]
