@@ -10,6 +10,7 @@ use claviger_domain::decide::{Decision, Refusal};
 use claviger_domain::effect::Effect;
 use claviger_domain::event::{Origin, PolicyEvent};
 use claviger_domain::ids::TicketId;
+use claviger_domain::key_policy::KEY_POLICY_VERSION;
 use claviger_domain::values::Region;
 use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
@@ -193,5 +194,26 @@ fn k1_nobody_but_an_org_admin_answers_for_the_customer() {
         let granted = world.grants(id, &[DUBLIN, FRANKFURT], &stranger);
         assert!(matches!(granted, Err(Refusal::Forbidden { .. })), "{granted:?}");
         assert!(matches!(world.declines(id, &stranger), Err(Refusal::Forbidden { .. })));
+    }
+}
+
+#[test]
+fn k1_the_keys_have_the_newest_template_that_was_proven_and_before_that_the_one_of_the_beginning() {
+    let mut world = World::active();
+    assert_eq!(world.policy.template_version(), KEY_POLICY_VERSION);
+    let at = Timestamp::UNIX_EPOCH;
+    let (granted, declined) = (AccessAnswer::Granted { at }, AccessAnswer::Declined { at });
+    for (version, answer, expected) in [
+        ("v1", declined.clone(), KEY_POLICY_VERSION),
+        ("v2", granted.clone(), "v2"),
+        ("v3", granted, "v3"),
+        ("v4", declined, "v3"),
+        ("v5", AccessAnswer::Open, "v3"),
+    ] {
+        world
+            .policy
+            .access_requests
+            .push(AccessRequest { version: version.parse().unwrap(), ..request(answer) });
+        assert_eq!(world.policy.template_version(), expected, "after {version}");
     }
 }
