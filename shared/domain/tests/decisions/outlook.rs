@@ -77,6 +77,25 @@ fn k2_what_older_material_still_wraps_is_counted_after_a_rotation_and_again_once
 }
 
 #[test]
+fn k2_a_count_is_good_for_a_week_and_from_the_moment_of_the_rotation() {
+    let mut world = World::active();
+    world.described(&healthy()).unwrap();
+    world.now += SignedDuration::from_hours(24);
+    let share = MaterialShare { data_keys: 10, under_old: 7, counted_at: world.now };
+    let counted = Described { material: Some("m2".to_owned()), share: Some(share), ..healthy() };
+    world.described(&counted).unwrap();
+    let rotated_at = world.now;
+    let outlook = world.policy.keys[&region(DUBLIN)].outlook.as_ref().unwrap();
+    let week = SignedDuration::from_hours(7 * 24);
+    let second = SignedDuration::from_secs(1);
+    for (now, due) in
+        [(rotated_at, None), (rotated_at + week - second, None), (rotated_at + week, Some(rotated_at))]
+    {
+        assert_eq!(outlook.count_since(now), due, "{now}");
+    }
+}
+
+#[test]
 fn k4_imported_material_that_expires_is_warned_of_at_once_and_again_before_it_takes_effect() {
     let mut world = World::active();
     world.described(&healthy()).unwrap();
