@@ -128,3 +128,22 @@ fn the_state_of_a_policy_and_of_an_instance_is_stored_under_the_word_that_is_sho
     let told_to_stop = InstanceStatus::NotEncrypted { since: at, suspended_since: Some(at) };
     assert_eq!(told_to_stop.slug(), "suspended", "what its users meet, though no key of it is refused");
 }
+
+#[test]
+fn s3_the_cut_off_is_remembered_until_access_is_back_and_keys_are_watched_while_they_are_in_use() {
+    let at: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+    let cut_off_at: Timestamp = "2026-12-24T00:00:00Z".parse().unwrap();
+    let by: Subject = "ada".parse().unwrap();
+    for (state, remembered, watched) in [
+        (Lifecycle::Requested { at, by: by.clone(), due_at: at }, None, false),
+        (Lifecycle::Verifying { since: at, due_at: at }, None, false),
+        (Lifecycle::Active { since: at }, None, true),
+        (Lifecycle::Suspended { cut_off_at }, Some(cut_off_at), true),
+        (Lifecycle::Restoring { since: at, cut_off_at, by, without: [].into() }, Some(cut_off_at), true),
+        (Lifecycle::Lapsed { cut_off_at }, Some(cut_off_at), true),
+        (Lifecycle::Closed { at }, None, false),
+        (Lifecycle::Rejected { at, reason: "r".to_owned() }, None, false),
+    ] {
+        assert_eq!((state.cut_off_at(), state.is_watched()), (remembered, watched), "{}", state.slug());
+    }
+}
