@@ -147,3 +147,11 @@ fn r8_an_event_that_comes_after_its_probe_is_told_by_itself_and_sixteen_at_most_
     assert!(last.contains("your CloudTrail has it"), "{last}");
     assert_eq!(report(&mut world, many(20)).unwrap_err(), Refusal::Redundant);
 }
+
+#[test]
+fn i8_a_change_is_stored_with_the_key_and_the_role_that_it_names() {
+    let heard = change("role-policy-changed", OURS, Some("key-management"));
+    let stored = serde_json::to_value(&heard).unwrap();
+    assert_eq!((stored["key"].as_str(), stored["role"].as_str()), (OURS, Some("key-management")));
+    assert_eq!(serde_json::from_value::<HeardChange>(stored).unwrap(), heard);
+}
