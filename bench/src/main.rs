@@ -21,7 +21,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use claviger_envelope::testing::{TestCloud, locks_taken};
 use claviger_envelope::{Context, Envelope};
 use measure::{RUNS, Run, median, pin};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -32,10 +32,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const NOTE: Context<'static> = Context::new("note", "note-42");
 const SIZES: [usize; 4] = [100, 1024, 65_536, 1_048_576];
-/// Bytes of input that are gone round through where one alone would fill a core's own cache, which has one or two MiB.
-const ROUND: usize = 16 << 20;
-/// From here on it is so.
-const LARGE: usize = 1 << 20;
+const PREPARED: usize = 65_536;
+/// So many sealed inputs wait to be opened in place, unless they are large.
+const PLACES: usize = 8;
+const HALF_A_PAGE: usize = 2048;
 
 /// `make bench` measures everything; names on the command line narrow it down.
 fn main() -> Result<()> {
@@ -110,16 +110,17 @@ impl Drop for Keeper {
 /// Both directions of every size.
 ///
 /// The limit works in place on a buffer that begins where in a cache line ours writes its output, since
-/// that alone makes a difference of 6 % with wide registers; all buffers are allocated anew for each run. Records that
-/// are read were written in two runs and are read in turn, so that none finds its message key from the one before;
+/// that alone makes a difference of 6 % with wide registers; all buffers are allocated anew for each run. Small records
+/// that are read were written in two runs and are read in turn, so that none finds its message key from the one before;
 /// `same_run_over_limit` is what it costs when it does.
 ///
-/// Input that does not fit into a core's own cache is taken in turn from so much of it (`ROUND`) that no call finds what
-/// the one before left there: an app's megabyte has just come from elsewhere, too. The limit, which works in place,
-/// would otherwise go over the same warm megabyte again and again, and open what it has just sealed.
+/// A megabyte read and a megabyte written just fill a core's own cache. Whether they fit would depend on which physical
+/// pages a run happens to get; so buffers of that size lie in huge pages (where the kernel grants them), the limit's as
+/// well as ours. Input begins half a page further than output does: where both began at the same place of a page, a
+/// processor would take reads for reads of what was written last, and wait.
 ///
 /// What the limit has opened in place is no longer sealed. Small input is sealed anew each time, and the time of that is
-/// taken off; large input between the times, since the difference of two long ones would be mostly noise.
+/// taken off; from `PREPARED` on between the times, since the difference of two long ones would be mostly noise.
 ///
 /// `over_limit` is into a buffer that is reused, as the limit's is; `allocs` are those of the plain call, whose time is `fresh_buffer_over_limit`.
 fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
@@ -135,75 +136,75 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
         let aad = [9_u8; 112];
         let mut runs = Vec::new();
         for _ in 0..RUNS {
-            let large = size >= LARGE;
-            let round = if large { ROUND / size } else { 2 };
-            let mut sealed = vec![Vec::new(); round];
-            for sealed in &mut sealed {
-                client.reseed();
-                acme.try_encrypt_into(&NOTE, &plain, sealed)?;
-            }
-            let plains = vec![plain.clone(); round];
-            let (mut out, mut back) = (Vec::new(), Vec::new());
-            acme.try_encrypt_into(&NOTE, &plain, &mut out)?;
-            acme.try_decrypt_into(&NOTE, &sealed[0], &mut back)?;
-            // Small input stays where it is; of large input each thing has as many buffers.
-            let places = if large { round } else { 1 };
-            let mut buffers: Vec<_> = (0..places).map(|_| Aligned::like(&out, size)).collect();
-            let mut turned: Vec<_> = (0..places).map(|_| Aligned::like(&back, size + 16)).collect();
+            let large = size >= allocations::LARGE;
+            let prepared = size >= PREPARED;
+            let places = if large || !prepared { 1 } else { PLACES };
+            let (plain, sealed, mut out, mut back, mut buffer, mut turned) =
+                allocations::in_huge_pages(|| {
+                    let mut sealed = [Vec::new(), Vec::new()];
+                    for sealed in &mut sealed {
+                        client.reseed();
+                        acme.try_encrypt_into(&NOTE, &plain, sealed)?;
+                    }
+                    let (mut out, mut back) = (Vec::new(), Vec::new());
+                    acme.try_encrypt_into(&NOTE, &plain, &mut out)?;
+                    acme.try_decrypt_into(&NOTE, &sealed[0], &mut back)?;
+                    let buffer = Aligned::like(&out, size);
+                    let turned: Vec<_> = (0..places).map(|_| Aligned::like(&back, size + 16)).collect();
+                    let plain = [&[0; HALF_A_PAGE], &*plain].concat();
+                    Ok::<_, claviger_envelope::EnvelopeError>((plain, sealed, out, back, buffer, turned))
+                })?;
+            let plain = &plain[HALF_A_PAGE..];
             for turned in &mut turned {
                 seal_with_tag(&key, &aad, turned.bytes());
             }
-            let next = |turn: &mut usize, of: usize| {
-                *turn = if *turn + 1 < of { *turn + 1 } else { 0 };
+            let (turned, opened) = (RefCell::new(turned), Cell::new(0));
+            let mut again = allocations::in_huge_pages(|| Vec::with_capacity(back.capacity()));
+            let (mut turn, mut turn_fresh) = (0, 0);
+            // Beside a large record its message key is nothing, and the other record would not be in the cache.
+            let other = |turn: &mut usize| {
+                *turn = if large { 0 } else { 1 - *turn };
                 *turn
             };
-            let (turned, opened) = (RefCell::new(turned), RefCell::new(Vec::new()));
-            let (mut sealing, mut opening) = (0, 0);
-            let (mut writing, mut writing_fresh) = (0, 0);
-            let (mut turn, mut turn_fresh, mut again) = (0, 0, Vec::new());
             let mut things: [&mut dyn FnMut(); 7] = [
                 &mut || {
-                    let buffer = buffers[next(&mut sealing, places)].bytes();
                     black_box(
-                        key.seal_in_place_separate_tag(nonce(), Aad::from(&aad), black_box(buffer)).is_ok(),
+                        key.seal_in_place_separate_tag(nonce(), Aad::from(&aad), black_box(buffer.bytes()))
+                            .is_ok(),
                     );
                 },
                 &mut || {
-                    let place = next(&mut opening, places);
                     let mut turned = turned.borrow_mut();
-                    let turned = turned[place].bytes();
-                    if !large {
+                    let turned = turned[opened.get() % places].bytes();
+                    if !prepared {
                         seal_with_tag(&key, &aad, black_box(turned));
                     }
                     let opens = key.open_in_place(nonce(), Aad::from(&aad), black_box(turned)).is_ok();
                     assert!(black_box(opens));
-                    if large {
-                        opened.borrow_mut().push(place);
-                    }
+                    opened.set(opened.get() + 1);
                 },
                 &mut || {
-                    let plain = &plains[next(&mut writing, places)];
                     black_box(acme.try_encrypt_into(&NOTE, black_box(plain), &mut out).is_ok());
                 },
                 &mut || {
-                    let sealed = &sealed[next(&mut turn, round)];
+                    let sealed = &sealed[other(&mut turn)];
                     black_box(acme.try_decrypt_into(&NOTE, black_box(sealed), &mut back).is_ok());
                 },
                 &mut || {
-                    let plain = &plains[next(&mut writing_fresh, places)];
                     black_box(acme.try_encrypt(&NOTE, black_box(plain)).is_ok());
                 },
                 &mut || {
-                    let sealed = &sealed[next(&mut turn_fresh, round)];
+                    let sealed = &sealed[other(&mut turn_fresh)];
                     black_box(acme.try_decrypt(&NOTE, black_box(sealed)).is_ok());
                 },
                 &mut || {
                     black_box(acme.try_decrypt_into(&NOTE, black_box(&sealed[0]), &mut again).is_ok());
                 },
             ];
-            let run = Run::prepared(&mut things, &mut || {
-                for place in opened.borrow_mut().drain(..) {
-                    seal_with_tag(&key, &aad, turned.borrow_mut()[place].bytes());
+            let most = if prepared { places as u32 } else { 1000 };
+            let run = Run::prepared(&mut things, most, &mut || {
+                for turned in turned.borrow_mut().iter_mut().take(opened.take()).filter(|_| prepared) {
+                    seal_with_tag(&key, &aad, turned.bytes());
                 }
             });
             #[cfg(feature = "peers")]
@@ -226,7 +227,7 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
         type Of = fn(&Round) -> f64;
         let seal_limit: Of = |[seal, ..]| *seal;
         let open_limit: Of =
-            if size < LARGE { |[seal, both, ..]| both - seal } else { |[_, open, ..]| *open };
+            if size < PREPARED { |[seal, both, ..]| both - seal } else { |[_, open, ..]| *open };
         for (what, limit, ours, fresh, same_run, side, allocs) in [
             ("encrypt", seal_limit, 2, 4, 2, 0, allocs_seal),
             ("decrypt", open_limit, 3, 5, 6, 1, allocs_open),
