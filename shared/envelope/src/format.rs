@@ -184,7 +184,6 @@ pub(crate) fn write_aad(
     context: &Context<'_>,
 ) -> Result<(), EnvelopeError> {
     aad.clear();
-    aad.reserve(of_key.len() + 4 + context.data_type.len() + context.record_id.len());
     aad.extend_from_slice(of_key);
     push_part(aad, "data type", context.data_type)?;
     push_part(aad, "record id", context.record_id)

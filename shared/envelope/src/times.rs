@@ -88,3 +88,36 @@ impl Times {
         self.refreshing.store(false, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGAN: Now = Now { boot: 1_000, wall: 500_000 };
+
+    fn at(millis: i64) -> Now {
+        Now { boot: BEGAN.boot + millis, wall: BEGAN.wall + millis }
+    }
+
+    #[test]
+    fn a10_a_key_is_asked_for_anew_when_that_share_of_its_life_is_over() {
+        let lifetime = Lifetime::new(BEGAN, BEGAN.wall + 200_000, 300_000, 0.75);
+        assert_eq!(lifetime.refresh_at(), BEGAN.boot + 150_000);
+        let times = Times::new(lifetime);
+        assert_eq!(times.ends_at_boot(), BEGAN.boot + 200_000);
+        assert!(!times.wants_refresh(at(149_999)));
+        assert!(times.wants_refresh(at(150_000)));
+        assert!(!times.wants_refresh(at(150_000)), "one caller asks");
+        assert!(!times.expired(at(199_999)));
+        assert!(times.expired(at(200_000)));
+    }
+
+    #[test]
+    fn a10_a_refresh_that_failed_is_tried_again_later() {
+        let times = Times::new(Lifetime::new(BEGAN, BEGAN.wall + 200_000, 300_000, 0.75));
+        assert!(times.wants_refresh(at(150_000)));
+        times.refresh_later(at(160_000).boot);
+        assert!(!times.wants_refresh(at(159_999)));
+        assert!(times.wants_refresh(at(160_000)));
+    }
+}

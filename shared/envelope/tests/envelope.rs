@@ -60,6 +60,7 @@ async fn a_record_comes_back_as_it_was_with_93_bytes_of_overhead() {
         let plain = vec![7; size];
         let record = app.acme().encrypt(&NOTE, &plain).await.unwrap();
         assert_eq!(record.len(), size + 93);
+        assert_eq!(record.capacity(), record.len(), "it has no more memory than it needs");
         assert_eq!(app.acme().decrypt(&NOTE, &record).await.unwrap(), plain);
     }
     assert_eq!(app.fetches(), 1);
