@@ -137,7 +137,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_sdk_kms::error::ConnectorError;
+    use aws_sdk_kms::error::{ConnectorError, ErrorMetadata};
     use aws_sdk_kms::operation::decrypt::DecryptError;
     use rstest::rstest;
 
@@ -229,6 +229,37 @@ mod tests {
         let error: SdkError<DecryptError, HttpResponse> = SdkError::dispatch_failure(failure);
         let seen = key_error(Call::CustomerKey, &error);
         assert_eq!(seen.observation, silent(NoAnswerKind::OurFault));
+    }
+
+    /// What each kind of failure says, whatever status comes with it.
+    #[test]
+    fn r3_an_answer_that_came_counts_by_its_code_and_one_that_did_not_or_cannot_be_read_is_no_refusal() {
+        let answer = |status: u16| HttpResponse::new(status.try_into().unwrap(), "?".into());
+        let said = |code: &str, status: u16| {
+            let metadata = ErrorMetadata::builder().code(code).build();
+            SdkError::service_error(DecryptError::generic(metadata), answer(status))
+        };
+        let failures = [
+            (said("DisabledException", 400), refused(RefusalKind::KeyDisabled), "DisabledException"),
+            (
+                said("KeyUnavailableException", 400),
+                silent(NoAnswerKind::Unreachable),
+                "KeyUnavailableException",
+            ),
+            (said("ExpiredTokenException", 500), silent(NoAnswerKind::OurFault), "ExpiredTokenException"),
+            (SdkError::timeout_error("late"), silent(NoAnswerKind::Unreachable), "timeout"),
+            (SdkError::response_error("?", answer(200)), silent(NoAnswerKind::OurFault), "unreadable-answer"),
+            (
+                SdkError::response_error("?", answer(503)),
+                silent(NoAnswerKind::Unreachable),
+                "unreadable-answer",
+            ),
+            (SdkError::construction_failure("?"), silent(NoAnswerKind::OurFault), "request-not-built"),
+        ];
+        for (error, expected, code) in failures {
+            let seen = key_error(Call::CustomerKey, &error);
+            assert_eq!((seen.observation, seen.code.as_str()), (expected, code));
+        }
     }
 
     #[rstest]
