@@ -28,9 +28,9 @@ impl Deadlines<'_> {
         let Input::Tick = input;
         let passed = self.pass.run().await?;
         tracing::info!(
-            deadlines.told = passed.told,
-            deadlines.lapsed = passed.lapsed,
-            deadlines.failed = passed.failed,
+            told = passed.told,
+            lapsed = passed.lapsed,
+            failed = passed.failed,
             overdue_requests = passed.overdue_requests,
             overdue_orders = passed.overdue_orders,
             erasures = passed.erasures,

@@ -243,7 +243,7 @@ impl HandOutDataKey<'_> {
         now: Timestamp,
     ) -> Result<(RawKey, Timestamp, u32), HandOutError> {
         let context = policy.encryption_context(PURPOSE_DATA_KEY, &instance.id.to_string());
-        let mut calls = 0_u32;
+        let (mut calls, mut refused_at) = (0_u32, None);
         let unwrap = async || {
             let mut failed: Option<KeyError> = None;
             for wrap in self.nearest_first(policy, wrapped) {
@@ -258,9 +258,8 @@ impl HandOutDataKey<'_> {
                     }
                     Err(error) => {
                         calls = calls.saturating_add(u32::from(reached_kms(error.observation)));
-                        let refused = matches!(error.observation, Observation::Refused(_));
-                        if refused && self.cache.may_hint(wrapped.id, at) {
-                            self.hint(&policy.organisation_name, instance.id, wrapped.id).await;
+                        if matches!(error.observation, Observation::Refused(_)) {
+                            refused_at = Some(at);
                         }
                         failed = Some(error);
                     }
@@ -270,7 +269,12 @@ impl HandOutDataKey<'_> {
             Err(HandOutError::Unavailable { reason })
         };
         let epoch = policy.fence.epoch;
-        let (key, at) = self.cache.get_or_unwrap(wrapped.id, epoch, now, self.lifetime, unwrap).await?;
+        let unwrapped = self.cache.get_or_unwrap(wrapped.id, epoch, now, self.lifetime, unwrap).await;
+        // Not before every region was tried, nor while others wait for this data key: a queue may take its time.
+        if refused_at.is_some_and(|at| self.cache.may_hint(wrapped.id, at)) {
+            self.hint(&policy.organisation_name, instance.id, wrapped.id).await;
+        }
+        let (key, at) = unwrapped?;
         Ok((key, at, calls))
     }
 

@@ -1,6 +1,7 @@
 //! The event bus: effects for our own functions, orders for the vendor's apps.
 
 use async_trait::async_trait;
+use aws_config::SdkConfig;
 use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::error::DisplayErrorContext;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
@@ -8,6 +9,8 @@ use claviger_app::messages::AppOrder;
 use claviger_app::ports::{Bus, CallError};
 use claviger_domain::effect::{Effect, Order, OutboxRow};
 use serde::Serialize;
+
+use crate::in_time;
 
 /// The `source` of every event of ours.
 pub const SOURCE: &str = "claviger";
@@ -22,9 +25,10 @@ pub struct EventBridgeBus {
 }
 
 impl EventBridgeBus {
-    /// The bus of this name or ARN.
-    pub fn new(client: Client, name: impl Into<String>) -> Self {
-        Self { client, name: name.into() }
+    /// The bus of this name or ARN, with a client of its own, which gives up in time.
+    pub fn new(config: &SdkConfig, name: impl Into<String>) -> Self {
+        let client = aws_sdk_eventbridge::config::Builder::from(config).timeout_config(in_time()).build();
+        Self { client: Client::from_conf(client), name: name.into() }
     }
 
     async fn put<T: Serialize + Sync>(&self, detail_type: &str, detail: &T) -> Result<(), CallError> {

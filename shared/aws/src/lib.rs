@@ -12,8 +12,22 @@ pub mod prober;
 pub mod queues;
 pub mod store;
 
+use std::time::Duration;
+
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use tokio::sync::OnceCell;
+
+/// DynamoDB, SQS and EventBridge answer in milliseconds; one attempt that takes this long is lost, and the SDK makes
+/// another.
+const ATTEMPT: Duration = Duration::from_secs(2);
+/// All attempts together: the caller has its own deadline, and a queue brings its work again.
+const OPERATION: Duration = Duration::from_secs(7);
+
+/// When a call is given up: the SDK by itself would wait for ever.
+pub(crate) fn in_time() -> TimeoutConfig {
+    TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).operation_timeout(OPERATION).build()
+}
 
 /// The environment's AWS configuration, loaded once a process.
 ///

@@ -1,6 +1,10 @@
 //! The prober, asked synchronously.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::DisplayErrorContext;
 use aws_sdk_lambda::primitives::Blob;
@@ -8,6 +12,8 @@ use claviger_app::messages::{ProbeAnswer, ProbeRequest};
 use claviger_app::ports::{CallError, Prober};
 
 const PROBER: &str = "the prober";
+/// Less than what a function has, and than API Gateway waits: its caller is told that there was no answer.
+const LONGEST: Duration = Duration::from_secs(25);
 
 /// The function `key-prober`.
 #[derive(Debug, Clone)]
@@ -17,9 +23,11 @@ pub struct LambdaProber {
 }
 
 impl LambdaProber {
-    /// The function of this name or ARN.
-    pub fn new(client: Client, function: impl Into<String>) -> Self {
-        Self { client, function: function.into() }
+    /// The function of this name or ARN, with a client of its own, which gives up in time.
+    pub fn new(config: &SdkConfig, function: impl Into<String>) -> Self {
+        let timeouts = TimeoutConfig::builder().operation_timeout(LONGEST).build();
+        let client = aws_sdk_lambda::config::Builder::from(config).timeout_config(timeouts).build();
+        Self { client: Client::from_conf(client), function: function.into() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The prober's queue, and the queues of the suspender and the restorer.
 
 use async_trait::async_trait;
+use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
@@ -14,6 +15,8 @@ use claviger_app::webhooks::WebhookMessage;
 use claviger_domain::effect::OutboxRow;
 use jiff::SignedDuration;
 use serde::Serialize;
+
+use crate::in_time;
 
 const PROBE_QUEUE: &str = "the probe queue";
 const WORK_QUEUE: &str = "the work queue";
@@ -39,11 +42,12 @@ pub struct SqsQueues {
 }
 
 impl SqsQueues {
-    /// No queue yet.
-    pub fn new(client: Client) -> Self {
+    /// No queue yet, with a client of its own, which gives up in time.
+    pub fn new(config: &SdkConfig) -> Self {
+        let client = aws_sdk_sqs::config::Builder::from(config).timeout_config(in_time()).build();
         let dead_letters = Vec::new();
         Self {
-            client,
+            client: Client::from_conf(client),
             probe: None,
             work: None,
             provisioner: None,

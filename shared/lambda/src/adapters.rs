@@ -84,8 +84,7 @@ impl Adapters {
     /// # Errors
     /// Names the variable that is missing.
     pub fn queues(&self) -> Result<SqsQueues, SettingsError> {
-        let queues = SqsQueues::new(aws_sdk_sqs::Client::new(self.sdk))
-            .with_probe_queue(env::required("CLAVIGER_PROBE_QUEUE_URL")?);
+        let queues = SqsQueues::new(self.sdk).with_probe_queue(env::required("CLAVIGER_PROBE_QUEUE_URL")?);
         Ok(match env::optional("CLAVIGER_WORK_QUEUE_URL") {
             Some(url) => queues.with_work_queue(url),
             None => queues,
@@ -105,8 +104,7 @@ impl Adapters {
     /// # Errors
     /// Names the variable that is missing.
     pub fn reencryption_queues(&self) -> Result<SqsQueues, SettingsError> {
-        let queues = SqsQueues::new(aws_sdk_sqs::Client::new(self.sdk))
-            .with_shard_queue(env::required("CLAVIGER_SHARD_QUEUE_URL")?);
+        let queues = SqsQueues::new(self.sdk).with_shard_queue(env::required("CLAVIGER_SHARD_QUEUE_URL")?);
         Ok(match env::optional("CLAVIGER_WORK_QUEUE_URL") {
             Some(url) => queues.with_work_queue(url),
             None => queues,
@@ -125,7 +123,7 @@ impl Adapters {
     pub fn outbox_queues(&self) -> Result<SqsQueues, SettingsError> {
         let dead = env::optional("CLAVIGER_DEAD_LETTERS").unwrap_or_default();
         let dead = dead.split(',').map(str::trim).filter(|arn| !arn.is_empty()).map(str::to_owned);
-        let queues = SqsQueues::new(aws_sdk_sqs::Client::new(self.sdk)).with_dead_letters(dead);
+        let queues = SqsQueues::new(self.sdk).with_dead_letters(dead);
         let queues = queues.with_undelivered(env::required("CLAVIGER_UNDELIVERED_QUEUE_URL")?);
         Ok(queues.with_webhook_queue(env::required("CLAVIGER_WEBHOOK_QUEUE_URL")?))
     }
@@ -135,8 +133,7 @@ impl Adapters {
     /// # Errors
     /// Names the variable that is missing.
     pub fn bus(&self) -> Result<EventBridgeBus, SettingsError> {
-        let client = aws_sdk_eventbridge::Client::new(self.sdk);
-        Ok(EventBridgeBus::new(client, env::required("CLAVIGER_BUS")?))
+        Ok(EventBridgeBus::new(self.sdk, env::required("CLAVIGER_BUS")?))
     }
 
     /// The prober, called synchronously.
@@ -144,8 +141,7 @@ impl Adapters {
     /// # Errors
     /// Names the variable that is missing.
     pub fn prober(&self) -> Result<LambdaProber, SettingsError> {
-        let client = aws_sdk_lambda::Client::new(self.sdk);
-        Ok(LambdaProber::new(client, env::required("CLAVIGER_PROBER_FUNCTION")?))
+        Ok(LambdaProber::new(self.sdk, env::required("CLAVIGER_PROBER_FUNCTION")?))
     }
 
     /// The region that this function runs in.

@@ -110,6 +110,11 @@ impl Job<'_> {
             {
                 self.may("kms:TagResource", "*", self.caller.account(), None, None)?;
             }
+            if self.operation == "CreateKey" && self.input.get("Policy").is_some() {
+                let account = self.caller.account();
+                let arn = format!("arn:aws:kms:{region}:{account}:key/{}", uuid::Uuid::new_v4());
+                self.refuse_lockout(account, &arn)?;
+            }
             let vault = keys.vault(self.caller.account(), region);
             return match self.operation {
                 "CreateKey" => operations::create_key(vault, (self.caller.account(), region), self.input),
@@ -159,10 +164,8 @@ impl Job<'_> {
     fn manage_key(&self, vault: &mut Vault, key_id: &str) -> Outcome {
         let before = vault.view(key_id)?;
         self.may_use(vault, &before, self.operation, None)?;
-        if self.operation == "PutKeyPolicy"
-            && self.input["BypassPolicyLockoutSafetyCheck"].as_bool() != Some(true)
-        {
-            self.refuse_lockout(&before)?;
+        if self.operation == "PutKeyPolicy" {
+            self.refuse_lockout(&before.key.account_id, &before.key.arn)?;
         }
         if self.operation == "CreateGrant" && self.input["DryRun"].as_bool() == Some(true) {
             let message = "The request would have succeeded, but the DryRun option is set.";
@@ -187,14 +190,16 @@ impl Job<'_> {
         Ok(output)
     }
 
-    /// The policy that is to be stored has to let its author change it again.
-    fn refuse_lockout(&self, before: &View) -> Result<(), Failure> {
+    /// The policy that is to be stored has to let its author change it again, unless the author says that it need not.
+    fn refuse_lockout(&self, account: &str, arn: &str) -> Result<(), Failure> {
+        if self.input["BypassPolicyLockoutSafetyCheck"].as_bool() == Some(true) {
+            return Ok(());
+        }
         let malformed = |message: String| Failure::bad("MalformedPolicyDocumentException", message);
         let policy = Policy::parse(need(self.input, "Policy")?).map_err(malformed)?;
         let context = self.caller.context(&self.call.region);
-        let side = ResourceSide { policy: Some(&policy), granted: false, account: &before.key.account_id };
-        let allowed =
-            identity::allowed(self.caller, self.held, "kms:PutKeyPolicy", &before.key.arn, &context, side);
+        let side = ResourceSide { policy: Some(&policy), granted: false, account };
+        let allowed = identity::allowed(self.caller, self.held, "kms:PutKeyPolicy", arn, &context, side);
         allowed.map_err(|_| {
             malformed("The new key policy will not allow you to update the key policy in the future.".into())
         })

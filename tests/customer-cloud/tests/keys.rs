@@ -253,6 +253,20 @@ async fn a_policy_that_locks_its_author_out_is_malformed() {
 }
 
 #[tokio::test]
+async fn a_key_is_not_made_with_a_policy_that_locks_its_maker_out() {
+    let server = start().await;
+    let policy = json!({"Statement": [{"Effect": "Allow", "Action": "kms:*", "Resource": "*",
+        "Principal": {"AWS": "arn:aws:iam::111111111111:root"}}]})
+    .to_string();
+    let input = json!({"Policy": policy});
+    assert_eq!(server.kms(ACME, "CreateKey", input).await, Err("MalformedPolicyDocumentException".into()));
+    let listed = server.kms(ACME, "ListKeys", json!({})).await.expect("a list");
+    assert_eq!(listed["Keys"], json!([]), "none is left behind");
+    let input = json!({"Policy": policy, "BypassPolicyLockoutSafetyCheck": true});
+    server.kms(ACME, "CreateKey", input).await.expect("made");
+}
+
+#[tokio::test]
 async fn imported_material_comes_and_goes_and_must_be_the_same() {
     let server = start().await;
     let made = server.kms(ACME, "CreateKey", json!({"Origin": "EXTERNAL"})).await.expect("a key");

@@ -149,10 +149,14 @@ impl CustomerRoles for KmsKeys {
             Some(known) => known,
             None => {
                 // The tags come with the key, in one call: from its first moment on it can be found.
+                //
+                // KMS wants whoever makes a key to be able to change its policy later, or to say that it knows it is
+                // not. The role may not, on purpose: the policy leaves that to the customer alone, who always can.
                 let answer = client
                     .create_key()
                     .description(format!("{KEY_PREFIX}: root key of organisation {organisation}"))
                     .policy(policy.to_string())
+                    .bypass_policy_lockout_safety_check(true)
                     .tags(tag(TAG_ORGANISATION, organisation.to_string())?)
                     .tags(tag(TAG_GENERATION, label.to_string())?)
                     .send()

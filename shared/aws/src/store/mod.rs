@@ -30,16 +30,10 @@ mod transaction;
 mod usage;
 mod watch_list;
 
-use std::time::Duration;
-
 use aws_config::SdkConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
 
-/// DynamoDB answers in milliseconds; one attempt that takes this long is lost, and the SDK makes another.
-const ATTEMPT: Duration = Duration::from_secs(2);
-/// All attempts together: the caller has its own deadline, and a queue brings its work again.
-const OPERATION: Duration = Duration::from_secs(7);
+use crate::in_time;
 
 /// The tables' names.
 #[derive(Debug, Clone)]
@@ -61,11 +55,9 @@ pub struct DynamoStore {
 }
 
 impl DynamoStore {
-    /// A store with a client of its own, which gives up in time: the SDK by itself would wait for ever.
+    /// A store with a client of its own, which gives up in time.
     pub fn from_config(config: &SdkConfig, tables: Tables, fence_copies: u16) -> Self {
-        let timeouts =
-            TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).operation_timeout(OPERATION).build();
-        let client = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(timeouts).build();
+        let client = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(in_time()).build();
         Self::new(Client::from_conf(client), tables, fence_copies)
     }
 

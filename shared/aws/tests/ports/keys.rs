@@ -468,6 +468,23 @@ async fn e7_a_key_that_has_its_alias_is_found_and_not_made_again() {
 }
 
 #[tokio::test]
+async fn e7_a_key_is_made_with_tags_and_policy_by_a_role_that_may_not_change_the_policy_later() {
+    let (wire, keys) = wire().await;
+    wire.answers("DescribeKey", [Answer::error(400, "NotFoundException")]);
+    wire.answers("ListKeys", [Answer::ok(r#"{"Keys":[],"Truncated":false}"#)]);
+    wire.answers("CreateKey", [metadata()]);
+    wire.answers("CreateAlias", [Answer::ok("{}")]);
+    let arn = keys.make_key(&key_management(), &parsed("us-east-1"), &wanted()).await.unwrap();
+    assert_eq!(arn.as_str(), FOUND);
+    let asked = wire.asked();
+    let made: Vec<_> = asked.iter().filter(|asked| asked.body.contains("\"Policy\"")).collect();
+    let [made] = made.as_slice() else { panic!("{made:?}") };
+    // Without it, KMS refuses a policy that its maker could not change.
+    assert!(made.body.contains(r#""BypassPolicyLockoutSafetyCheck":true"#), "{}", made.body);
+    assert!(made.body.contains(r#""TagKey":"claviger:organisation""#), "{}", made.body);
+}
+
+#[tokio::test]
 async fn e7_a_key_that_a_crash_left_without_alias_is_found_by_its_tags_and_named() {
     let (wire, keys) = wire().await;
     wire.answers("DescribeKey", [Answer::error(400, "NotFoundException")]);

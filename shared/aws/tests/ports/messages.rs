@@ -29,8 +29,8 @@ fn sweeps(count: u16) -> Vec<(ProbeMessage, SignedDuration)> {
 async fn queues(answer: &str) -> (Wire, SqsQueues) {
     let wire = Wire::new().await;
     wire.answers("SendMessageBatch", [Answer::ok(answer)]);
-    let client = aws_sdk_sqs::Client::new(&sdk_config(&wire.endpoint));
-    let queues = SqsQueues::new(client).with_probe_queue("http://sqs.example/111111111111/probe");
+    let queues =
+        SqsQueues::new(&sdk_config(&wire.endpoint)).with_probe_queue("http://sqs.example/111111111111/probe");
     (wire, queues)
 }
 
@@ -49,6 +49,19 @@ async fn a_message_that_the_queue_did_not_take_is_a_failure() {
     let answer = r#"{"Successful":[],"Failed":[{"Id":"0","SenderFault":false,"Code":"InternalError"}]}"#;
     let (_wire, queues) = queues(answer).await;
     assert!(queues.queue_probes(&sweeps(1)).await.unwrap_err().reason.contains("InternalError"));
+}
+
+/// The clock runs ahead while nothing else does, so the time limit is over at once; without one the test would not end.
+#[tokio::test(start_paused = true)]
+async fn a_queue_and_a_bus_that_never_answer_are_given_up() {
+    let wire = Wire::new().await;
+    wire.answers("SendMessageBatch", [Answer::Never]);
+    wire.answers("PutEvents", [Answer::Never]);
+    let config = sdk_config(&wire.endpoint);
+    let queues = SqsQueues::new(&config).with_probe_queue("http://sqs.example/111111111111/probe");
+    assert_eq!(queues.queue_probes(&sweeps(1)).await.unwrap_err().what, "the probe queue");
+    let bus = EventBridgeBus::new(&config, "claviger");
+    assert_eq!(bus.publish_effect(&row(Effect::VerifyPolicy)).await.unwrap_err().what, "the event bus");
 }
 
 #[tokio::test]
@@ -88,7 +101,7 @@ fn row(effect: Effect) -> OutboxRow {
 async fn bus(answer: &str) -> (Wire, EventBridgeBus) {
     let wire = Wire::new().await;
     wire.answers("PutEvents", [Answer::ok(answer)]);
-    let bus = EventBridgeBus::new(aws_sdk_eventbridge::Client::new(&sdk_config(&wire.endpoint)), "claviger");
+    let bus = EventBridgeBus::new(&sdk_config(&wire.endpoint), "claviger");
     (wire, bus)
 }
 
@@ -160,8 +173,8 @@ async fn an_app_hears_of_its_orders(#[case] order: &str, #[case] detail_type: Op
 async fn prober(answer: Answer) -> (Wire, LambdaProber) {
     let wire = Wire::new().await;
     wire.answers("/2015-03-31/functions/claviger-key-prober/invocations", [answer]);
-    let client = aws_sdk_lambda::Client::new(&sdk_config(&wire.endpoint));
-    (wire, LambdaProber::new(client, "claviger-key-prober"))
+    let prober = LambdaProber::new(&sdk_config(&wire.endpoint), "claviger-key-prober");
+    (wire, prober)
 }
 
 #[tokio::test]
@@ -191,8 +204,8 @@ async fn what_was_not_delivered_is_received_and_taken_away_by_its_receipt() {
     let answer = r#"{"Messages":[{"MessageId":"1","ReceiptHandle":"r-1","Body":"{}"},{"MessageId":"2"}]}"#;
     wire.answers("ReceiveMessage", [Answer::ok(answer), Answer::ok("{}")]);
     wire.answers("DeleteMessage", [Answer::ok("{}")]);
-    let client = aws_sdk_sqs::Client::new(&sdk_config(&wire.endpoint));
-    let queues = SqsQueues::new(client).with_undelivered("http://sqs.example/111111111111/undelivered");
+    let config = sdk_config(&wire.endpoint);
+    let queues = SqsQueues::new(&config).with_undelivered("http://sqs.example/111111111111/undelivered");
     let message = SetAside { body: "{}".to_owned(), receipt: "r-1".to_owned() };
     let found = queues.set_aside().await.unwrap();
     assert_eq!(found, std::slice::from_ref(&message), "one without a body is left alone");

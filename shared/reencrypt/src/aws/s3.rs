@@ -140,15 +140,15 @@ impl S3Records {
     }
 
     /// The tags of an object, as the header of a write wants them.
-    async fn tags(&self, object: &Object, count: Option<i32>) -> Result<Option<String>, RecordStoreError> {
-        if count.unwrap_or_default() == 0 {
-            return Ok(None);
-        }
+    ///
+    /// They are asked for, whatever the count in an answer to GetObject says: S3 leaves it out for whoever may not read
+    /// tags, and an object would lose them without a word.
+    async fn tags(&self, object: &Object) -> Result<Option<String>, RecordStoreError> {
         let get = self.client.get_object_tagging().bucket(&self.layout.bucket).key(&object.key);
         let answer = get.send().await.map_err(|error| trouble("s3:GetObjectTagging", &error))?;
         let pairs = answer.tag_set().iter();
         let pairs = pairs.map(|tag| format!("{}={}", in_a_query(tag.key()), in_a_query(tag.value())));
-        Ok(Some(pairs.collect::<Vec<_>>().join("&")))
+        Ok(Some(pairs.collect::<Vec<_>>().join("&")).filter(|pairs| !pairs.is_empty()))
     }
 }
 
@@ -222,7 +222,7 @@ impl RecordStore for S3Records {
             Ok(now) => now,
             Err(error) => return moved_on(&error).map_or_else(|| Err(trouble("s3:GetObject", &error)), Ok),
         };
-        let tags = self.tags(&object, now.tag_count).await?;
+        let tags = self.tags(&object).await?;
         let put = self
             .client
             .put_object()
