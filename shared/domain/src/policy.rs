@@ -362,6 +362,10 @@ pub struct EncryptionPolicy {
     /// What a support agent said about a mistake and a second one has not confirmed (spec S7).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lift: Option<LiftProposal>,
+    /// Since it was cut off by its keys, KMS said of one of them what only its owner can have done: this suspension is
+    /// no mistake (spec S7).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused_for_certain: bool,
     /// The moments of the restoration window that lie up to here have been told (spec S3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_told: Option<Timestamp>,

@@ -254,6 +254,7 @@ impl State {
         (epoch == 0, self.policy.fence.is_open(), behind(self.policy.told.0)).hash(&mut hasher);
         (&self.policy.fence.causes, &self.agents, self.support).hash(&mut hasher);
         self.policy.lift.as_ref().map(|first| first.by.as_str()).hash(&mut hasher);
+        self.policy.refused_for_certain.hash(&mut hasher);
         (self.policy.ticket.is_some(), stamp(self.policy.probed_at, 31)).hash(&mut hasher);
         let health = |policy: &EncryptionPolicy, hasher: &mut DefaultHasher| {
             for key in policy.keys.values() {

@@ -77,6 +77,7 @@ pub fn enrol(
         closing: None,
         erasure: None,
         lift: None,
+        refused_for_certain: false,
         window_told: None,
         probed_at: None,
         refused_unwrap: None,

@@ -1,4 +1,8 @@
 //! A suspension that was a mistake is lifted by two support agents together (spec S7).
+//!
+//! A mistake is one whose keys were usable all along: what refused may have been ours, a role or a template. Where KMS
+//! itself said that a key is disabled or waits for its deletion, the customer did that, whatever the key says now; access
+//! comes back when its org admin asks.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,6 +16,8 @@ use crate::vendor::LiftProposal;
 use super::health::{all_usable, believe, fresh, observed, within_window};
 use super::restoration::keys_are_back;
 use super::{Change, Refusal, Rules, illegal};
+
+const CUSTOMER: &str = "an org admin, by asking for restoration, since a key was taken away and this is no mistake,";
 
 pub(super) fn mistake_declared(
     rules: &Rules<'_>,
@@ -31,6 +37,10 @@ pub(super) fn mistake_declared(
         | Lifecycle::Verifying { .. }
         | Lifecycle::Closed { .. }
         | Lifecycle::Rejected { .. } => return illegal(policy),
+    }
+    // INVARIANT (I5, S7): two agents do not undo what the customer did.
+    if policy.refused_for_certain {
+        return Err(Refusal::Forbidden { who: CUSTOMER });
     }
     let within = SignedDuration::from_hours(i64::from(rules.catalogue.support.lift_within_hours));
     let waiting = policy.lift.as_ref().filter(|first| now.duration_since(first.at) <= within);

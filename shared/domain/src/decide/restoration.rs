@@ -184,6 +184,7 @@ pub(super) fn keys_are_back(mut next: EncryptionPolicy, words: Option<String>, n
     next.fence = next.fence.lifted(Cause::Key, now);
     next.lifecycle = Lifecycle::Active { since: now };
     next.lift = None;
+    next.refused_for_certain = false;
     next.window_told = None;
     let mut effects = Vec::new();
     if next.fence.is_open() {

@@ -37,6 +37,9 @@ pub(super) fn probes_reported(
     if last.observations.values().any(|saw| matches!(saw, Observation::Refused(_))) {
         next.lift = None;
     }
+    if !matches!(policy.lifecycle, Lifecycle::Active { .. }) {
+        next.refused_for_certain |= a_key_refuses_for_certain(&next);
+    }
     match policy.lifecycle {
         Lifecycle::Active { .. } => {
             if proven_revoked(rules, policy, rounds, &seen) {
@@ -64,6 +67,11 @@ pub(super) fn probes_reported(
         | Lifecycle::Closed { .. }
         | Lifecycle::Rejected { .. } => illegal(policy),
     }
+}
+
+fn a_key_refuses_for_certain(policy: &EncryptionPolicy) -> bool {
+    let mut keys = policy.keys.values().filter(|key| !key.given_up);
+    keys.any(|key| matches!(key.health, KeyHealth::Refused { kind, .. } if kind.is_definite()))
 }
 
 fn changed_or_told(changed: bool, next: EncryptionPolicy, effects: Vec<Effect>) -> Result<Change, Refusal> {
@@ -94,6 +102,7 @@ pub(super) fn cut_off(
 ) -> Change {
     let was_open = next.fence.is_open();
     next.lifecycle = Lifecycle::Suspended { cut_off_at: now };
+    next.refused_for_certain = a_key_refuses_for_certain(&next);
     next.window_told = None;
     next.fence = next.fence.closed_by(Cause::Key, now);
     let epoch = next.fence.epoch;

@@ -13,7 +13,7 @@ use claviger_domain::ids::PolicyId;
 use claviger_domain::instance::{AppInstance, InstanceDecision};
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::ticket::Ticket;
-use claviger_domain::values::{KeyArn, ShardId};
+use claviger_domain::values::{KeyArn, Mode, ShardId};
 
 use super::ports::Use;
 use super::world::{OrgTruth, World, millis, settings};
@@ -123,8 +123,9 @@ impl World {
             && let Some(known) = previous
         {
             self.may_close(org, known, now);
+            let taken = org.mode == Mode::Cmk && self.is_taken(known, now);
             if let Some(org) = self.state().orgs.get_mut(index) {
-                org.cause_at = Some(now);
+                (org.cause_at, org.taken) = (Some(now), taken);
             }
         }
         if had(Cause::Key) && !has(Cause::Key) {
@@ -153,6 +154,12 @@ impl World {
         self.checked("I5", !lapsed || !restoring || carried, || {
             format!("{} lapsed, and is restored without support", org.name)
         });
+    }
+
+    /// Whether its owner had disabled a key for so long that every probe which counts saw just that.
+    fn is_taken(&self, known: &EncryptionPolicy, now: i64) -> bool {
+        let mut keys = known.keys.values().filter(|key| !key.given_up).filter_map(|key| self.kms.key(&key.arn));
+        keys.any(|key| key.now.is_definite() && key.visible_at <= now - PROBE_AGE)
     }
 
     /// I2: only what the customer really did closes a fence.
@@ -187,6 +194,9 @@ impl World {
             org.agents.iter().filter(|(_, said)| *said >= closed).map(|(who, _)| who).collect();
         self.checked("I5", asked || (agents.len() > 1 && !given_up), || {
             format!("the fence of {} opened and neither an org admin nor two agents had asked", org.name)
+        });
+        self.checked("I5", asked || !org.taken, || {
+            format!("two agents called it a mistake that {} had disabled a key", org.name)
         });
         for arn in next.keys.values().filter(|key| !key.given_up).map(|key| &key.arn) {
             let usable = self.kms.key(arn).is_some_and(|key| key.usable_since(now - PROBE_AGE));

@@ -854,6 +854,7 @@ impl Sim {
             policy: None,
             closed_at: None,
             cause_at: None,
+            taken: false,
             asked: Vec::new(),
             agents: Vec::new(),
             mode,

@@ -245,8 +245,8 @@ fn of_keys() -> Vec<Scenario> {
             "a mistake",
             ACME,
             vec![
-                change(disabled),
-                Do::Minutes(3),
+                change(Standing::Denied { blind: true }),
+                Do::Minutes(6),
                 change(usable),
                 Do::Minutes(2),
                 Do::Mark,

@@ -207,6 +207,8 @@ pub struct OrgTruth {
     pub closed_at: Option<i64>,
     /// When its keys became a cause of that, while they are.
     pub cause_at: Option<i64>,
+    /// Whether a key of it was disabled for certain at that time.
+    pub taken: bool,
     /// When its admins asked for restoration, and whether without what is gone for good.
     pub asked: Vec<(i64, bool)>,
     /// Which agents called its suspension a mistake, and when.

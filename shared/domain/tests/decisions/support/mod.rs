@@ -149,6 +149,21 @@ impl World {
         world
     }
 
+    /// Denied in every region, as when something of ours broke: KMS says of no key that its owner took it away.
+    pub fn suspended_by_mistake() -> Self {
+        let mut world = Self::active();
+        world.is_denied_for_long();
+        world.later(60);
+        world
+    }
+
+    pub fn is_denied_for_long(&mut self) {
+        let _ = self.probed_twice(DENIED, DENIED);
+        self.later(60);
+        self.probed_twice(DENIED, DENIED).unwrap();
+        assert!(self.is_suspended());
+    }
+
     pub fn later(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
     }
