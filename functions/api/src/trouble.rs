@@ -96,6 +96,13 @@ fn refused(refusal: Refusal) -> Problem {
             reason: "it is not the open ticket of this revocation".to_owned(),
             help: "`ticketId` of `GET .../encryption-policy` is the right one".to_owned(),
         }]),
+        Refusal::NotAGround { reason } => Problem::invalid(vec![InvalidField {
+            field: "accessRequestId".to_owned(),
+            reason: format!("it is no ground for a suspension: {reason}"),
+            help: "`accessRequests` of `GET .../encryption-policy` lists them: name one that is declined or ignored, or \
+                   leave it out to suspend for a reason of your own"
+                .to_owned(),
+        }]),
         Refusal::WindowLapsed => {
             Problem::new(ProblemKind::WindowLapsed, "restoring by yourself is not possible any more")
                 .with_help(LAPSED_HELP)

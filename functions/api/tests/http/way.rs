@@ -240,15 +240,54 @@ async fn k1_support_suspends_for_the_vendor_and_lifts_what_it_ordered() {
     assert_eq!(came.json()["fence"]["open"], true);
 }
 
+/// Support publishes a template; the id of what it asks of the organisation.
+async fn asked_for_a_permission(stage: &Stage) -> String {
+    let template = json!({
+        "version": "2027-01-15", "permissions": ["kms:DescribeKey"], "decideBy": "2027-01-31T00:00:00Z",
+    });
+    let came = stage.post("support", "support/key-policy-templates", template).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let asked = stage.get("acme-admin", "organizations/acme/access-requests").await.json();
+    asked["items"][0]["id"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn k1_a_suspension_over_an_access_request_is_not_supports_to_lift() {
     let stage = active().await;
-    let order = json!({ "reason": "declined", "accessRequestId": "00000000-0000-4000-8000-0000000000aa" });
+    let id = asked_for_a_permission(&stage).await;
+    let decline = format!("organizations/acme/access-requests/{id}/decline");
+    let came = stage.call("acme-admin", "POST", &decline, None).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    let order = json!({ "reason": "declined", "accessRequestId": id });
     let came = stage.post("support", "support/organizations/acme/suspend", order).await;
-    assert_eq!(came.json()["vendorSuspension"]["ground"], "access-request");
+    assert_eq!(came.json()["vendorSuspension"]["ground"], "access-request", "{}", came.text);
     let path = "support/organizations/acme/lift";
     let came = stage.post("support", path, json!({ "reason": "please" })).await;
     assert_eq!((came.status, came.code().as_str()), (StatusCode::FORBIDDEN, "forbidden"));
+}
+
+#[tokio::test]
+async fn k1_a_suspension_names_an_access_request_that_was_declined_or_ignored() {
+    let stage = active().await;
+    let open = asked_for_a_permission(&stage).await;
+    for (id, reason) in [
+        ("00000000-0000-4000-8000-0000000000aa", "has none of this id"),
+        (open.as_str(), "may still answer it"),
+    ] {
+        let order = json!({ "reason": "declined", "accessRequestId": id });
+        let came = stage.post("support", "support/organizations/acme/suspend", order).await;
+        assert_eq!(
+            (came.status, came.fields()),
+            (StatusCode::BAD_REQUEST, vec!["accessRequestId".to_owned()])
+        );
+        assert!(came.text.contains(reason), "{}", came.text);
+        assert!(came.json()["errors"][0]["help"].as_str().unwrap().contains("accessRequests"));
+        assert_eq!(stage.get("acme-admin", POLICY).await.json()["fence"]["open"], true);
+    }
+    stage.clock.advance(SignedDuration::from_hours(24 * 120));
+    let order = json!({ "reason": "ignored", "accessRequestId": open });
+    let came = stage.post("support", "support/organizations/acme/suspend", order).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
 }
 
 #[tokio::test]

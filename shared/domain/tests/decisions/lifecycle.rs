@@ -13,7 +13,9 @@ use claviger_domain::vendor::Ground;
 use rstest::rstest;
 use uuid::Uuid;
 
-use crate::support::{DISABLED, UNREACHABLE, USABLE, World, acme, admin, by, prober, support as agent};
+use crate::support::{
+    DISABLED, DUBLIN, FRANKFURT, UNREACHABLE, USABLE, World, acme, admin, by, prober, support as agent,
+};
 
 const DAY: i64 = 86_400;
 
@@ -348,8 +350,8 @@ fn i5_support_lifts_what_support_ordered_and_the_instances_come_back() {
 
 #[test]
 fn k1_a_suspension_over_an_access_request_ends_when_the_permission_is_proven_and_not_by_support() {
-    let request = Uuid::from_u128(5);
-    let mut world = World::active();
+    let (mut world, request) = World::asked();
+    world.declines(request, &admin()).unwrap();
     world.is_suspended_by_vendor(Ground::AccessRequest { request }).unwrap();
     assert!(matches!(world.support_lifts().unwrap_err(), Refusal::Forbidden { .. }));
     let proven = |world: &World, request, west| {
@@ -364,6 +366,34 @@ fn k1_a_suspension_over_an_access_request_ends_when_the_permission_is_proven_and
     assert!(matches!(world.happens(whole.clone(), &admin()).unwrap_err(), Refusal::Forbidden { .. }));
     world.happens(whole, &prober()).unwrap();
     assert!(world.policy.fence.is_open());
+}
+
+#[test]
+fn k1_the_vendor_suspends_over_an_access_request_that_was_declined_or_ignored_and_over_no_other() {
+    let refused = |world: &mut World, request| {
+        let before = world.policy.clone();
+        let refusal = world.is_suspended_by_vendor(Ground::AccessRequest { request }).unwrap_err();
+        assert_eq!(world.policy, before);
+        refusal
+    };
+    let none = Refusal::NotAGround { reason: "the organisation has none of this id" };
+    assert_eq!(refused(&mut World::active(), Uuid::from_u128(5)), none);
+
+    let (mut world, request) = World::asked();
+    assert_eq!(refused(&mut world, Uuid::from_u128(5)), none, "it has another");
+    let open = Refusal::NotAGround { reason: "the organisation may still answer it" };
+    assert_eq!(refused(&mut world, request), open);
+    let decide_by = world.policy.access_requests[0].decide_by;
+    world.later(decide_by.duration_since(world.now).as_secs() - 1);
+    assert_eq!(refused(&mut world, request), open, "to the last second");
+    world.later(1);
+    world.is_suspended_by_vendor(Ground::AccessRequest { request }).unwrap();
+    assert_eq!(world.causes(), [Cause::Vendor]);
+
+    let (mut world, request) = World::asked();
+    world.declines(request, &admin()).unwrap();
+    world.grants(request, &[DUBLIN, FRANKFURT], &admin()).unwrap();
+    assert_eq!(refused(&mut world, request), Refusal::NotAGround { reason: "it is accepted" });
 }
 
 #[test]
