@@ -49,6 +49,12 @@ pub fn trouble(error: RequestError) -> Problem {
         RequestError::Suspended => {
             Problem::new(ProblemKind::Suspended, "the organisation's access is cut off")
         }
+        RequestError::NotApproved { why } => {
+            let problem = trouble(*why);
+            let help = problem.help.as_deref().unwrap_or_else(|| problem.kind.help());
+            let help = format!("{help}; the support request stays as it is, and can be rejected");
+            problem.with_help(help)
+        }
         RequestError::Refused(refusal) => refused(refusal),
         RequestError::Store(error) => store_trouble(&error),
         RequestError::Call(error) => {

@@ -116,6 +116,53 @@ async fn e3_support_rejects_with_a_reason_that_the_admin_reads() {
     assert_eq!((late.status, late.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
 }
 
+/// What support is told that may not approve the one request that waits: the code and the help.
+async fn not_approved(stage: &Stage) -> (String, String) {
+    let waiting = stage.get("support", "support/requests").await.json();
+    let path = format!("support/requests/{}/approve", waiting["items"][0]["id"].as_str().unwrap());
+    let came = stage.call("support", "POST", &path, None).await;
+    assert!(came.status.is_client_error(), "{}", came.text);
+    let help = came.json()["help"].as_str().unwrap().to_owned();
+    assert!(help.ends_with("; the support request stays as it is, and can be rejected"), "{help}");
+    (came.code(), help)
+}
+
+#[tokio::test]
+async fn e2_and_e3_support_does_not_approve_what_the_records_do_not_allow_any_more() {
+    let stage = stage().await;
+    stage.keys_are_good();
+    stage.post("acme-admin", POLICY, enrolment("222222222222")).await;
+    let plans = json!({ "jira": "enterprise" });
+    let feed = json!({ "plans": plans, "government": true, "admins": ["acme-admin"], "auditors": [] });
+    stage.call("system", "PUT", "organizations/acme", Some(feed)).await;
+    assert_eq!(not_approved(&stage).await.0, "not-eligible");
+    let feed = json!({ "plans": plans, "government": false, "admins": ["eve"], "auditors": [] });
+    stage.call("system", "PUT", "organizations/acme", Some(feed)).await;
+    let (code, help) = not_approved(&stage).await;
+    assert!(code == "illegal-state" && help.starts_with("another org admin asks anew"), "{code}: {help}");
+    let feed = json!({ "plans": plans, "government": false, "admins": ["acme-admin"], "auditors": [] });
+    stage.call("system", "PUT", "organizations/acme", Some(feed)).await;
+    approve_all(&stage).await;
+}
+
+#[tokio::test]
+async fn e1_and_k1_support_does_not_approve_an_app_whose_plan_or_permission_is_gone() {
+    let stage = active().await;
+    let came = stage.post("acme-admin", APPS, json!({ "site": "acme-eng", "app": "jira" })).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let fed = |plan: &str| {
+        let plans = json!({ "jira": plan });
+        json!({ "plans": plans, "government": false, "admins": ["acme-admin"], "auditors": [] })
+    };
+    stage.call("system", "PUT", "organizations/acme", Some(fed("standard"))).await;
+    assert_eq!(not_approved(&stage).await.0, "not-eligible");
+    stage.call("system", "PUT", "organizations/acme", Some(fed("enterprise"))).await;
+    let id = asked_for_a_permission(&stage).await;
+    let decline = format!("organizations/acme/access-requests/{id}/decline");
+    stage.call("acme-admin", "POST", &decline, None).await;
+    assert_eq!(not_approved(&stage).await.0, "access-not-granted");
+}
+
 #[tokio::test]
 async fn s2_a_restoration_names_what_refuses_and_works_when_all_answer() {
     let (stage, ticket) = suspended().await;

@@ -44,6 +44,7 @@ async fn approved(world: &World) {
     assert_eq!(request.kind, SupportRequestKind::Closing);
     let decide = DecideRequests {
         requests: &world.store,
+        organisations: &world.store,
         policies: &world.store,
         instances: &world.store,
         clock: &world.clock,
