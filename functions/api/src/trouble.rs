@@ -49,6 +49,12 @@ pub fn trouble(error: RequestError) -> Problem {
         RequestError::Suspended => {
             Problem::new(ProblemKind::Suspended, "the organisation's access is cut off")
         }
+        RequestError::NotApproved { why } => {
+            let problem = trouble(*why);
+            let help = problem.help.as_deref().unwrap_or_else(|| problem.kind.help());
+            let help = format!("{help}; the support request stays as it is, and can be rejected");
+            problem.with_help(help)
+        }
         RequestError::Refused(refusal) => refused(refusal),
         RequestError::Store(error) => store_trouble(&error),
         RequestError::Call(error) => {
@@ -95,6 +101,13 @@ fn refused(refusal: Refusal) -> Problem {
             field: "ticketId".to_owned(),
             reason: "it is not the open ticket of this revocation".to_owned(),
             help: "`ticketId` of `GET .../encryption-policy` is the right one".to_owned(),
+        }]),
+        Refusal::NotAGround { reason } => Problem::invalid(vec![InvalidField {
+            field: "accessRequestId".to_owned(),
+            reason: format!("it is no ground for a suspension: {reason}"),
+            help: "`accessRequests` of `GET .../encryption-policy` lists them: name one that is declined or ignored, or \
+                   leave it out to suspend for a reason of your own"
+                .to_owned(),
         }]),
         Refusal::WindowLapsed => {
             Problem::new(ProblemKind::WindowLapsed, "restoring by yourself is not possible any more")

@@ -50,9 +50,7 @@ impl Enrol<'_> {
             return Err(RequestError::NoWayBack);
         }
         let enrolment = parse(body, self.settings).map_err(RequestError::Invalid)?;
-        if let Some(reason) = ineligible(organisation, self.settings).into_iter().next() {
-            return Err(RequestError::NotEligible { reason: reason.observed, help: reason.help });
-        }
+        eligible(organisation, self.settings)?;
         if let Some(policy) = self.policies.policy(&organisation.name).await?
             && let Some(reason) = enrolled(Some(&policy), &enrolment)
         {
@@ -100,6 +98,15 @@ pub(crate) fn parse(body: &Value, settings: &Settings) -> Result<Enrolment, Vec<
         }]);
     }
     Ok(enrolment)
+}
+
+/// Whether the organisation may enrol, whatever its keys (spec E1, E2). Asked at the request, and again when support
+/// approves it.
+pub(crate) fn eligible(organisation: &Organisation, settings: &Settings) -> Result<(), RequestError> {
+    match ineligible(organisation, settings).into_iter().next() {
+        None => Ok(()),
+        Some(reason) => Err(RequestError::NotEligible { reason: reason.observed, help: reason.help }),
+    }
 }
 
 /// What keeps an organisation from enrolling whatever its keys: government cloud (spec E2), no plan that

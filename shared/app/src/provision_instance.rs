@@ -4,7 +4,8 @@ use claviger_domain::decide::Refusal;
 use claviger_domain::event::{Actor, InstanceEvent, Origin};
 use claviger_domain::ids::{CorrelationId, InstanceId};
 use claviger_domain::instance::{AppInstance, InstanceStatus, decide_instance};
-use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use jiff::Timestamp;
 
 use crate::error::{ATTEMPTS, WorkError};
 use crate::make_data_key::{MakeDataKey, PURPOSE_RECORDS, may_make_data_keys};
@@ -37,7 +38,11 @@ impl ProvisionInstance<'_> {
             }
             let policy = self.policies.policy(&instance.organisation_name).await?;
             let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
-            may_make_data_keys(&policy)?;
+            // Nothing is made for an organisation that left, however often the message comes.
+            if matches!(policy.lifecycle, Lifecycle::Closed { .. }) {
+                return Ok(());
+            }
+            may_provision(&policy, self.clock.now())?;
             match self.ensure_data_key(&instance, &policy).await {
                 // Another delivery of the same message was faster, or the policy or the instance changed meanwhile.
                 Err(WorkError::Store(StoreError::Conflict)) => continue,
@@ -48,7 +53,7 @@ impl ProvisionInstance<'_> {
             if after.as_ref().is_none_or(|after| after.generation != policy.generation) {
                 return Err(WorkError::NotNow { reason: "the policy got new keys meanwhile" });
             }
-            may_make_data_keys(after.as_ref().unwrap_or(&policy))?;
+            may_provision(after.as_ref().unwrap_or(&policy), self.clock.now())?;
             let event = InstanceEvent::InstanceProvisioned { epoch: policy.fence.epoch };
             let origin = Origin { actor: Actor::Claviger("provisioner".to_owned()), correlation };
             let decision = match decide_instance(&instance, &event, &origin, self.clock.now()) {
@@ -97,4 +102,16 @@ impl ProvisionInstance<'_> {
         let version = known.map_or(1, |known| known.version.saturating_add(1));
         self.make.run(instance, policy, version).await
     }
+}
+
+/// What was approved may have been overtaken: an organisation that leaves, or has not given a permission, gets no new
+/// apps (spec K1). When it stays, or gives it, the next delivery provisions them.
+fn may_provision(policy: &EncryptionPolicy, now: Timestamp) -> Result<(), WorkError> {
+    if policy.closing.is_some() {
+        return Err(WorkError::NotNow { reason: "the organisation is closing" });
+    }
+    if policy.held_back_by(now).is_some() {
+        return Err(WorkError::NotNow { reason: "an access request is not accepted" });
+    }
+    may_make_data_keys(policy)
 }

@@ -68,6 +68,13 @@ pub enum RequestError {
     /// The organisation's access is cut off.
     #[error("the organisation is suspended")]
     Suspended,
+    /// What support would approve is not allowed any more; it waits on, and can be rejected (spec E3).
+    #[error("the request cannot be approved now")]
+    NotApproved {
+        /// What the request itself would be answered today.
+        #[source]
+        why: Box<Self>,
+    },
     /// The domain refused.
     #[error("it was refused")]
     Refused(#[from] Refusal),

@@ -8,6 +8,7 @@ use claviger_domain::instance::{AppInstance, InstanceStatus, create};
 use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::values::{App, SiteName};
+use jiff::Timestamp;
 
 use crate::close_organisation::is_leaving;
 use crate::ports::{Clock, Ids, Instances, Policies};
@@ -40,13 +41,9 @@ impl RequestInstance<'_> {
         app: &App,
         origin: &Origin,
     ) -> Result<AppInstance, RequestError> {
-        self.app_allows(organisation, app)?;
-        let policy = self.policies.policy(&organisation.name).await?;
-        let policy = usable(policy)?;
         let now = self.clock.now();
-        if let Some(request) = policy.access_requests.iter().find(|request| request.holds_back(now)) {
-            return Err(RequestError::AccessNotGranted { request: request.id });
-        }
+        let policy = self.policies.policy(&organisation.name).await?;
+        let policy = allowed(organisation, app, policy, self.settings, now)?;
         self.site_allows(organisation, site, app).await?;
         let due = &self.settings.catalogue.due;
         let due_at = business_days_after(due, now, due.provisioning_business_days);
@@ -77,27 +74,6 @@ impl RequestInstance<'_> {
         let decision = create(instance, origin, now);
         self.instances.commit_instance(None, &decision).await?;
         Ok(decision.next)
-    }
-
-    /// Whether the app can be encrypted (spec A1), on this organisation's plan for it (spec E1).
-    fn app_allows(&self, organisation: &Organisation, app: &App) -> Result<(), RequestError> {
-        let catalogue = &self.settings.catalogue;
-        let refused = |reason, help: &str| Err(RequestError::NotEligible { reason, help: help.to_owned() });
-        if !catalogue.can_be_encrypted(app) {
-            let reason = format!("`{app}` cannot be encrypted");
-            return refused(reason, "`GET /v1/catalogue` lists the apps that can");
-        }
-        match organisation.plans.get(app) {
-            Some(plan) if catalogue.plan_allows(app, plan) => Ok(()),
-            Some(plan) => refused(
-                format!("`{app}` is on the plan `{plan}`"),
-                "move the app to the Enterprise plan or its trial",
-            ),
-            None => refused(
-                format!("the organisation has no plan for `{app}`"),
-                "get the app's Enterprise plan or its trial",
-            ),
-        }
     }
 
     /// Whether the place is free: the site new, or this organisation's and encrypted already (spec A4);
@@ -170,6 +146,44 @@ impl RequestInstance<'_> {
             }
         }
         Ok(false)
+    }
+}
+
+/// The policy under which the organisation may have a new instance of the app. Asked at the request, and again when
+/// support approves it.
+pub(crate) fn allowed(
+    organisation: &Organisation,
+    app: &App,
+    policy: Option<EncryptionPolicy>,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<EncryptionPolicy, RequestError> {
+    app_allows(organisation, app, settings)?;
+    let policy = usable(policy)?;
+    match policy.held_back_by(now) {
+        None => Ok(policy),
+        Some(request) => Err(RequestError::AccessNotGranted { request: request.id }),
+    }
+}
+
+/// Whether the app can be encrypted (spec A1), on this organisation's plan for it (spec E1).
+fn app_allows(organisation: &Organisation, app: &App, settings: &Settings) -> Result<(), RequestError> {
+    let catalogue = &settings.catalogue;
+    let refused = |reason, help: &str| Err(RequestError::NotEligible { reason, help: help.to_owned() });
+    if !catalogue.can_be_encrypted(app) {
+        let reason = format!("`{app}` cannot be encrypted");
+        return refused(reason, "`GET /v1/catalogue` lists the apps that can");
+    }
+    match organisation.plans.get(app) {
+        Some(plan) if catalogue.plan_allows(app, plan) => Ok(()),
+        Some(plan) => refused(
+            format!("`{app}` is on the plan `{plan}`"),
+            "move the app to the Enterprise plan or its trial",
+        ),
+        None => refused(
+            format!("the organisation has no plan for `{app}`"),
+            "get the app's Enterprise plan or its trial",
+        ),
     }
 }
 

@@ -3,14 +3,19 @@
 use claviger_domain::decide::{Refusal, decide};
 use claviger_domain::event::{InstanceEvent, Origin, PolicyEvent};
 use claviger_domain::ids::{InstanceId, PolicyId};
-use claviger_domain::instance::{AppInstance, decide_instance};
-use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::instance::{AppInstance, InstanceStatus, decide_instance};
+use claviger_domain::organisation::Organisation;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use claviger_domain::values::{OrganisationName, Subject};
 use uuid::Uuid;
 
+use crate::enrol::eligible;
 use crate::ports::{
-    Clock, Instances, Page, Policies, StoreError, SupportRequest, SupportRequestKind, SupportRequests,
+    Clock, Instances, Organisations, Page, Policies, StoreError, SupportRequest, SupportRequestKind,
+    SupportRequests,
 };
 use crate::request_error::{ATTEMPTS, RequestError};
+use crate::request_instance::allowed;
 use crate::settings::Settings;
 
 /// What support says.
@@ -40,6 +45,8 @@ pub enum Decided {
 pub struct DecideRequests<'a> {
     /// What waits.
     pub requests: &'a dyn SupportRequests,
+    /// Where organisations are.
+    pub organisations: &'a dyn Organisations,
     /// Where policies are.
     pub policies: &'a dyn Policies,
     /// Where instances are.
@@ -61,8 +68,11 @@ impl DecideRequests<'_> {
 
     /// Approves or rejects a policy or an instance by its id. Said twice, it is done once.
     ///
+    /// What was checked at the request is checked again before it is approved: business days lie between the two.
+    /// Nothing stands in the way of a rejection, nor of an organisation that leaves.
+    ///
     /// # Errors
-    /// When nothing has this id, or it does not wait any more.
+    /// When nothing has this id, it does not wait any more, or what is to be approved is not allowed any more.
     pub async fn decide(
         &self,
         id: Uuid,
@@ -120,6 +130,9 @@ impl DecideRequests<'_> {
         let decided = |policy| if closing { Decided::Closing(policy) } else { Decided::Policy(policy) };
         match decide(&self.settings.rules(), &policy, &event, origin, self.clock.now()) {
             Ok(decision) => {
+                if matches!(event, PolicyEvent::EnrolmentApproved) {
+                    self.may_still_enrol(&policy).await?;
+                }
                 self.policies.commit_policy(Some(&policy), &decision).await?;
                 Ok(decided(Box::new(decision.next)))
             }
@@ -141,6 +154,9 @@ impl DecideRequests<'_> {
         };
         match decide_instance(&instance, &event, origin, self.clock.now()) {
             Ok(decision) => {
+                if *verdict == Verdict::Approved {
+                    self.may_still_be_made(&instance).await?;
+                }
                 self.instances.commit_instance(Some(&instance), &decision).await?;
                 Ok(Decided::Instance(Box::new(decision.next)))
             }
@@ -148,4 +164,43 @@ impl DecideRequests<'_> {
             Err(refusal) => Err(refusal.into()),
         }
     }
+
+    async fn may_still_enrol(&self, policy: &EncryptionPolicy) -> Result<(), RequestError> {
+        let Lifecycle::Requested { by, .. } = &policy.lifecycle else { return Ok(()) };
+        let organisation = self.organisation(&policy.organisation_name).await?;
+        is_still_admin(&organisation, by)
+            .and_then(|()| eligible(&organisation, self.settings))
+            .map_err(not_approved)
+    }
+
+    /// The place on the site is not asked about again: the request has held it since.
+    async fn may_still_be_made(&self, instance: &AppInstance) -> Result<(), RequestError> {
+        let InstanceStatus::Requested { by, .. } = &instance.status else { return Ok(()) };
+        let organisation = self.organisation(&instance.organisation_name).await?;
+        let policy = self.policies.policy(&instance.organisation_name).await?;
+        let now = self.clock.now();
+        is_still_admin(&organisation, by)
+            .and_then(|()| allowed(&organisation, &instance.app, policy, self.settings, now).map(drop))
+            .map_err(not_approved)
+    }
+
+    async fn organisation(&self, name: &OrganisationName) -> Result<Organisation, RequestError> {
+        let organisation = self.organisations.organisation(name).await?;
+        organisation.ok_or(RequestError::NotFound { what: "the organisation" })
+    }
+}
+
+/// INVARIANT (E3): nothing is approved in the name of somebody who is no org admin at this moment.
+fn is_still_admin(organisation: &Organisation, by: &Subject) -> Result<(), RequestError> {
+    if organisation.admins.contains(by) {
+        return Ok(());
+    }
+    Err(RequestError::NotNow {
+        reason: "who asked for it is no org admin any more".to_owned(),
+        help: "another org admin asks anew once it is rejected".to_owned(),
+    })
+}
+
+fn not_approved(why: RequestError) -> RequestError {
+    RequestError::NotApproved { why: Box::new(why) }
 }

@@ -416,6 +416,11 @@ impl EncryptionPolicy {
         newest.map_or(KEY_POLICY_VERSION, |asked| asked.version.as_str())
     }
 
+    /// The access request for which new apps wait: one that was declined, or ignored (spec K1).
+    pub fn held_back_by(&self, now: Timestamp) -> Option<&AccessRequest> {
+        self.access_requests.iter().find(|asked| asked.holds_back(now))
+    }
+
     /// The keys that nobody else may enrol: those in use, those that are to take their place, and those before.
     pub fn claimed_keys(&self) -> BTreeSet<KeyArn> {
         let wanted = self.keys.values().filter_map(|key| key.replacement.as_ref()).map(|wanted| &wanted.arn);

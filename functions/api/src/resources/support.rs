@@ -29,6 +29,7 @@ type Stored<'a> = AsOf<'a, dyn Stores>;
 fn decides<'a>(api: &'a Api, stores: &'a Stored<'a>) -> DecideRequests<'a> {
     DecideRequests {
         requests: &*api.stores,
+        organisations: &*api.stores,
         policies: stores,
         instances: stores,
         clock: &*api.clock,

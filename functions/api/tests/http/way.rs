@@ -116,6 +116,53 @@ async fn e3_support_rejects_with_a_reason_that_the_admin_reads() {
     assert_eq!((late.status, late.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
 }
 
+/// What support is told that may not approve the one request that waits: the code and the help.
+async fn not_approved(stage: &Stage) -> (String, String) {
+    let waiting = stage.get("support", "support/requests").await.json();
+    let path = format!("support/requests/{}/approve", waiting["items"][0]["id"].as_str().unwrap());
+    let came = stage.call("support", "POST", &path, None).await;
+    assert!(came.status.is_client_error(), "{}", came.text);
+    let help = came.json()["help"].as_str().unwrap().to_owned();
+    assert!(help.ends_with("; the support request stays as it is, and can be rejected"), "{help}");
+    (came.code(), help)
+}
+
+#[tokio::test]
+async fn e2_and_e3_support_does_not_approve_what_the_records_do_not_allow_any_more() {
+    let stage = stage().await;
+    stage.keys_are_good();
+    stage.post("acme-admin", POLICY, enrolment("222222222222")).await;
+    let plans = json!({ "jira": "enterprise" });
+    let feed = json!({ "plans": plans, "government": true, "admins": ["acme-admin"], "auditors": [] });
+    stage.call("system", "PUT", "organizations/acme", Some(feed)).await;
+    assert_eq!(not_approved(&stage).await.0, "not-eligible");
+    let feed = json!({ "plans": plans, "government": false, "admins": ["eve"], "auditors": [] });
+    stage.call("system", "PUT", "organizations/acme", Some(feed)).await;
+    let (code, help) = not_approved(&stage).await;
+    assert!(code == "illegal-state" && help.starts_with("another org admin asks anew"), "{code}: {help}");
+    let feed = json!({ "plans": plans, "government": false, "admins": ["acme-admin"], "auditors": [] });
+    stage.call("system", "PUT", "organizations/acme", Some(feed)).await;
+    approve_all(&stage).await;
+}
+
+#[tokio::test]
+async fn e1_and_k1_support_does_not_approve_an_app_whose_plan_or_permission_is_gone() {
+    let stage = active().await;
+    let came = stage.post("acme-admin", APPS, json!({ "site": "acme-eng", "app": "jira" })).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let fed = |plan: &str| {
+        let plans = json!({ "jira": plan });
+        json!({ "plans": plans, "government": false, "admins": ["acme-admin"], "auditors": [] })
+    };
+    stage.call("system", "PUT", "organizations/acme", Some(fed("standard"))).await;
+    assert_eq!(not_approved(&stage).await.0, "not-eligible");
+    stage.call("system", "PUT", "organizations/acme", Some(fed("enterprise"))).await;
+    let id = asked_for_a_permission(&stage).await;
+    let decline = format!("organizations/acme/access-requests/{id}/decline");
+    stage.call("acme-admin", "POST", &decline, None).await;
+    assert_eq!(not_approved(&stage).await.0, "access-not-granted");
+}
+
 #[tokio::test]
 async fn s2_a_restoration_names_what_refuses_and_works_when_all_answer() {
     let (stage, ticket) = suspended().await;
@@ -240,15 +287,54 @@ async fn k1_support_suspends_for_the_vendor_and_lifts_what_it_ordered() {
     assert_eq!(came.json()["fence"]["open"], true);
 }
 
+/// Support publishes a template; the id of what it asks of the organisation.
+async fn asked_for_a_permission(stage: &Stage) -> String {
+    let template = json!({
+        "version": "2027-01-15", "permissions": ["kms:DescribeKey"], "decideBy": "2027-01-31T00:00:00Z",
+    });
+    let came = stage.post("support", "support/key-policy-templates", template).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let asked = stage.get("acme-admin", "organizations/acme/access-requests").await.json();
+    asked["items"][0]["id"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn k1_a_suspension_over_an_access_request_is_not_supports_to_lift() {
     let stage = active().await;
-    let order = json!({ "reason": "declined", "accessRequestId": "00000000-0000-4000-8000-0000000000aa" });
+    let id = asked_for_a_permission(&stage).await;
+    let decline = format!("organizations/acme/access-requests/{id}/decline");
+    let came = stage.call("acme-admin", "POST", &decline, None).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    let order = json!({ "reason": "declined", "accessRequestId": id });
     let came = stage.post("support", "support/organizations/acme/suspend", order).await;
-    assert_eq!(came.json()["vendorSuspension"]["ground"], "access-request");
+    assert_eq!(came.json()["vendorSuspension"]["ground"], "access-request", "{}", came.text);
     let path = "support/organizations/acme/lift";
     let came = stage.post("support", path, json!({ "reason": "please" })).await;
     assert_eq!((came.status, came.code().as_str()), (StatusCode::FORBIDDEN, "forbidden"));
+}
+
+#[tokio::test]
+async fn k1_a_suspension_names_an_access_request_that_was_declined_or_ignored() {
+    let stage = active().await;
+    let open = asked_for_a_permission(&stage).await;
+    for (id, reason) in [
+        ("00000000-0000-4000-8000-0000000000aa", "has none of this id"),
+        (open.as_str(), "may still answer it"),
+    ] {
+        let order = json!({ "reason": "declined", "accessRequestId": id });
+        let came = stage.post("support", "support/organizations/acme/suspend", order).await;
+        assert_eq!(
+            (came.status, came.fields()),
+            (StatusCode::BAD_REQUEST, vec!["accessRequestId".to_owned()])
+        );
+        assert!(came.text.contains(reason), "{}", came.text);
+        assert!(came.json()["errors"][0]["help"].as_str().unwrap().contains("accessRequests"));
+        assert_eq!(stage.get("acme-admin", POLICY).await.json()["fence"]["open"], true);
+    }
+    stage.clock.advance(SignedDuration::from_hours(24 * 120));
+    let order = json!({ "reason": "ignored", "accessRequestId": open });
+    let came = stage.post("support", "support/organizations/acme/suspend", order).await;
+    assert_eq!(came.status, StatusCode::OK, "{}", came.text);
 }
 
 #[tokio::test]

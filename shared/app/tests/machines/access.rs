@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use claviger_app::access_requests::{AnswerAccess, PublishTemplate};
+use claviger_app::error::WorkError;
 use claviger_app::messages::CheckResult;
-use claviger_app::ports::Templates;
+use claviger_app::ports::{DataKeyRegistry, Templates};
 use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::request_error::RequestError;
 use claviger_app::request_instance::RequestInstance;
@@ -249,4 +250,19 @@ async fn k1_a_vendor_suspension_over_an_access_request_ends_when_the_permission_
     access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
     let policy = world.policy().await;
     assert!(policy.fence.is_open() && policy.vendor.is_none());
+}
+
+#[tokio::test]
+async fn k1_an_app_that_was_approved_before_the_request_was_declined_is_made_when_it_is_accepted() {
+    let world = World::with_acme().await;
+    let prober = Direct(&world);
+    let (access, id) = asked(&world, &prober).await;
+    let instance = crate::newer_data_keys::approved(&world).await;
+    access.decline(&world.name(), id, &builders::by_admin()).await.unwrap();
+    let waits = world.provision(instance).await;
+    assert!(matches!(waits, Err(WorkError::NotNow { .. })), "{waits:?}");
+    assert!(world.store.data_keys(instance).await.unwrap().is_empty());
+    access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
+    world.provision(instance).await.unwrap();
+    assert_eq!(world.store.data_keys(instance).await.unwrap().len(), 1);
 }

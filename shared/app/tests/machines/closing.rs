@@ -2,6 +2,7 @@
 
 use claviger_app::close_organisation::CloseOrganisation;
 use claviger_app::erase_data_keys::GRACE;
+use claviger_app::error::WorkError;
 use claviger_app::pass_deadlines::PassDeadlines;
 use claviger_app::ports::{DataKeyRegistry, DataKeyRemoval, Policies, SupportRequestKind, SupportRequests};
 use claviger_app::request_error::RequestError;
@@ -44,6 +45,7 @@ async fn approved(world: &World) {
     assert_eq!(request.kind, SupportRequestKind::Closing);
     let decide = DecideRequests {
         requests: &world.store,
+        organisations: &world.store,
         policies: &world.store,
         instances: &world.store,
         clock: &world.clock,
@@ -188,4 +190,28 @@ async fn e11_an_erasure_order_of_an_organisation_that_does_not_leave_deletes_not
     world.drain().await;
     assert!(world.policy().await.fence.is_open());
     assert!(close(&world).statement(&world.name()).await.is_err());
+}
+
+#[tokio::test]
+async fn e11_an_app_that_was_approved_before_its_organisation_leaves_is_made_only_if_it_stays() {
+    let world = World::with_acme().await;
+    let id = crate::newer_data_keys::approved(&world).await;
+    close(&world).ask(&world.name(), &builders::by_admin()).await.unwrap();
+    let waits = world.provision(id).await;
+    assert!(matches!(waits, Err(WorkError::NotNow { reason }) if reason.contains("closing")), "{waits:?}");
+    assert!(world.store.data_keys(id).await.unwrap().is_empty());
+    close(&world).cancel(&world.name(), &builders::by_admin()).await.unwrap();
+    world.provision(id).await.unwrap();
+    assert_eq!(world.store.data_keys(id).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn e11_nothing_is_made_for_an_organisation_that_left_however_often_the_message_comes() {
+    let world = World::with_acme().await;
+    let id = crate::newer_data_keys::approved(&world).await;
+    let mut policy = world.policy().await;
+    policy.lifecycle = Lifecycle::Closed { at: world.now() };
+    world.store.seed_policy(policy);
+    world.provision(id).await.unwrap();
+    assert!(world.store.data_keys(id).await.unwrap().is_empty());
 }

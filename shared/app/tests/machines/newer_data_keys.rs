@@ -367,7 +367,7 @@ async fn i6_what_a_cancelled_re_encryption_left_takes_no_version_and_is_given_to
 }
 
 /// An instance that support has approved and that has no data key yet.
-async fn approved(world: &World) -> InstanceId {
+pub async fn approved(world: &World) -> InstanceId {
     let asked = builders::an_instance_decision(&world.policy().await, "acme-eng", "confluence", world.now());
     world.store.commit_instance(None, &asked).await.unwrap();
     let (event, support) = (InstanceEvent::InstanceApproved, builders::by_support());

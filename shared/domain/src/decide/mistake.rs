@@ -17,7 +17,8 @@ use super::health::{all_usable, believe, fresh, observed, within_window};
 use super::restoration::keys_are_back;
 use super::{Change, Refusal, Rules, illegal};
 
-const CUSTOMER: &str = "an org admin, by asking for restoration, since a key was taken away and this is no mistake,";
+const CUSTOMER: &str =
+    "an org admin, by asking for restoration, since a key was taken away and this is no mistake,";
 
 pub(super) fn mistake_declared(
     rules: &Rules<'_>,

@@ -160,6 +160,12 @@ pub enum Refusal {
     /// A re-encryption past its point of no return is not cancelled.
     #[error("the policy has the new keys already: there is no way back")]
     PointOfNoReturn,
+    /// The access request that a suspension names gives no ground for one (spec K1).
+    #[error("the access request is no ground for a suspension: {reason}")]
+    NotAGround {
+        /// Why.
+        reason: &'static str,
+    },
     /// The organisation is not suspended for this cause, so nothing is there to be lifted.
     #[error("the organisation is not suspended for this cause: {}", cause.slug())]
     NotSuspendedBy {

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::access::AccessStanding;
 use crate::effect::Effect;
 use crate::event::{Actor, Origin};
 use crate::fact::derived_ticket_id;
@@ -33,6 +34,7 @@ pub(super) fn vendor_suspended(
     if policy.vendor.is_some() {
         return Err(Refusal::Redundant);
     }
+    ground_stands(policy, ground, now)?;
     let mut next = policy.clone();
     next.fence = next.fence.closed_by(Cause::Vendor, now);
     let ticket = derived_ticket_id(next.id.as_uuid(), next.audit.seq.saturating_add(1), now);
@@ -56,6 +58,23 @@ pub(super) fn vendor_suspended(
         effects.push(Effect::SuspendInstances { epoch: next.fence.epoch });
     }
     Ok(Change { next, effects })
+}
+
+/// INVARIANT (I5): a suspension over an access request is lifted by the proof of that very request, so the policy has to
+/// have it. The vendor may suspend over one that was declined or ignored, over no other (spec K1).
+fn ground_stands(policy: &EncryptionPolicy, ground: Ground, now: Timestamp) -> Result<(), Refusal> {
+    let id = match ground {
+        Ground::Ordered => return Ok(()),
+        Ground::AccessRequest { request } => request,
+    };
+    let known = policy.access_requests.iter().find(|known| known.id == id);
+    let reason = match known.map(|known| known.standing(now)) {
+        Some(AccessStanding::Declined | AccessStanding::Ignored) => return Ok(()),
+        Some(AccessStanding::Open) => "the organisation may still answer it",
+        Some(AccessStanding::Accepted) => "it is accepted",
+        None => "the organisation has none of this id",
+    };
+    Err(Refusal::NotAGround { reason })
 }
 
 pub(super) fn vendor_suspension_lifted(

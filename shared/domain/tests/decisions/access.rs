@@ -130,18 +130,19 @@ impl World {
         self.happens(PolicyEvent::AccessRequested { template }, &support())
     }
 
-    fn asked() -> (Self, Uuid) {
+    /// Active, and asked for a permission.
+    pub fn asked() -> (Self, Uuid) {
         let mut world = Self::active();
         world.is_asked().unwrap();
         let id = world.policy.access_requests[0].id;
         (world, id)
     }
 
-    fn grants(&mut self, request: Uuid, regions: &[&str], who: &Origin) -> Result<Decision, Refusal> {
+    pub fn grants(&mut self, request: Uuid, regions: &[&str], who: &Origin) -> Result<Decision, Refusal> {
         self.happens(PolicyEvent::AccessGranted { request, proven: proven(regions) }, who)
     }
 
-    fn declines(&mut self, request: Uuid, who: &Origin) -> Result<Decision, Refusal> {
+    pub fn declines(&mut self, request: Uuid, who: &Origin) -> Result<Decision, Refusal> {
         self.happens(PolicyEvent::AccessDeclined { request }, who)
     }
 }

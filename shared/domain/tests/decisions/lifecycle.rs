@@ -8,12 +8,16 @@ use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::ids::TicketId;
 use claviger_domain::key_access::{CustomerRole, KeyAccess};
+use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::Lifecycle;
 use claviger_domain::vendor::Ground;
 use rstest::rstest;
 use uuid::Uuid;
 
-use crate::support::{DISABLED, UNREACHABLE, USABLE, World, acme, admin, by, prober, support as agent};
+use crate::support::{
+    DENIED, DISABLED, DUBLIN, FRANKFURT, UNREACHABLE, USABLE, World, acme, admin, by, prober,
+    support as agent,
+};
 
 const DAY: i64 = 86_400;
 
@@ -53,11 +57,16 @@ impl World {
     }
 
     fn lapsed() -> Self {
-        let mut world = Self::suspended_in(Mode::Byok);
-        world.later(15 * DAY);
-        world.deadlines_run();
-        assert_eq!(world.policy.lifecycle.slug(), "lapsed");
+        let mut world = Self::suspended();
+        world.lapses();
         world
+    }
+
+    fn lapses(&mut self) {
+        self.policy.access = way(Mode::Byok);
+        self.later(15 * DAY);
+        self.deadlines_run();
+        assert_eq!(self.policy.lifecycle.slug(), "lapsed");
     }
 
     fn is_suspended_by_vendor(&mut self, ground: Ground) -> Result<Decision, Refusal> {
@@ -348,8 +357,8 @@ fn i5_support_lifts_what_support_ordered_and_the_instances_come_back() {
 
 #[test]
 fn k1_a_suspension_over_an_access_request_ends_when_the_permission_is_proven_and_not_by_support() {
-    let request = Uuid::from_u128(5);
-    let mut world = World::active();
+    let (mut world, request) = World::asked();
+    world.declines(request, &admin()).unwrap();
     world.is_suspended_by_vendor(Ground::AccessRequest { request }).unwrap();
     assert!(matches!(world.support_lifts().unwrap_err(), Refusal::Forbidden { .. }));
     let proven = |world: &World, request, west| {
@@ -364,6 +373,34 @@ fn k1_a_suspension_over_an_access_request_ends_when_the_permission_is_proven_and
     assert!(matches!(world.happens(whole.clone(), &admin()).unwrap_err(), Refusal::Forbidden { .. }));
     world.happens(whole, &prober()).unwrap();
     assert!(world.policy.fence.is_open());
+}
+
+#[test]
+fn k1_the_vendor_suspends_over_an_access_request_that_was_declined_or_ignored_and_over_no_other() {
+    let refused = |world: &mut World, request| {
+        let before = world.policy.clone();
+        let refusal = world.is_suspended_by_vendor(Ground::AccessRequest { request }).unwrap_err();
+        assert_eq!(world.policy, before);
+        refusal
+    };
+    let none = Refusal::NotAGround { reason: "the organisation has none of this id" };
+    assert_eq!(refused(&mut World::active(), Uuid::from_u128(5)), none);
+
+    let (mut world, request) = World::asked();
+    assert_eq!(refused(&mut world, Uuid::from_u128(5)), none, "it has another");
+    let open = Refusal::NotAGround { reason: "the organisation may still answer it" };
+    assert_eq!(refused(&mut world, request), open);
+    let decide_by = world.policy.access_requests[0].decide_by;
+    world.later(decide_by.duration_since(world.now).as_secs() - 1);
+    assert_eq!(refused(&mut world, request), open, "to the last second");
+    world.later(1);
+    world.is_suspended_by_vendor(Ground::AccessRequest { request }).unwrap();
+    assert_eq!(world.causes(), [Cause::Vendor]);
+
+    let (mut world, request) = World::asked();
+    world.declines(request, &admin()).unwrap();
+    world.grants(request, &[DUBLIN, FRANKFURT], &admin()).unwrap();
+    assert_eq!(refused(&mut world, request), Refusal::NotAGround { reason: "it is accepted" });
 }
 
 #[test]
@@ -454,7 +491,7 @@ fn s4_the_ticket_of_a_region_that_still_refuses_outlives_the_vendors_suspension(
 
 #[test]
 fn s7_two_agents_together_lift_a_mistaken_suspension() {
-    let mut world = World::suspended();
+    let mut world = World::suspended_by_mistake();
     let proposed = world.calls_it_a_mistake(&agent()).unwrap();
     assert!(world.is_suspended(), "one agent lifts nothing");
     assert!(orders(&proposed).is_empty());
@@ -473,7 +510,7 @@ fn s7_two_agents_together_lift_a_mistaken_suspension() {
 
 #[test]
 fn s7_the_same_agent_twice_lifts_nothing() {
-    let mut world = World::suspended();
+    let mut world = World::suspended_by_mistake();
     world.calls_it_a_mistake(&agent()).unwrap();
     world.later(60);
     let refusal = world.calls_it_a_mistake(&agent()).unwrap_err();
@@ -484,14 +521,14 @@ fn s7_the_same_agent_twice_lifts_nothing() {
 #[test]
 fn s7_nobody_but_support_calls_a_suspension_a_mistake() {
     for stranger in [admin(), prober(), by(Actor::System("crm".parse().unwrap()))] {
-        let mut world = World::suspended();
+        let mut world = World::suspended_by_mistake();
         assert!(matches!(world.calls_it_a_mistake(&stranger).unwrap_err(), Refusal::Forbidden { .. }));
     }
 }
 
 #[test]
 fn s7_a_word_that_nobody_confirmed_in_time_counts_as_the_first_again() {
-    let mut world = World::suspended();
+    let mut world = World::suspended_by_mistake();
     world.calls_it_a_mistake(&agent()).unwrap();
     world.later(DAY + 1);
     world.calls_it_a_mistake(&other_agent()).unwrap();
@@ -503,13 +540,13 @@ fn s7_a_word_that_nobody_confirmed_in_time_counts_as_the_first_again() {
 
 #[test]
 fn s7_a_suspension_whose_keys_refuse_is_no_mistake() {
-    let mut world = World::suspended();
+    let mut world = World::suspended_by_mistake();
     let rounds = world.rounds(USABLE, DISABLED);
     let event = PolicyEvent::MistakeDeclared { reason: "so they say.".to_owned(), rounds };
     assert!(matches!(world.happens(event, &agent()).unwrap_err(), Refusal::KeysNotUsable { .. }));
     world.calls_it_a_mistake(&agent()).unwrap();
     world.later(60);
-    world.probed(USABLE, DISABLED).unwrap();
+    world.probed(USABLE, DENIED).unwrap();
     assert_eq!(world.policy.lift, None, "a refusal seen meanwhile ends it");
     world.later(60);
     world.calls_it_a_mistake(&other_agent()).unwrap();
@@ -518,7 +555,7 @@ fn s7_a_suspension_whose_keys_refuse_is_no_mistake() {
 
 #[test]
 fn s7_a_mistake_lifts_the_cause_of_the_keys_and_no_other() {
-    let mut world = World::suspended();
+    let mut world = World::suspended_by_mistake();
     world.is_suspended_by_vendor(Ground::Ordered).unwrap();
     world.calls_it_a_mistake(&agent()).unwrap();
     world.later(60);
@@ -530,12 +567,13 @@ fn s7_a_mistake_lifts_the_cause_of_the_keys_and_no_other() {
 
 #[test]
 fn s7_a_mistake_can_be_lifted_after_lapse_and_while_a_restoration_waits() {
-    let mut lapsed = World::lapsed();
+    let mut lapsed = World::suspended_by_mistake();
+    lapsed.lapses();
     lapsed.calls_it_a_mistake(&agent()).unwrap();
     lapsed.later(60);
     lapsed.calls_it_a_mistake(&other_agent()).unwrap();
     assert!(lapsed.policy.fence.is_open());
-    let mut waiting = World::suspended();
+    let mut waiting = World::suspended_by_mistake();
     waiting.asks_for_restoration(&admin()).unwrap();
     waiting.later(1);
     waiting.calls_it_a_mistake(&agent()).unwrap();
@@ -550,9 +588,47 @@ fn s7_how_soon_a_second_agent_has_to_confirm_is_the_catalogues() {
     catalogue.support.lift_within_hours = 48;
     let mut world = World::requested_with(catalogue);
     world.activate();
-    world.probed_twice(DISABLED, DISABLED).unwrap();
+    world.is_denied_for_long();
     world.calls_it_a_mistake(&agent()).unwrap();
     world.later(DAY + 1);
+    world.calls_it_a_mistake(&other_agent()).unwrap();
+    assert!(world.policy.fence.is_open());
+}
+
+#[test]
+fn s7_what_the_customer_did_is_no_mistake_whatever_its_keys_say_now() {
+    for pending in [DISABLED, Observation::Refused(RefusalKind::KeyPendingDeletion)] {
+        let mut cut_off_by_it = World::active();
+        cut_off_by_it.probed_twice(pending, pending).unwrap();
+        let mut seen_later = World::suspended_by_mistake();
+        seen_later.probed(DENIED, pending).unwrap();
+        let mut while_restoring = World::suspended_by_mistake();
+        while_restoring.asks_for_restoration(&admin()).unwrap();
+        while_restoring.later(1);
+        while_restoring.probed(pending, USABLE).unwrap();
+        for mut world in [cut_off_by_it, seen_later, while_restoring] {
+            world.later(3600);
+            world.probed_twice(USABLE, USABLE).unwrap();
+            for agent in [agent(), other_agent()] {
+                let refusal = world.calls_it_a_mistake(&agent).unwrap_err();
+                assert!(matches!(refusal, Refusal::Forbidden { who } if who.starts_with("an org admin")));
+            }
+            assert!(!world.policy.fence.is_open());
+        }
+    }
+}
+
+#[test]
+fn s7_a_mistake_after_the_customers_own_suspension_is_one_again() {
+    let mut world = World::suspended();
+    world.asks_for_restoration(&admin()).unwrap();
+    world.is_proven().unwrap();
+    assert!(world.policy.fence.is_open());
+    world.later(60);
+    world.is_denied_for_long();
+    world.later(60);
+    world.calls_it_a_mistake(&agent()).unwrap();
+    world.later(60);
     world.calls_it_a_mistake(&other_agent()).unwrap();
     assert!(world.policy.fence.is_open());
 }

@@ -158,7 +158,8 @@ impl World {
 
     /// Whether its owner had disabled a key for so long that every probe which counts saw just that.
     fn is_taken(&self, known: &EncryptionPolicy, now: i64) -> bool {
-        let mut keys = known.keys.values().filter(|key| !key.given_up).filter_map(|key| self.kms.key(&key.arn));
+        let mut keys =
+            known.keys.values().filter(|key| !key.given_up).filter_map(|key| self.kms.key(&key.arn));
         keys.any(|key| key.now.is_definite() && key.visible_at <= now - PROBE_AGE)
     }
 

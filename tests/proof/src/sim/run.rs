@@ -778,6 +778,7 @@ impl Sim {
             let Ok(page) = ports.support_requests(None, 200).await else { return false };
             let decide = DecideRequests {
                 requests: &*ports,
+                organisations: &*ports,
                 policies: &*ports,
                 instances: &*ports,
                 clock: &*ports,
@@ -1069,7 +1070,8 @@ impl Sim {
                         wrong(format!("{place} is at {:?}, its app at {app:?}", instance.epoch));
                     }
                 }
-                InstanceStatus::Provisioning { .. } if gone => {}
+                // While access is cut off, none is approved or made.
+                InstanceStatus::Requested { .. } | InstanceStatus::Provisioning { .. } if gone => {}
                 ref other => wrong(format!("{place} is {}", other.slug())),
             }
         }

@@ -604,7 +604,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: None,
         query: &[],
         answers: &[(200, "It is approved.", Answers::Document("Decided"))],
-        problems: &[Conflict, IllegalState],
+        problems: &[AccessNotGranted, Conflict, IllegalState, NotEligible, Suspended],
     },
     Operation {
         id: "rejectSupportRequest",
