@@ -220,6 +220,21 @@ pub fn cut_off(policy: &EncryptionPolicy, now: Timestamp) -> Decision {
     decided(policy, &PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &by_claviger(), now)
 }
 
+/// The decisions by which every key denies access, for as long as it takes to count: a minute, which ends `now`.
+/// KMS says of no key that its owner took it away.
+pub fn shut_out(policy: &EncryptionPolicy, now: Timestamp) -> [Decision; 2] {
+    use claviger_domain::observation::RefusalKind::AccessDenied;
+    let denied = |known: &EncryptionPolicy, second: Timestamp| {
+        let first = second.checked_sub(SignedDuration::from_secs(1)).expect("an instant");
+        let rounds = [first, second].map(|at| a_round(known, Observation::Refused(AccessDenied), at)).into();
+        decided(known, &PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &by_claviger(), second)
+    };
+    let began = now.checked_sub(SignedDuration::from_secs(61)).expect("an instant");
+    let seen = denied(policy, began);
+    let counts = denied(&seen.next, now);
+    [seen, counts]
+}
+
 /// An active policy of an organisation, as three decisions make it.
 pub fn an_active_policy(
     organisation: &Organisation,

@@ -20,7 +20,7 @@ use claviger_domain::event::{Actor, InstanceEvent, Origin, PolicyEvent};
 use claviger_domain::fence::{Cause, Epoch};
 use claviger_domain::instance::{AppInstance, InstanceDecision, InstanceStatus, decide_instance};
 use claviger_domain::observation::{NoAnswerKind, Observation, ProbeRound, RefusalKind};
-use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
+use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle, RegionalKey};
 use claviger_domain::values::Region;
 use claviger_domain::vendor::Ground;
 use claviger_testkit::builders;
@@ -34,6 +34,8 @@ const SECOND: i64 = 1_000;
 /// How far a step of the clock goes.
 const STEP: i64 = 10 * SECOND;
 const LEASE: i64 = 30 * SECOND;
+/// How long an ambiguous refusal persists before it counts.
+const AMBIGUITY: i64 = 60 * SECOND;
 /// How old a probe may be that a decision stands on.
 const PROBE_AGE: i64 = 45 * SECOND;
 
@@ -754,14 +756,24 @@ impl State {
                 next.plane.key = Some(next.policy.fence.epoch.0);
             });
         }
-        if self.ticks > 0 {
-            step("ten seconds pass".to_owned(), &|next| {
-                next.ticks -= 1;
-                next.pass(STEP);
+        let mut passes = |label: &str, millis, ticks| {
+            step(label.to_owned(), &|next| {
+                next.ticks -= ticks;
+                next.pass(millis);
                 for truth in &mut next.truth {
                     truth.before = None;
                 }
             });
+        };
+        if self.ticks > 0 {
+            passes("ten seconds pass", STEP, 1);
+        }
+        // Needs no step of the clock: how long a refusal persists is told apart up to this only.
+        let persists = |key: &RegionalKey| {
+            matches!(key.health, KeyHealth::Refused { stands: false, refused_since: Some(_), .. })
+        };
+        if self.policy.keys.values().any(persists) {
+            passes("a minute passes", AMBIGUITY, 0);
         }
         found
     }

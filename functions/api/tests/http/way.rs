@@ -2,13 +2,14 @@
 
 use claviger_app::messages::ProbeAnswer;
 use claviger_app::ports::{Policies, Tickets};
+use claviger_domain::decide::Decision;
 use claviger_domain::effect::Effect;
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::ticket::{Ticket, TicketStatus};
-use claviger_testkit::builders::{a_round, cut_off, parsed, verification};
+use claviger_testkit::builders::{a_round, cut_off, parsed, shut_out, verification};
 use http::StatusCode;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::stage::{Stage, enrolment, stage};
@@ -46,11 +47,19 @@ pub async fn active() -> Stage {
 
 /// Cut off, with the ticket that tells of it.
 async fn suspended() -> (Stage, String) {
+    suspended_by(|policy, now| vec![cut_off(policy, now)]).await
+}
+
+async fn suspended_by(decide: fn(&EncryptionPolicy, Timestamp) -> Vec<Decision>) -> (Stage, String) {
     let stage = active().await;
-    let policy = stored(&stage).await;
-    let decision = cut_off(&policy, stage.clock.advance(SignedDuration::from_secs(60)));
-    stage.world.commit_policy(Some(&policy), &decision).await.unwrap();
-    for row in &decision.outbox {
+    let mut policy = stored(&stage).await;
+    let decisions = decide(&policy, stage.clock.advance(SignedDuration::from_secs(120)));
+    for decision in &decisions {
+        stage.world.commit_policy(Some(&policy), decision).await.unwrap();
+        policy = decision.next.clone();
+    }
+    assert!(!policy.fence.is_open());
+    for row in decisions.iter().flat_map(|decision| &decision.outbox) {
         if let Effect::OpenTicket { ticket, title, .. } = &row.effect {
             let opened = Ticket {
                 id: *ticket,
@@ -338,8 +347,19 @@ async fn k1_a_suspension_names_an_access_request_that_was_declined_or_ignored() 
 }
 
 #[tokio::test]
-async fn s7_two_agents_lift_a_mistake_and_one_alone_does_not() {
+async fn s7_two_agents_undo_nothing_that_the_customer_did() {
     let (stage, _) = suspended().await;
+    answer_twice(&stage, Observation::Usable).await;
+    let mistake = json!({ "reason": "our role was broken", "cause": "key" });
+    let came = stage.post("support", "support/organizations/acme/lift", mistake).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::FORBIDDEN, "forbidden"));
+    assert!(came.text.contains("an org admin, by asking for restoration"), "{}", came.text);
+    assert_eq!(stage.get("acme-admin", POLICY).await.json()["lifecycle"], "suspended");
+}
+
+#[tokio::test]
+async fn s7_two_agents_lift_a_mistake_and_one_alone_does_not() {
+    let (stage, _) = suspended_by(|policy, now| shut_out(policy, now).into()).await;
     let path = "support/organizations/acme/lift";
     let mistake = json!({ "reason": "our role was broken", "cause": "key" });
     answer_twice(&stage, Observation::Refused(RefusalKind::KeyDisabled)).await;

@@ -51,8 +51,8 @@ pub const BOUNDED: [Search; 6] = [
 /// What `make prove` has time for.
 pub const DEEP: [Search; 7] = [
     whole((1, 1), (0, 1, 0, 1), MANY, 1_000),
-    whole((1, 2), (1, 1, 0, 1), MANY, 60_000),
-    whole((1, 2), (1, 1, 1, 0), MANY, 60_000),
+    whole((1, 2), (1, 1, 0, 1), MANY, 150_000),
+    whole((1, 2), (1, 1, 1, 0), MANY, 150_000),
     whole((2, 1), (0, 1, 0, 1), MANY, 40_000),
     search((1, 1), (3, 1, 2, 4), MANY, 60_000),
     search((1, 2), (3, 1, 2, 4), MANY, 60_000),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use claviger_app::hand_out_data_key::HandedOut;
 use claviger_app::ports::Beat;
+use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::Decision;
 use claviger_domain::event::Actor;
 use claviger_domain::fact::AuditHead;
@@ -13,7 +14,7 @@ use claviger_domain::ids::PolicyId;
 use claviger_domain::instance::{AppInstance, InstanceDecision};
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::ticket::Ticket;
-use claviger_domain::values::{KeyArn, Mode, ShardId};
+use claviger_domain::values::{KeyArn, ShardId};
 
 use super::ports::Use;
 use super::world::{OrgTruth, World, millis, settings};
