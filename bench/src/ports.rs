@@ -433,6 +433,15 @@ impl DataKeyRegistry for Cloud {
         Ok(())
     }
 
+    async fn rewrap_data_key_of(
+        &self,
+        _: &WrappedDataKey,
+        _: &WrappedDataKey,
+        _: &EncryptionPolicy,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn erase_data_key(&self, _: &WrappedDataKey) -> Result<(), StoreError> {
         Ok(())
     }

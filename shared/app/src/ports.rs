@@ -538,6 +538,16 @@ pub trait DataKeyRegistry: Send + Sync {
     async fn data_keys(&self, instance: InstanceId) -> Result<Vec<WrappedDataKey>, StoreError>;
     /// Stores a data key with other wraps in place of `known`; `Conflict` if that is not what is there.
     async fn rewrap_data_key(&self, known: &WrappedDataKey, next: &WrappedDataKey) -> Result<(), StoreError>;
+    /// As [`Self::rewrap_data_key`], in ONE transaction with a look at the policy: `Conflict` too if it is not what was
+    /// read any more.
+    ///
+    /// INVARIANT (I6): so whoever works a former decision off wraps nothing under a key that the policy forgot since.
+    async fn rewrap_data_key_of(
+        &self,
+        known: &WrappedDataKey,
+        next: &WrappedDataKey,
+        policy: &EncryptionPolicy,
+    ) -> Result<(), StoreError>;
     /// Deletes a data key with all its wraps. One that is gone is no error.
     async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
     /// Stores a new data key; `Conflict` if that version is there.

@@ -68,15 +68,23 @@ impl ReplaceKey<'_> {
         let Effect::ReplaceKey { region, key: arn } = &page.row.effect else {
             return Err(WorkError::NotThere { what: "a key to replace" });
         };
-        let policy = self.policies.policy(&page.row.organisation).await?;
-        let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
-        if policy.id != page.row.policy || !is_wanted(&policy, region, arn) {
-            return Ok(());
-        }
+        let Some(mut policy) = self.wanting(&page.row, region, arn).await? else { return Ok(()) };
         let found = self.instances.instances(&page.row.organisation, page.cursor.as_deref(), PAGE).await?;
         let mut data_keys = page.data_keys;
         for instance in &found.items {
-            data_keys = data_keys.saturating_add(self.of_instance(&policy, instance, region, arn).await?);
+            let mut wrapped = Err(StoreError::Conflict.into());
+            for _ in 0..ATTEMPTS {
+                wrapped = self.of_instance(&policy, instance, region, arn).await;
+                if !matches!(wrapped, Err(WorkError::Store(StoreError::Conflict))) {
+                    break;
+                }
+                // Something was decided meanwhile: perhaps that another key is to take the place.
+                match self.wanting(&page.row, region, arn).await? {
+                    Some(now) => policy = now,
+                    None => return Ok(()),
+                }
+            }
+            data_keys = data_keys.saturating_add(wrapped?);
         }
         if found.next.is_some() {
             let next = DataKeyPage { cursor: found.next, data_keys, ..page.clone() };
@@ -85,7 +93,22 @@ impl ReplaceKey<'_> {
         self.finish(&page.row, region, arn, data_keys).await
     }
 
+    /// The policy, if this very key is still to take the region's place, and may now.
+    async fn wanting(
+        &self,
+        row: &OutboxRow,
+        region: &Region,
+        arn: &KeyArn,
+    ) -> Result<Option<EncryptionPolicy>, WorkError> {
+        let policy = self.policies.policy(&row.organisation).await?;
+        let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
+        Ok(Some(policy).filter(|policy| policy.id == row.policy && is_wanted(policy, region, arn)))
+    }
+
     /// Wraps the data keys of one instance under the new key; says how many there are.
+    ///
+    /// INVARIANT (I6): each is stored only if the policy still is as it was read, so no key that is not to take the place
+    /// any more gets its wrap in place of one that is.
     async fn of_instance(
         &self,
         policy: &EncryptionPolicy,
@@ -109,7 +132,7 @@ impl ReplaceKey<'_> {
             let beside = next.second.get(region).map(|wrap| &wrap.key);
             let wraps = if beside.is_some() && beside == lost { &mut next.second } else { &mut next.wraps };
             wraps.insert(region.clone(), wrap);
-            self.registry.rewrap_data_key(&known, &next).await?;
+            self.registry.rewrap_data_key_of(&known, &next, policy).await?;
         }
         Ok(count)
     }
@@ -145,11 +168,7 @@ impl ReplaceKey<'_> {
     ) -> Result<(), WorkError> {
         let mut canary: Option<String> = None;
         for _ in 0..ATTEMPTS {
-            let policy = self.policies.policy(&row.organisation).await?;
-            let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
-            if policy.id != row.policy || !is_wanted(&policy, region, arn) {
-                return Ok(());
-            }
+            let Some(policy) = self.wanting(row, region, arn).await? else { return Ok(()) };
             let made = match canary.take() {
                 Some(made) => made,
                 None => {

@@ -331,6 +331,11 @@ fn to_millis(at: Timestamp) -> Timestamp {
 }
 
 impl Store {
+    fn is_as_read(&self, policy: &EncryptionPolicy) -> bool {
+        let known = self.policies.get(&policy.organisation_name);
+        known.is_some_and(|known| known.id == policy.id && known.version == policy.version)
+    }
+
     fn add_data_key(&mut self, key: &WrappedDataKey) -> Result<(), StoreError> {
         let place = (key.instance, key.purpose.clone(), key.version);
         let same_id =
@@ -892,6 +897,21 @@ impl DataKeyRegistry for MemoryWorld {
         })
     }
 
+    async fn rewrap_data_key_of(
+        &self,
+        known: &WrappedDataKey,
+        next: &WrappedDataKey,
+        policy: &EncryptionPolicy,
+    ) -> Result<(), StoreError> {
+        self.changed(|store| {
+            require(store.is_as_read(policy), StoreError::Conflict)?;
+            let place = (known.instance, known.purpose.clone(), known.version);
+            require(store.data_keys.get(&place) == Some(known), StoreError::Conflict)?;
+            store.data_keys.insert(place, next.clone());
+            Ok(())
+        })
+    }
+
     async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
         self.changed(|store| {
             store.data_keys.remove(&(key.instance, key.purpose.clone(), key.version));
@@ -910,8 +930,7 @@ impl DataKeyRegistry for MemoryWorld {
         instance: &AppInstance,
     ) -> Result<(), StoreError> {
         self.changed(|store| {
-            let known = store.policies.get(&policy.organisation_name);
-            let known = known.is_some_and(|known| known.id == policy.id && known.version == policy.version);
+            let known = store.is_as_read(policy);
             let of = store.instances.get(&instance.id).filter(|of| of.version == instance.version);
             let of = of.is_some_and(|of| of.organisation_name == instance.organisation_name);
             require(known && of, StoreError::Conflict)?;

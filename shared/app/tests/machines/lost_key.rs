@@ -1,15 +1,20 @@
 //! A regional key is gone for good: access returns without it, and every data key moves to a new one (spec S2).
 
+use std::sync::Mutex;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use claviger_app::ports::{DataKeyRegistry, KeyRef, Policies, StoreError};
+use claviger_app::replace_key::ReplaceKey;
 use claviger_domain::decide::decide;
+use claviger_domain::effect::Effect;
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::PURPOSE_DATA_KEY;
-use claviger_domain::values::KeyArn;
-use claviger_testkit::builders;
+use claviger_domain::values::{KeyArn, Region};
+use claviger_testkit::builders::{self, parsed};
 
+use crate::newer_data_keys::{Meanwhile, Racing};
 use crate::world::{DISABLED, USABLE, World};
 
 const GONE: Observation = Observation::Refused(RefusalKind::KeyPendingDeletion);
@@ -37,6 +42,17 @@ impl World {
         self.later(1);
     }
 
+    async fn wraps_in_dublin(&self) -> Vec<KeyArn> {
+        let mut all = Vec::new();
+        for instance in self.instances().await {
+            for key in self.store.data_keys(instance.id).await.unwrap() {
+                all.extend(key.wraps.get(&parsed::<Region>(DUBLIN)).map(|wrap| wrap.key.clone()));
+            }
+        }
+        assert!(!all.is_empty());
+        all
+    }
+
     async fn asks_without(&self) {
         let policy = self.policy().await;
         let round = self.probe().round(&policy).await;
@@ -45,7 +61,11 @@ impl World {
     }
 
     fn new_key(&self) -> KeyArn {
-        let key = builders::a_key("222222222222", DUBLIN, 2);
+        self.new_key_numbered(2)
+    }
+
+    fn new_key_numbered(&self, number: u32) -> KeyArn {
+        let key = builders::a_key("222222222222", DUBLIN, number);
         self.keys.create(&key);
         self.keys.bind(&key, builders::an_organisation("acme").id);
         key
@@ -84,6 +104,56 @@ async fn s2_access_returns_without_a_lost_key_and_the_key_is_replaced() {
     world.later(60);
     world.sweep().await.unwrap();
     assert!(world.tickets().await.iter().all(|ticket| ticket.resolved_at.is_some()));
+}
+
+#[tokio::test]
+async fn i6_a_key_that_is_not_to_take_the_place_any_more_gets_no_wrap_however_late_its_work_comes() {
+    let world = World::with_a_lost_key().await;
+    world.asks_without().await;
+    world.drain().await;
+    let (first, second) = (world.new_key(), world.new_key_numbered(3));
+    let asked = |key: &KeyArn| PolicyEvent::KeyReplacementAsked { region: parsed(DUBLIN), key: key.clone() };
+    let policy = world.policy().await;
+    let decision =
+        decide(&builders::rules(), &policy, &asked(&first), &builders::by_admin(), world.now()).unwrap();
+    world.store.commit_policy(Some(&policy), &decision).await.unwrap();
+    let mut rows = decision.outbox.iter();
+    let row = rows.find(|row| matches!(row.effect, Effect::ReplaceKey { .. })).unwrap();
+
+    // The other one is named when the first data key is about to be stored under this one.
+    let meanwhile = Mutex::new(Some(Meanwhile::Policy(asked(&second))));
+    let racing = Racing { world: &world, meanwhile };
+    let replace = ReplaceKey {
+        policies: &world.store,
+        instances: &world.store,
+        registry: &racing,
+        keys: &world.keys,
+        probe: world.probe(),
+        queue: &world.store,
+        ids: &world.ids,
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    replace.run(row).await.unwrap();
+    assert!(racing.meanwhile.lock().unwrap().is_none(), "it came to that");
+    assert_eq!(world.wraps_in_dublin().await.iter().filter(|key| **key == first).count(), 0);
+    world.drain().await;
+    assert_eq!(world.policy().await.keys[&parsed(DUBLIN)].arn, second);
+    assert!(world.wraps_in_dublin().await.iter().all(|key| *key == second));
+}
+
+/// A decision of another kind costs a second look, and no delivery.
+#[tokio::test]
+async fn s2_a_replacement_goes_on_beside_decisions_that_do_not_hinder_it() {
+    let world = World::with_a_lost_key().await;
+    world.asks_without().await;
+    world.drain().await;
+    let new = world.new_key();
+    let region: Region = parsed(DUBLIN);
+    world.happens(PolicyEvent::KeyReplacementAsked { region: region.clone(), key: new.clone() }).await;
+    world.store.fail_changes([StoreError::Conflict]);
+    world.drain().await;
+    assert_eq!(world.policy().await.keys[&region].arn, new);
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ async fn decides(world: &World, event: &PolicyEvent) {
 }
 
 /// What happens between the look at policy and instance and the moment at which the data key is to be stored.
-enum Meanwhile {
+pub enum Meanwhile {
     Policy(PolicyEvent),
     /// A decision that hinders nothing.
     AnyDecision,
@@ -82,9 +82,9 @@ enum Meanwhile {
 }
 
 /// The registry, in which something happens right before, or after, a data key is stored.
-struct Racing<'a> {
-    world: &'a World,
-    meanwhile: Mutex<Option<Meanwhile>>,
+pub struct Racing<'a> {
+    pub world: &'a World,
+    pub meanwhile: Mutex<Option<Meanwhile>>,
 }
 
 #[async_trait]
@@ -104,6 +104,19 @@ impl DataKeyRegistry for Racing<'_> {
 
     async fn rewrap_data_key(&self, known: &WrappedDataKey, next: &WrappedDataKey) -> Result<(), StoreError> {
         self.world.store.rewrap_data_key(known, next).await
+    }
+
+    async fn rewrap_data_key_of(
+        &self,
+        known: &WrappedDataKey,
+        next: &WrappedDataKey,
+        policy: &EncryptionPolicy,
+    ) -> Result<(), StoreError> {
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(Meanwhile::Policy(event)) = &meanwhile {
+            decides(self.world, event).await;
+        }
+        self.world.store.rewrap_data_key_of(known, next, policy).await
     }
 
     async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {

@@ -74,6 +74,28 @@ impl DataKeyRegistry for DynamoStore {
             .map_err(|error| unavailable(&error))
     }
 
+    async fn rewrap_data_key_of(
+        &self,
+        known: &WrappedDataKey,
+        next: &WrappedDataKey,
+        policy: &EncryptionPolicy,
+    ) -> Result<(), StoreError> {
+        let place = names::data_key(known.instance, &known.purpose, known.version);
+        let was = document(&place, known, [])?.remove(DOC).unwrap_or_else(|| text(""));
+        let as_known = Condition::that("#doc = :known").naming("#doc", DOC).with(":known", was);
+        let mut transaction = Transaction::default();
+        let next = document(&place, next, [])?;
+        transaction.put(&self.tables.registry, next, as_known, Otherwise::Conflict)?;
+        let (as_read, otherwise) = policies::condition_on(Some(policy));
+        transaction.check(
+            &self.tables.control,
+            &names::policy(&policy.organisation_name),
+            as_read,
+            otherwise,
+        )?;
+        self.commit(transaction).await
+    }
+
     async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
         let registry = &self.tables.registry;
         let mut transaction = Transaction::default();

@@ -142,6 +142,13 @@ enum Operation {
         as_read: bool,
         second: bool,
     },
+    RewrapDataKeyOf {
+        instance: u64,
+        version: u32,
+        as_read: bool,
+        organisation: usize,
+        behind: bool,
+    },
     EraseDataKey {
         instance: u64,
         version: u32,
@@ -243,6 +250,11 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
             .prop_map(|(instance, version, as_read)| RemoveDataKey { instance, version, as_read }),
         3 => (0..2_u64, 0..4_u32, any::<bool>(), any::<bool>())
             .prop_map(|(instance, version, as_read, second)| RewrapDataKey { instance, version, as_read, second }),
+        3 => (0..2_u64, 0..4_u32, any::<bool>(), organisation(), any::<bool>()).prop_map(
+            |(instance, version, as_read, organisation, behind)| RewrapDataKeyOf {
+                instance, version, as_read, organisation, behind
+            }
+        ),
         1 => (0..2_u64, 0..4_u32).prop_map(|(instance, version)| EraseDataKey { instance, version }),
         12 => (organisation(), 0..14_u8, 4..7_u32)
             .prop_map(|(organisation, which, keys)| Steer { organisation, which, keys }),
@@ -602,6 +614,28 @@ impl Pair {
                 }
                 let memory = self.memory.rewrap_data_key(&known, &next).await;
                 same("rewrap data key", memory, self.dynamo.store.rewrap_data_key(&known, &next).await)
+            }
+            Operation::RewrapDataKeyOf { instance, version, as_read, organisation, behind } => {
+                let instance = InstanceId::from_uuid(SequentialIds::uuid(instance));
+                let choice = DataKeyChoice::Version(version);
+                let known = self.memory.data_key(instance, "records", choice).await.unwrap();
+                let policy = self.policy(organisation).await;
+                let (Some(mut known), Some(mut policy)) = (known, policy) else { return Ok(()) };
+                let key = a_key(ACCOUNTS[0], "eu-central-1", version + 1);
+                let wraps = BTreeMap::from([(parsed("eu-central-1"), Wrap::new(&key, b"d", self.now))]);
+                let next = WrappedDataKey { wraps, ..known.clone() };
+                if !as_read {
+                    known.generation += 1;
+                }
+                if behind {
+                    policy.version += 1;
+                }
+                let memory = self.memory.rewrap_data_key_of(&known, &next, &policy).await;
+                same(
+                    "rewrap data key of",
+                    memory,
+                    self.dynamo.store.rewrap_data_key_of(&known, &next, &policy).await,
+                )
             }
             Operation::EraseDataKey { instance, version } => {
                 let instance = InstanceId::from_uuid(SequentialIds::uuid(instance));

@@ -96,6 +96,11 @@ impl World {
                 org.keys_since = now;
             }
         }
+        let replacements = next.keys.values().filter_map(|key| key.replacement.as_ref());
+        let named: Vec<KeyArn> = replacements.map(|replacement| replacement.arn.clone()).collect();
+        if let Some(org) = self.state().orgs.get_mut(index) {
+            org.named.extend(named);
+        }
         let of_records = |policy: &EncryptionPolicy| {
             let arns: Vec<KeyArn> = policy.keys.values().map(|key| key.arn.clone()).collect();
             (arns, policy.former_keys.len(), policy.reencryption.as_ref().map(|job| job.keys.clone()))

@@ -268,9 +268,10 @@ impl World {
         });
         let Some(key) = found else { return };
         // A key that takes a lost one's place is known from when it was asked for; its wraps take the lost one's place.
+        // If another one is named meanwhile, what is wrapped under the first is wrapped anew before that one stands.
         let replaces = |arn: &KeyArn| {
-            let mut all = policy.keys.values().filter_map(|key| key.replacement.as_ref());
-            all.any(|replacement| replacement.arn == *arn)
+            let under_way = policy.keys.get(arn.region()).is_some_and(|key| key.replacement.is_some());
+            under_way && self.state().orgs.iter().any(|org| org.named.contains(arn))
         };
         let strange =
             key.every_wrap().find(|wrap| policy.access_of(&wrap.key).is_none() && !replaces(&wrap.key));

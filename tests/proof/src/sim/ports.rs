@@ -263,12 +263,13 @@ impl Ports {
 
 /// Whether a call of the store fails where somebody else was at the same item: as the ports' own words say.
 pub fn is_conditional(what: &str) -> bool {
-    const OTHERS: [&str; 7] = [
+    const OTHERS: [&str; 8] = [
         "save_backup",
         "save_ticket",
         "save_hints",
         "add_data_key",
         "rewrap_data_key",
+        "rewrap_data_key_of",
         "remove_data_key",
         "remove_former",
     ];
@@ -791,6 +792,20 @@ impl DataKeyRegistry for Ports {
             Ok(())
         };
         self.stored("rewrap_data_key", rewrap).await
+    }
+
+    async fn rewrap_data_key_of(
+        &self,
+        known: &WrappedDataKey,
+        next: &WrappedDataKey,
+        policy: &EncryptionPolicy,
+    ) -> Result<(), StoreError> {
+        let rewrap = async {
+            self.world.store.rewrap_data_key_of(known, next, policy).await?;
+            self.world.data_key_changed(known.id);
+            Ok(())
+        };
+        self.stored("rewrap_data_key_of", rewrap).await
     }
 
     async fn erase_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {

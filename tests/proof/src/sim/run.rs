@@ -1,6 +1,6 @@
 //! The scheduler, and a run from enrolment to rest.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -856,6 +856,7 @@ impl Sim {
             closed_at: None,
             cause_at: None,
             taken: false,
+            named: BTreeSet::new(),
             asked: Vec::new(),
             agents: Vec::new(),
             mode,

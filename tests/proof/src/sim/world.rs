@@ -211,6 +211,8 @@ pub struct OrgTruth {
     pub taken: bool,
     /// When its admins asked for restoration, and whether without what is gone for good.
     pub asked: Vec<(i64, bool)>,
+    /// Keys that its admins named to take a lost one's place.
+    pub named: BTreeSet<KeyArn>,
     /// Which agents called its suspension a mistake, and when.
     pub agents: Vec<(Subject, i64)>,
     /// How it holds its keys.
