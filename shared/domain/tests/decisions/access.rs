@@ -83,6 +83,8 @@ fn k1_what_is_no_version_is_refused_with_its_remedy(#[case] text: &str) {
 #[test]
 fn k1_a_request_stands_open_until_its_date_and_then_counts_as_ignored() {
     let open = request(AccessAnswer::Open);
+    let mut asked = World::active().policy;
+    asked.access_requests.push(open.clone());
     let second = SignedDuration::from_secs(1);
     for (now, standing, holds_back) in [
         (Timestamp::UNIX_EPOCH, AccessStanding::Open, false),
@@ -91,6 +93,7 @@ fn k1_a_request_stands_open_until_its_date_and_then_counts_as_ignored() {
         (open.decide_by + second, AccessStanding::Ignored, true),
     ] {
         assert_eq!((open.standing(now), open.holds_back(now)), (standing, holds_back), "{now}");
+        assert_eq!(asked.held_back_by(now), Some(&open).filter(|_| holds_back), "{now}");
     }
 }
 

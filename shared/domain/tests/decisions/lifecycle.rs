@@ -606,7 +606,9 @@ fn s7_what_the_customer_did_is_no_mistake_whatever_its_keys_say_now() {
         while_restoring.asks_for_restoration(&admin()).unwrap();
         while_restoring.later(1);
         while_restoring.probed(pending, USABLE).unwrap();
-        for mut world in [cut_off_by_it, seen_later, while_restoring] {
+        let mut then_worse = World::suspended();
+        then_worse.probed(Observation::Refused(RefusalKind::KeyPendingImport), pending).unwrap();
+        for mut world in [cut_off_by_it, seen_later, while_restoring, then_worse] {
             world.later(3600);
             world.probed_twice(USABLE, USABLE).unwrap();
             for agent in [agent(), other_agent()] {
@@ -623,7 +625,7 @@ fn s7_a_mistake_after_the_customers_own_suspension_is_one_again() {
     let mut world = World::suspended();
     world.asks_for_restoration(&admin()).unwrap();
     world.is_proven().unwrap();
-    assert!(world.policy.fence.is_open());
+    assert!(world.policy.fence.is_open() && !world.policy.refused_for_certain);
     world.later(60);
     world.is_denied_for_long();
     world.later(60);
