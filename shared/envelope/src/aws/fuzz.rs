@@ -149,7 +149,14 @@ proptest! {
         match answered(status, text.clone().into_bytes()).and_then(|body| proofs(&body)) {
             Ok(found) => {
                 prop_assert_eq!(status, 200);
-                let said: Value = serde_json::from_str(&text).unwrap();
+                let said: Value = match serde_json::from_str(&text) {
+                    Ok(said) => said,
+                    // A number beyond all floats in a field that nobody reads: `Value` reads every field.
+                    Err(error) => {
+                        prop_assert!(error.to_string().starts_with("number out of range"), "{error}");
+                        return Ok(());
+                    }
+                };
                 // The last of two fields with a name counts for `said`; then the answer is refused.
                 let said = said["proofs"].as_array().unwrap();
                 prop_assert_eq!(said.len(), found.len());
