@@ -21,7 +21,6 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use claviger_envelope::testing::{TestCloud, locks_taken};
 use claviger_envelope::{Context, Envelope};
 use measure::{RUNS, Run, median, pin};
-use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -32,9 +31,6 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const NOTE: Context<'static> = Context::new("note", "note-42");
 const SIZES: [usize; 4] = [100, 1024, 65_536, 1_048_576];
-const PREPARED: usize = 65_536;
-/// So many sealed inputs wait to be opened in place, unless they are large.
-const PLACES: usize = 8;
 const HALF_A_PAGE: usize = 2048;
 
 /// `make bench` measures everything; names on the command line narrow it down.
@@ -119,8 +115,9 @@ impl Drop for Keeper {
 /// well as ours. Input begins half a page further than output does: where both began at the same place of a page, a
 /// processor would take reads for reads of what was written last, and wait.
 ///
-/// What the limit has opened in place is no longer sealed. Small input is sealed anew each time, and the time of that is
-/// taken off; from `PREPARED` on between the times, since the difference of two long ones would be mostly noise.
+/// What the limit has opened in place is no longer sealed; but it is what the same key and nonce would have sealed into
+/// what lay there before, since GCM adds the same key stream either way. So it opens with one of two tags in turn, nothing
+/// is sealed between the times, and none is the difference of two others.
 ///
 /// `over_limit` is into a buffer that is reused, as the limit's is; `allocs` are those of the plain call, whose time is `fresh_buffer_over_limit`.
 fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
@@ -137,8 +134,6 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
         let mut runs = Vec::new();
         for _ in 0..RUNS {
             let large = size >= allocations::LARGE;
-            let prepared = size >= PREPARED;
-            let places = if large || !prepared { 1 } else { PLACES };
             let (plain, sealed, mut out, mut back, mut buffer, mut turned) =
                 allocations::in_huge_pages(|| {
                     let mut sealed = [Vec::new(), Vec::new()];
@@ -150,15 +145,17 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
                     acme.try_encrypt_into(&NOTE, &plain, &mut out)?;
                     acme.try_decrypt_into(&NOTE, &sealed[0], &mut back)?;
                     let buffer = Aligned::like(&out, size);
-                    let turned: Vec<_> = (0..places).map(|_| Aligned::like(&back, size + 16)).collect();
+                    let turned = Aligned::like(&back, size);
                     let plain = [&[0; HALF_A_PAGE], &*plain].concat();
                     Ok::<_, claviger_envelope::EnvelopeError>((plain, sealed, out, back, buffer, turned))
                 })?;
             let plain = &plain[HALF_A_PAGE..];
-            for turned in &mut turned {
-                seal_with_tag(&key, &aad, turned.bytes());
+            let mut tags = Vec::new();
+            for _ in 0..2 {
+                let tag = key.seal_in_place_separate_tag(nonce(), Aad::from(&aad), turned.bytes());
+                tags.push(tag.map_err(|_| "tag")?);
             }
-            let (turned, opened) = (RefCell::new(turned), Cell::new(0));
+            let mut opened = 0;
             let mut again = allocations::in_huge_pages(|| Vec::with_capacity(back.capacity()));
             let (mut turn, mut turn_fresh) = (0, 0);
             // Beside a large record its message key is nothing, and the other record would not be in the cache.
@@ -174,14 +171,15 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
                     );
                 },
                 &mut || {
-                    let mut turned = turned.borrow_mut();
-                    let turned = turned[opened.get() % places].bytes();
-                    if !prepared {
-                        seal_with_tag(&key, &aad, black_box(turned));
-                    }
-                    let opens = key.open_in_place(nonce(), Aad::from(&aad), black_box(turned)).is_ok();
-                    assert!(black_box(opens));
-                    opened.set(opened.get() + 1);
+                    let tag = tags[1 - opened % 2].as_ref();
+                    let opens = key.open_in_place_separate_tag(
+                        nonce(),
+                        Aad::from(&aad),
+                        tag,
+                        black_box(turned.bytes()),
+                    );
+                    assert!(black_box(opens.is_ok()));
+                    opened += 1;
                 },
                 &mut || {
                     black_box(acme.try_encrypt_into(&NOTE, black_box(plain), &mut out).is_ok());
@@ -201,12 +199,7 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
                     black_box(acme.try_decrypt_into(&NOTE, black_box(&sealed[0]), &mut again).is_ok());
                 },
             ];
-            let most = if prepared { places as u32 } else { 1000 };
-            let run = Run::prepared(&mut things, most, &mut || {
-                for turned in turned.borrow_mut().iter_mut().take(opened.take()).filter(|_| prepared) {
-                    seal_with_tag(&key, &aad, turned.bytes());
-                }
-            });
+            let run = Run::new(&mut things);
             #[cfg(feature = "peers")]
             let peers = [runtime.block_on(esdk.run(&plain))?, tink.run(&plain, &aad)?];
             #[cfg(not(feature = "peers"))]
@@ -225,9 +218,7 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
 
         type Round = [f64; 7];
         type Of = fn(&Round) -> f64;
-        let seal_limit: Of = |[seal, ..]| *seal;
-        let open_limit: Of =
-            if size < PREPARED { |[seal, both, ..]| both - seal } else { |[_, open, ..]| *open };
+        let (seal_limit, open_limit): (Of, Of) = (|[seal, ..]| *seal, |[_, open, ..]| *open);
         for (what, limit, ours, fresh, same_run, side, allocs) in [
             ("encrypt", seal_limit, 2, 4, 2, 0, allocs_seal),
             ("decrypt", open_limit, 3, 5, 6, 1, allocs_open),
@@ -259,14 +250,6 @@ fn records(runtime: &tokio::runtime::Runtime, client: &Envelope) -> Result<()> {
 
 fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([1; 12])
-}
-
-/// Seals all but the last 16 bytes, and writes the tag there.
-fn seal_with_tag(key: &LessSafeKey, aad: &[u8; 112], bytes: &mut [u8]) {
-    let (body, end) = bytes.split_at_mut(bytes.len() - 16);
-    if let Ok(tag) = key.seal_in_place_separate_tag(nonce(), Aad::from(aad), body) {
-        end.copy_from_slice(tag.as_ref());
-    }
 }
 
 /// Bytes that begin at the same place of a cache line as another buffer does.

@@ -14,25 +14,17 @@ pub struct Run<const N: usize> {
 
 impl<const N: usize> Run<N> {
     pub fn new(things: &mut [&mut dyn FnMut(); N]) -> Self {
-        Self::prepared(things, 1000, &mut || ())
-    }
-
-    /// With `prepare` before each slice, outside of its time, which then is of so many calls at `most`.
-    pub fn prepared(things: &mut [&mut dyn FnMut(); N], most: u32, prepare: &mut dyn FnMut()) -> Self {
         let calls = things.each_mut().map(|thing| {
             let began = cpu_nanos();
             for _ in 0..20 {
-                prepare();
                 thing();
             }
-            (SLICE_NANOS / ((cpu_nanos() - began) / 20.0).max(1.0)).clamp(1.0, f64::from(most)) as u32
+            (SLICE_NANOS / ((cpu_nanos() - began) / 20.0).max(1.0)).clamp(1.0, 1000.0) as u32
         });
         let mut slices = vec![[0.0; N]; ROUNDS];
         for slice in &mut slices {
             for ((thing, nanos), calls) in things.iter_mut().zip(slice).zip(calls) {
-                prepare();
                 thing();
-                prepare();
                 let began = cpu_nanos();
                 for _ in 0..calls {
                     thing();
