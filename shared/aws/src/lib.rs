@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::{Builder, tls};
 use tokio::sync::OnceCell;
 
 /// DynamoDB, SQS and EventBridge answer in milliseconds; one attempt that takes this long is lost, and the SDK makes
@@ -29,10 +30,21 @@ pub(crate) fn in_time() -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).operation_timeout(OPERATION).build()
 }
 
-/// The environment's AWS configuration, loaded once a process.
+/// A connection that was idle for so long is not used again: a function that was frozen in between does not see that the
+/// other end has closed it, and calls of customers' keys are not repeated by the SDK.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// The environment's AWS configuration, loaded once a process. Every client that is made from it shares one pool of
+/// connections: the SDK would give each its own, with a TLS handshake and a store of root certificates, and a client is
+/// made for each session of a customer's role.
 ///
 /// Endpoints are the SDK's own business: `AWS_ENDPOINT_URL` and its variants for single services are obeyed.
 pub async fn sdk_config() -> &'static SdkConfig {
     static CONFIG: OnceCell<SdkConfig> = OnceCell::const_new();
-    CONFIG.get_or_init(async || aws_config::load_defaults(BehaviorVersion::latest()).await).await
+    let load = async || {
+        let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
+        let http = Builder::new().pool_idle_timeout(IDLE).tls_provider(tls).build_https();
+        aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await
+    };
+    CONFIG.get_or_init(load).await
 }
