@@ -108,6 +108,34 @@ def test_i5_whoever_decides_that_the_fence_changes_may_put_it_and_nobody_may_tak
     assert changers_of("FenceTable") == {name: {"dynamodb:PutItem"} for name in deciding}
 
 
+def test_k3_facts_are_put_and_no_role_may_update_or_delete_one() -> None:
+    deciding = {"Api", "Deadlines", "KeyProber", "Provisioner", "ReencryptionPlanner", "Restorer", "Suspender"}
+    assert changers_of("FactsTable") == {name: {"dynamodb:PutItem"} for name in deciding}
+
+
+def test_a_table_is_not_deleted_by_mistake() -> None:
+    for table in of_type(TEMPLATE, "AWS::DynamoDB::Table").values():
+        assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
+        assert table["Properties"]["DeletionProtectionEnabled"] is True
+
+
+def test_r9_the_bus_lets_through_what_customers_forward_and_nothing_else_of_their_calls() -> None:
+    forwarding = yaml_parse((ROOT / "onboarding" / "key-events.yaml").read_text())
+
+    def names(template: dict[str, Any]) -> list[str]:
+        patterns = [rule["Properties"]["EventPattern"] for rule in of_type(template, "AWS::Events::Rule").values()]
+        return sorted(name for pattern in patterns for name in pattern.get("detail", {}).get("eventName", []))
+
+    def notices(template: dict[str, Any]) -> list[str]:
+        patterns = [rule["Properties"]["EventPattern"] for rule in of_type(template, "AWS::Events::Rule").values()]
+        return sorted(kind for pattern in patterns for kind in pattern["detail-type"] if kind.startswith("KMS "))
+
+    assert names(TEMPLATE) == names(forwarding)
+    assert notices(TEMPLATE) == notices(forwarding) != []
+    known = (ROOT / "functions" / "key-events" / "src" / "event.rs").read_text()
+    assert not [name for name in names(TEMPLATE) if f'"{name}"' not in known]
+
+
 def test_data_keys_are_changed_by_the_two_functions_that_make_and_move_them() -> None:
     assert set(changers_of("RegistryTable")) == {"Provisioner", "ReencryptionPlanner"}
 

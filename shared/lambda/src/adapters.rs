@@ -43,6 +43,7 @@ impl Adapters {
         let sdk = claviger_aws::sdk_config().await;
         let tables = Tables {
             control: env::required("CLAVIGER_CONTROL_TABLE")?,
+            facts: env::required("CLAVIGER_FACTS_TABLE")?,
             registry: env::required("CLAVIGER_REGISTRY_TABLE")?,
             fence: env::required("CLAVIGER_FENCE_TABLE")?,
         };

@@ -21,7 +21,7 @@ impl Audit for DynamoStore {
         limit: u16,
     ) -> Result<Page<Fact>, StoreError> {
         let range = Range {
-            table: &self.tables.control,
+            table: &self.tables.facts,
             pk: names::organisation_partition(organisation),
             prefix: names::FACT_PREFIX,
             direction: Direction::Forward,
@@ -40,7 +40,8 @@ impl DynamoStore {
     ) -> Result<(), StoreError> {
         let control = &self.tables.control;
         let key = names::fact(&fact.organisation, fact.stream, fact.seq);
-        transaction.put(control, document(&key, fact, [])?, Condition::absent(), Otherwise::Conflict)?;
+        let row = document(&key, fact, [])?;
+        transaction.put(&self.tables.facts, row, Condition::absent(), Otherwise::Conflict)?;
         for row in outbox {
             let due =
                 [(DUE_SHARD, text(names::due_shard(row.id))), (DUE_AT, text(millis_text(row.created_at)))];

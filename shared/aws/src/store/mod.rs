@@ -38,8 +38,10 @@ use crate::in_time;
 /// The tables' names.
 #[derive(Debug, Clone)]
 pub struct Tables {
-    /// State, outbox, audit log.
+    /// State and outbox.
     pub control: String,
+    /// The audit log: nothing in it is ever updated or deleted, and no role may.
+    pub facts: String,
     /// Wrapped data keys.
     pub registry: String,
     /// What the data plane reads.

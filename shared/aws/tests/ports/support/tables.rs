@@ -85,9 +85,15 @@ impl World {
             (Client::new(&super::sdk_config(&endpoint)), Some(server))
         };
         create(&client, "control", "pk", "sk", true).await;
+        create(&client, "facts", "pk", "sk", false).await;
         create(&client, "registry", "pk", "sk", false).await;
         create(&client, "fence", "copy", "item", false).await;
-        let tables = Tables { control: "control".into(), registry: "registry".into(), fence: "fence".into() };
+        let tables = Tables {
+            control: "control".into(),
+            facts: "facts".into(),
+            registry: "registry".into(),
+            fence: "fence".into(),
+        };
         let store = DynamoStore::new(client.clone(), tables, COPIES);
         Self { store, client, server }
     }
