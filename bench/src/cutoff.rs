@@ -4,7 +4,7 @@ use crate::measure::{median, pin};
 use crate::ports::{Cloud, Latency};
 use crate::{NOTE, Result};
 use async_trait::async_trait;
-use claviger_app::follow_hint::FollowHint;
+use claviger_app::follow_hint::{FollowHint, FollowedRefusals};
 use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_domain::ids::CorrelationId;
 use claviger_domain::observation::{Observation, RefusalKind};
@@ -41,7 +41,8 @@ pub fn round_trips() -> Result<()> {
                 clock: &cloud,
                 settings: builders::settings(),
             };
-            let follow = FollowHint { report, queue: &cloud };
+            let followed = FollowedRefusals::default();
+            let follow = FollowHint { report, queue: &cloud, followed: &followed };
             let correlation = CorrelationId::from_uuid(Uuid::new_v4());
             let began = tokio::time::Instant::now();
             follow.run(&policy.organisation_name, 0, &Reason::default(), correlation).await?;

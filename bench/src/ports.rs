@@ -410,6 +410,16 @@ impl WatchList for Cloud {
         self.read().await;
         Ok(self.state().beats.get(&shard).cloned())
     }
+
+    async fn planned_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read().await;
+        Ok(None)
+    }
+
+    async fn plan_until(&self, _: Timestamp) -> Result<(), StoreError> {
+        self.takes(self.latency.call).await;
+        Ok(())
+    }
 }
 
 #[async_trait]

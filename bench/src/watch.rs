@@ -11,7 +11,7 @@ use claviger_app::messages::FanOut;
 use claviger_app::ports::{StoreError, UsageRecords};
 use claviger_app::report_probes::ReportProbes;
 use claviger_app::settings::Settings;
-use claviger_app::sweep::{PlanSweeps, Sweep};
+use claviger_app::sweep::Sweep;
 use claviger_app::usage::{DayOfUse, FlushUsage, KeyUse, Payer, Tally, UsageDelta, UsageMeter};
 use claviger_domain::effect::Order;
 use claviger_domain::ids::{CorrelationId, InstanceId, OrganisationId};
@@ -123,7 +123,7 @@ const PRICES: Prices = Prices {
 const LOG_BYTES_A_KMS_CALL: f64 = 420.0;
 const LOG_BYTES_AN_INVOCATION: f64 = 900.0;
 const FENCE_COPIES: f64 = 4.0;
-const MEMORY_GB: f64 = 0.25;
+const MEMORY_GB: f64 = 1.0;
 const MINUTES_A_MONTH: f64 = 43_800.0;
 
 /// DynamoDB's side of the counts of calls: writes and their units, each two for a kilobyte of the whole day's item.
@@ -220,12 +220,10 @@ pub fn cost() -> Result<()> {
     const ORGANISATIONS: usize = 10_000;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     for interval in [60.0, 300.0] {
-        let (calls, seconds, planned, described, describing) = runtime.block_on(async {
+        let (calls, seconds, described, describing) = runtime.block_on(async {
             let latency =
                 Latency { call: Duration::from_millis(10), kms: Duration::from_millis(50), byok: false };
             let cloud = enrolled(latency, ORGANISATIONS).await;
-            let plan = PlanSweeps { queue: &cloud, watch: &cloud, clock: &cloud, settings: settings() };
-            let planned = plan.run().await?.sweeps as f64;
             let began = tokio::time::Instant::now();
             sweep_all(&cloud).await?;
             let seconds = began.elapsed().as_secs_f64();
@@ -251,7 +249,7 @@ pub fn cost() -> Result<()> {
                 }
                 describing = began.elapsed().as_secs_f64();
             }
-            Ok::<_, Box<dyn std::error::Error>>((calls, seconds, planned, cloud.calls.taken(), describing))
+            Ok::<_, Box<dyn std::error::Error>>((calls, seconds, cloud.calls.taken(), describing))
         })?;
         let (counts, count_units, longest) = runtime.block_on(counting(ORGANISATIONS, interval));
         let hours = MINUTES_A_MONTH / 60.0;
@@ -267,7 +265,7 @@ pub fn cost() -> Result<()> {
         // A transaction writes each copy for two units.
         let writes = of(&calls.beats) * FENCE_COPIES * 2.0 * sweeps / 1e6 * PRICES.write_unit_1m;
         // Sent, received, deleted.
-        let messages = planned * sweeps + f64::from(SHARDS) * hours;
+        let messages = f64::from(SHARDS) * (sweeps + hours);
         let sqs = messages * 3.0 / 1e6 * PRICES.sqs_1m;
         let ticks = MINUTES_A_MONTH + hours;
         let invocations = messages + ticks;

@@ -37,6 +37,7 @@ async fn main() -> Result<(), Error> {
             proofs: store,
             probe: ProbeKeys { keys: &keys, controls: &keys, registry: store, clock },
             clock,
+            timer: clock,
             settings,
         },
     };

@@ -94,7 +94,7 @@ impl Stage {
                 clock,
                 settings,
             },
-            prove: ProvePolicies { policies: store, proofs: store, probe, clock, settings },
+            prove: ProvePolicies { policies: store, proofs: store, probe, clock, timer: clock, settings },
         };
         let mut event: Value = serde_json::from_str(sample).unwrap();
         let mut body: Value = serde_json::from_str(event["body"].as_str().unwrap()).unwrap();

@@ -14,6 +14,7 @@ pub async fn handle(hear: &HearKeyEvent<'_>, event: &KeyEvent) -> Result<(), lam
     match event.heard() {
         Heard::Hint { slug, account, change } => match hear.run(&account, &change).await? {
             HeardOf::Stranger => tracing::debug!(event.slug = slug, "an event of a stranger was dropped"),
+            HeardOf::Beside => tracing::debug!(event.slug = slug, "an event is about a key of no policy"),
             HeardOf::Covered => tracing::debug!(event.slug = slug, "an event is covered by a probe to come"),
             HeardOf::Queued { probes, wait } => {
                 let wait_ms = wait.as_millis();

@@ -157,6 +157,7 @@ impl KeyProber<'_> {
 fn log_swept(shard: ShardId, swept: Swept) {
     match swept {
         Swept::Late => tracing::debug!(%shard, "a sweep came too late and was dropped"),
+        Swept::Already => tracing::debug!(%shard, "a sweep came twice and was dropped"),
         Swept::Done { policies, unproven, left } => {
             tracing::info!(%shard, policies, unproven, left, "a shard was swept");
         }

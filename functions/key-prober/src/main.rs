@@ -2,7 +2,7 @@
 
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::describe_keys::DescribeKeys;
-use claviger_app::follow_hint::FollowHint;
+use claviger_app::follow_hint::{FollowHint, FollowedRefusals};
 use claviger_app::make_replacement::MakeReplacement;
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
@@ -25,10 +25,11 @@ async fn main() -> Result<(), Error> {
     let probe = ProbeKeys { keys: &keys, controls: &keys, registry: store, clock };
     let report =
         ReportProbes { probe, policies: store, hints: store, queue: &queue, watch: store, clock, settings };
+    let followed = FollowedRefusals::default();
     let prober = KeyProber {
         plan: PlanSweeps { queue: &queue, watch: store, clock, settings },
         sweep: Sweep { report, watch: store, queue: &queue, ids, clock, timer: clock, settings },
-        follow: FollowHint { report, queue: &queue },
+        follow: FollowHint { report, queue: &queue, followed: &followed },
         now: ProbeNow { probe, policies: store },
         permissions: ProvePermissions { policies: store, keys: &keys },
         describe: DescribeKeys {

@@ -271,7 +271,7 @@ impl HandOutDataKey<'_> {
         let epoch = policy.fence.epoch;
         let unwrapped = self.cache.get_or_unwrap(wrapped.id, epoch, now, self.lifetime, unwrap).await;
         // Not before every region was tried, nor while others wait for this data key: a queue may take its time.
-        if refused_at.is_some_and(|at| self.cache.may_hint(wrapped.id, at)) {
+        if refused_at.is_some_and(|at| self.cache.may_hint(policy.id, at)) {
             self.hint(&policy.organisation_name, instance.id, wrapped.id).await;
         }
         let (key, at) = unwrapped?;

@@ -16,6 +16,8 @@ use crate::ports::{Clock, HintRecords, Ids, Policies, ProbeQueue, StoreError};
 pub enum HeardOf {
     /// Nobody is enrolled with the account: nothing was written.
     Stranger,
+    /// It is about another key or role of the account: it costs no probe, and takes nothing of the account's budget.
+    Beside,
     /// A probe that is still to come will see it, and tells of it.
     Covered,
     /// Probes were queued.
@@ -26,6 +28,9 @@ pub enum HeardOf {
         wait: SignedDuration,
     },
 }
+
+/// After this time an event that concerns nobody counts as a sign that events arrive.
+const ANEW: SignedDuration = SignedDuration::from_hours(24);
 
 /// Hears that something changed in an account.
 pub struct HearKeyEvent<'a> {
@@ -53,19 +58,21 @@ impl HearKeyEvent<'_> {
         if organisations.is_empty() {
             return Ok(HeardOf::Stranger);
         }
+        let concerns = self.concerns_one(&organisations, heard).await?;
         for _ in 0..ATTEMPTS {
             let known = self.hints.hints_of(account).await?;
             let now = self.clock.now();
+            // That events of the account arrive at all is remembered: the first one, and one a day, probes.
+            if !concerns && known.as_ref().is_some_and(|known| now.duration_since(known.planned_at) < ANEW) {
+                return Ok(HeardOf::Beside);
+            }
             let planned = plan(known.as_ref(), now);
             let (wait, planned_next) = match (&planned, &known) {
                 (Planned::After(wait, next), _) => (Some(*wait), next),
                 (Planned::Covered, Some(known)) => (None, known),
                 (Planned::Covered, None) => return Ok(HeardOf::Covered),
             };
-            let remembered = match planned_next.remembering(heard, now) {
-                Some(next) if self.concerns_one(&organisations, heard).await? => Some(next),
-                Some(_) | None => None,
-            };
+            let remembered = planned_next.remembering(heard, now).filter(|_| concerns);
             let Some(wait) = wait else {
                 let Some(next) = remembered else { return Ok(HeardOf::Covered) };
                 match self.hints.save_hints(account, known.as_ref(), &next).await {

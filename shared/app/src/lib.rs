@@ -27,6 +27,7 @@ pub mod make_data_key;
 mod make_keys;
 pub mod make_newer_data_key;
 pub mod make_replacement;
+pub mod mass_failure;
 pub mod messages;
 mod move_data_keys;
 pub mod pass_deadlines;

@@ -406,6 +406,10 @@ pub trait WatchList: Send + Sync {
     async fn beat(&self, shard: ShardId, beat: &Beat) -> Result<(), StoreError>;
     /// The last beat of a shard.
     async fn last_beat(&self, shard: ShardId) -> Result<Option<Beat>, StoreError>;
+    /// Until when sweeps are planned; none before the first plan.
+    async fn planned_until(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// Sweeps are planned until then.
+    async fn plan_until(&self, until: Timestamp) -> Result<(), StoreError>;
 }
 
 /// A shard's sign of life.
@@ -421,6 +425,12 @@ pub struct Beat {
     /// Whether so many customers were refused ambiguously at once that it is more likely our fault than the
     /// will of all of them: ambiguous refusals wait while it lasts (spec R4).
     pub mass_failure: bool,
+    /// How many customers behind an open fence were refused ambiguously, without standing refused yet.
+    #[serde(default)]
+    pub refused: u32,
+    /// How many customers behind an open fence were probed.
+    #[serde(default)]
+    pub open: u32,
 }
 
 impl Beat {
@@ -451,6 +461,13 @@ pub trait Proofs: Send + Sync {
     async fn proven_at(&self, policy: PolicyId) -> Result<Option<Timestamp>, StoreError>;
     /// Records a proof unless a newer one is there.
     async fn record_proof(&self, policy: PolicyId, at: Timestamp) -> Result<(), StoreError>;
+    /// Takes it on to prove the policy until then; false if somebody else has, and that time is not over.
+    async fn claim_proof(
+        &self,
+        policy: PolicyId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError>;
 }
 
 /// A data key as the registry holds it: only wrapped, once under each regional key.

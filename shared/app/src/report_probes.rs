@@ -11,6 +11,7 @@ use futures_util::future::join;
 use jiff::SignedDuration;
 
 use crate::error::{ATTEMPTS, WorkError};
+use crate::mass_failure::mass_failure;
 use crate::messages::ProbeMessage;
 use crate::ports::{Clock, HintRecords, Policies, ProbeQueue, StoreError, WatchList};
 use crate::probe_keys::ProbeKeys;
@@ -131,6 +132,19 @@ impl ReportProbes<'_> {
         correlation: CorrelationId,
     ) -> Result<Report, WorkError> {
         let rules = self.settings.rules();
+        // Behind a closed fence much happens that a row does not know which was read before the sweep began: of what
+        // was restored meanwhile, a new refusal would look like the old one and be taken for known.
+        let fresh;
+        let known = if known.fence.is_open() {
+            known
+        } else {
+            let read = self.policies.policy(&known.organisation_name).await?;
+            let Some(read) = read.filter(|read| read.id == known.id && read.lifecycle.is_watched()) else {
+                return Ok(Report { rounds: Vec::new(), changed: false });
+            };
+            fresh = read;
+            &fresh
+        };
         let first = self.round(known, reason).await?;
         let refused = first.observations.values().any(|saw| matches!(saw, Observation::Refused(_)));
         // Beside the confirmation, so that who changed it costs the cut-off no time.
@@ -254,7 +268,7 @@ impl ReportProbes<'_> {
         if round.controls_healthy == Some(true) {
             let mass_failure = match reason.mass_failure {
                 Some(known) => known,
-                None => self.watch.last_beat(known.shard).await?.is_some_and(|beat| beat.mass_failure),
+                None => mass_failure(self.watch, self.settings, known.shard, self.clock.now()).await?,
             };
             round.controls_healthy = Some(!mass_failure);
         }

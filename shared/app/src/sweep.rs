@@ -9,17 +9,23 @@ use futures_util::future::{join, join_all};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::WorkError;
+use crate::mass_failure::{mass_failure, of_all};
 use crate::messages::{ProbeMessage, Rest};
 use crate::ports::{Beat, Clock, Ids, ProbeQueue, Timer, WatchList};
 use crate::probe_in_lanes::{Probed, Probing, probe_in_lanes};
 use crate::report_probes::{Reason, ReportProbes};
 use crate::settings::Settings;
 
-/// Queues the sweeps of the coming minute: one message per shard and phase, each delayed to its time.
+/// Queues the sweeps that are to come: one message per shard and phase, each delayed to its time.
+///
+/// A shard's sweeps lie on a grid of the clock, a phase apart, and the shards' grids are evenly shifted, so that not all
+/// keys are probed at once. They are queued well ahead: a schedule says *that* it comes each minute, not at which second
+/// of it, and sweeps that were planned from the moment of a tick would be up to two minutes apart (the published bounds
+/// allow for one phase).
 pub struct PlanSweeps<'a> {
     /// The prober's own queue.
     pub queue: &'a dyn ProbeQueue,
-    /// The shards' signs of life.
+    /// The shards' signs of life, and how far sweeps are planned.
     pub watch: &'a dyn WatchList,
     /// The time.
     pub clock: &'a dyn Clock,
@@ -36,34 +42,47 @@ pub struct Planned {
     pub oldest_proof: Option<Timestamp>,
     /// Policies without a proof in their last sweep.
     pub unproven: usize,
-    /// Shards in which ambiguous refusals wait, because many customers are refused at once.
+    /// Shards in which ambiguous refusals wait, because many customers are refused at once; at least one where all shards
+    /// together say so.
     pub mass_failures: usize,
 }
 
-const MINUTE: SignedDuration = SignedDuration::from_secs(60);
+/// How far ahead sweeps are queued: a tick may come up to a minute late, or one of them not at all. Below the most that
+/// a queue delays a message, 15 minutes.
+pub const AHEAD: SignedDuration = SignedDuration::from_secs(150);
 
 impl PlanSweeps<'_> {
-    /// Plans the sweeps of the minute that begins now.
+    /// Plans on from where the last tick ended. A shard that counts as watched no longer, or never did, is swept at once
+    /// as well.
     ///
     /// # Errors
-    /// When the queue fails: the shards go stale, and the data plane asks for proofs.
+    /// When the queue fails: the next tick plans the same, and if none does, the shards go stale and the data plane asks
+    /// for proofs.
     pub async fn run(&self) -> Result<Planned, WorkError> {
         let now = self.clock.now();
         let shards: Vec<ShardId> = (0..self.settings.shards).map(ShardId).collect();
         let beats = join_all(shards.iter().map(|shard| self.beat(*shard))).await;
+        let (from, to) = (self.planned_until(now).await, now + AHEAD);
         let mut planned = Vec::new();
         for (shard, beat) in shards.iter().zip(&beats) {
-            for delay in self.delays(beat.as_ref(), now) {
-                planned.push((ProbeMessage::Sweep { shard: *shard, due_at: now + delay }, delay));
+            let watched = beat.as_ref().is_some_and(|beat| beat.watched_until > now);
+            let at_once = (!watched).then_some(now);
+            for due_at in at_once.into_iter().chain(self.grid(*shard, from, to)) {
+                planned.push((ProbeMessage::Sweep { shard: *shard, due_at }, due_at.duration_since(now)));
             }
         }
         self.queue.queue_probes(&planned).await?;
+        // Behind the queue: what is planned twice is swept twice, what is taken for planned is not swept.
+        if let Err(error) = self.watch.plan_until(to).await {
+            tracing::warn!(%error, "how far sweeps are planned cannot be stored: the next tick plans some twice");
+        }
         let known = || beats.iter().flatten();
+        let of_all = usize::from(of_all(self.settings, known(), now));
         Ok(Planned {
             sweeps: planned.len(),
             oldest_proof: known().map(Beat::oldest_proof).min(),
             unproven: known().map(|beat| beat.unproven.len()).sum(),
-            mass_failures: known().filter(|beat| beat.mass_failure).count(),
+            mass_failures: known().filter(|beat| beat.mass_failure).count().max(of_all),
         })
     }
 
@@ -75,21 +94,29 @@ impl PlanSweeps<'_> {
         })
     }
 
-    /// When a shard is swept in this minute: every phase, or, where a phase is longer than a minute (the economy
-    /// interval), when the last sweep is a phase ago.
-    fn delays(&self, beat: Option<&Beat>, now: Timestamp) -> Vec<SignedDuration> {
-        let phase = self.settings.probe_phase.max(SignedDuration::from_secs(1));
-        if phase > MINUTE {
-            let wait = beat.map_or(SignedDuration::ZERO, |beat| (beat.swept_at + phase).duration_since(now));
-            return if wait < MINUTE { vec![wait.max(SignedDuration::ZERO)] } else { Vec::new() };
-        }
-        let mut delays = Vec::new();
-        let mut delay = SignedDuration::ZERO;
-        while delay < MINUTE {
-            delays.push(delay);
-            delay += phase;
-        }
-        delays
+    /// From when on nothing is planned yet. What no tick can have planned, by a clock that was ahead, is not believed.
+    async fn planned_until(&self, now: Timestamp) -> Timestamp {
+        let planned = self.watch.planned_until().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "how far sweeps are planned cannot be read: some are planned twice");
+            None
+        });
+        planned.filter(|until| (now..=now + AHEAD).contains(until)).unwrap_or(now)
+    }
+
+    /// When a shard is swept from one time to before another.
+    fn grid(
+        &self,
+        shard: ShardId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> impl Iterator<Item = Timestamp> + use<> {
+        let phase = self.settings.probe_phase.max(SignedDuration::from_secs(1)).as_millis() as i64;
+        let shift = phase * i64::from(shard.0) / i64::from(self.settings.shards.max(1));
+        let first = (from.as_millisecond() - shift).div_euclid(phase) * phase + shift;
+        (0_i64..)
+            .map_while(move |n| Timestamp::from_millisecond(first + n * phase).ok())
+            .skip_while(move |at| *at < from)
+            .take_while(move |at| *at < to)
     }
 }
 
@@ -98,6 +125,8 @@ impl PlanSweeps<'_> {
 pub enum Swept {
     /// The message came a phase too late: the next one is there already.
     Late,
+    /// The shard was swept since this sweep was due: the message came twice, or was planned twice.
+    Already,
     /// Every key was tried, or is listed as unproven and will be.
     Done {
         /// How many policies.
@@ -144,13 +173,17 @@ impl Sweep<'_> {
         }
         let (before, rows) = join(self.watch.last_beat(shard), self.watch.watched(shard)).await;
         let (before, rows) = (before?, rows?);
+        if before.as_ref().is_some_and(|beat| beat.swept_at > due_at) {
+            return Ok(Swept::Already);
+        }
         let mut policies: Vec<EncryptionPolicy> = rows.into_iter().map(|row| row.policy).collect();
         // Whoever gave no answer last time does not stand in the way of the others.
         policies
             .sort_by_key(|policy| before.as_ref().and_then(|beat| beat.unproven.get(&policy.id).copied()));
         let all: Vec<PolicyId> = policies.iter().map(|policy| policy.id).collect();
-        let known = before.as_ref().map(|beat| beat.mass_failure);
-        let Tried { proven, left, mass_failure } = self.try_all(shard, policies, known, until).await;
+        let known = self.known_mass_failure(shard, before.as_ref()).await;
+        let Tried { proven, left, refused, open, mass_failure } =
+            self.try_all(shard, policies, known, until).await;
         let unproven: BTreeMap<PolicyId, Timestamp> = all
             .iter()
             .filter(|id| !proven.contains(id))
@@ -162,7 +195,7 @@ impl Sweep<'_> {
         // INVARIANT (I3): the shard counts as watched only from the start of a sweep that tried every key, or calls
         // unproven what it did not try.
         let watched_until = started_at + self.settings.probe_phase + self.settings.watch_slack;
-        let beat = Beat { swept_at: started_at, watched_until, unproven, mass_failure };
+        let beat = Beat { swept_at: started_at, watched_until, unproven, mass_failure, refused, open };
         self.watch.beat(shard, &beat).await?;
         Ok(Swept::Done { policies: all.len(), unproven: unanswered, left: left.len() })
     }
@@ -183,13 +216,16 @@ impl Sweep<'_> {
             .filter(|policy| rest.policies.contains(&policy.id))
             .collect();
         let tried = policies.len();
-        let known = before.map(|beat| beat.mass_failure);
-        let Tried { proven, left, mass_failure } = self.try_all(rest.shard, policies, known, until).await;
+        let known = self.known_mass_failure(rest.shard, before.as_ref()).await;
+        let Tried { proven, left, refused, open, mass_failure } =
+            self.try_all(rest.shard, policies, known, until).await;
         self.go_on_later(rest.shard, rest.due_at, rest.swept_at, &left).await;
         // A newer sweep knows better, and an older beat says nothing of these.
         let own = |beat: &Beat| beat.swept_at.as_millisecond() == rest.swept_at.as_millisecond();
         if let Some(mut beat) = self.watch.last_beat(rest.shard).await?.filter(own) {
             beat.unproven.retain(|id, _| !proven.contains(id));
+            beat.refused = beat.refused.saturating_add(refused);
+            beat.open = beat.open.saturating_add(open);
             beat.mass_failure |= mass_failure;
             self.watch.beat(rest.shard, &beat).await?;
         }
@@ -214,7 +250,23 @@ impl Sweep<'_> {
             tracing::error!(%shard, refused, of = open, "many customers are refused at once: ambiguous refusals wait");
         }
         let proven = seen.iter().filter(|seen| seen.proven).map(|seen| seen.id).collect();
-        Tried { proven, left, mass_failure }
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Tried { proven, left, refused: count(refused), open: count(open), mass_failure }
+    }
+
+    /// What is known of a mass failure before a sweep; none before the first one. The other shards are asked where this
+    /// one saw a refusal that nothing explains yet. Whether they can be read must not decide whether the shard is swept;
+    /// until they can, ambiguous refusals wait.
+    async fn known_mass_failure(&self, shard: ShardId, before: Option<&Beat>) -> Option<bool> {
+        let before = before?;
+        if before.refused == 0 || before.mass_failure {
+            return Some(before.mass_failure);
+        }
+        let known = mass_failure(self.watch, self.settings, shard, self.clock.now()).await;
+        Some(known.unwrap_or_else(|error| {
+            tracing::warn!(%shard, %error, "the other shards' beats cannot be read: ambiguous refusals wait");
+            true
+        }))
     }
 
     async fn go_on_later(
@@ -257,6 +309,8 @@ impl Sweep<'_> {
 struct Tried {
     proven: BTreeSet<PolicyId>,
     left: BTreeSet<PolicyId>,
+    refused: u32,
+    open: u32,
     mass_failure: bool,
 }
 

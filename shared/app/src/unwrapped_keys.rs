@@ -1,10 +1,11 @@
 //! What a broker process keeps of the keys that it has unwrapped.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use claviger_domain::fence::Epoch;
-use claviger_domain::ids::DataKeyId;
+use claviger_domain::ids::{DataKeyId, PolicyId};
 use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
 
@@ -38,7 +39,7 @@ pub struct UnwrappedKeys {
 #[derive(Default)]
 struct Inner {
     slots: HashMap<DataKeyId, Slot>,
-    hinted: HashMap<DataKeyId, Timestamp>,
+    hinted: HashMap<PolicyId, Timestamp>,
     asked: HashMap<DataKeyId, Timestamp>,
     swept_at: Option<Timestamp>,
 }
@@ -75,9 +76,9 @@ impl UnwrappedKeys {
         Ok((key, at))
     }
 
-    /// Whether the prober is to be told that this data key was refused, or was told just now: however many
-    /// requests meet the refusal, one hint is enough.
-    pub fn may_hint(&self, id: DataKeyId, now: Timestamp) -> bool {
+    /// Whether the prober is to be told that a data key of this policy was refused, or was told just now: however many
+    /// requests meet the refusal, and of however many data keys, one hint is enough.
+    pub fn may_hint(&self, id: PolicyId, now: Timestamp) -> bool {
         first_in(&mut self.inner().hinted, HINT_EVERY, id, now)
     }
 
@@ -106,10 +107,10 @@ impl UnwrappedKeys {
 }
 
 /// Whether it is the first time in this while. What is older is forgotten.
-fn first_in(
-    seen: &mut HashMap<DataKeyId, Timestamp>,
+pub(crate) fn first_in<T: Eq + Hash>(
+    seen: &mut HashMap<T, Timestamp>,
     every: SignedDuration,
-    id: DataKeyId,
+    id: T,
     now: Timestamp,
 ) -> bool {
     seen.retain(|_, at| now.duration_since(*at).abs() < every);

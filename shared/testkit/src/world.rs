@@ -78,7 +78,9 @@ struct Store {
     hints: BTreeMap<AccountId, HintRecord>,
     fences: BTreeMap<PolicyId, FenceItem>,
     beats: BTreeMap<ShardId, Beat>,
+    planned_until: Option<Timestamp>,
     proofs: BTreeMap<PolicyId, Timestamp>,
+    proof_claims: BTreeMap<PolicyId, Timestamp>,
     data_keys: BTreeMap<(InstanceId, String, u32), WrappedDataKey>,
     reserved: BTreeMap<String, Reserved>,
     templates: BTreeMap<TemplateVersion, PublishedTemplate>,
@@ -807,7 +809,7 @@ impl WatchList for MemoryWorld {
                 swept_at: to_millis(beat.swept_at),
                 watched_until: to_millis(beat.watched_until),
                 unproven: beat.unproven.iter().map(|(id, at)| (*id, to_millis(*at))).collect(),
-                mass_failure: beat.mass_failure,
+                ..*beat
             };
             if store.beats.get(&shard).is_none_or(|known| known.swept_at <= beat.swept_at) {
                 store.beats.insert(shard, beat);
@@ -818,6 +820,17 @@ impl WatchList for MemoryWorld {
 
     async fn last_beat(&self, shard: ShardId) -> Result<Option<Beat>, StoreError> {
         Ok(self.state().store.beats.get(&shard).cloned())
+    }
+
+    async fn planned_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.state().store.planned_until)
+    }
+
+    async fn plan_until(&self, until: Timestamp) -> Result<(), StoreError> {
+        self.changed(|store| {
+            store.planned_until = Some(to_millis(until));
+            Ok(())
+        })
     }
 }
 
@@ -860,6 +873,26 @@ impl Proofs for MemoryWorld {
             *known = at.max(*known);
             Ok(())
         })
+    }
+
+    async fn claim_proof(
+        &self,
+        policy: PolicyId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let changed = self.changed(|store| {
+            if store.proof_claims.get(&policy).is_some_and(|claimed| *claimed > to_millis(now)) {
+                return Err(StoreError::Conflict);
+            }
+            store.proof_claims.insert(policy, to_millis(until));
+            Ok(())
+        });
+        match changed {
+            Ok(()) => Ok(true),
+            Err(StoreError::Conflict) => Ok(false),
+            Err(other) => Err(other),
+        }
     }
 }
 

@@ -165,6 +165,7 @@ fn asked(path: &str, body: &str) -> (u16, String) {
             proofs: &world,
             probe: ProbeKeys { keys: &keys, controls: &keys, registry: &world, clock: &clock },
             clock: &clock,
+            timer: &clock,
             settings,
         },
     };

@@ -95,6 +95,40 @@ async fn i7_nobody_gets_a_data_key_of_an_instance_that_is_not_its_own() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn r2_one_broker_proves_for_all_that_ask_at_once_and_a_refusal_is_not_tried_again_at_once() {
+    let world = World::with_acme().await;
+    let policy = world.policy().await.id;
+    let clock = claviger_testkit::VirtualClock::at(world.now());
+    let prove = ProvePolicies {
+        policies: &world.store,
+        proofs: &world.store,
+        probe: world.probe(),
+        clock: &clock,
+        timer: &clock,
+        settings: world.settings(),
+    };
+    let asks = || async { prove.run(&[policy]).await[0] };
+    // One region keeps the round waiting, so that all of them ask meanwhile.
+    world
+        .keys
+        .fall_silent(&claviger_testkit::builders::parsed("eu-west-1"), std::time::Duration::from_millis(500));
+    let (key, before) = (world.key("eu-central-1"), world.keys.count(&world.key("eu-central-1")));
+    let tried = || world.keys.count(&key) - before;
+    let answers = futures_util::future::join_all((0..50).map(|_| asks())).await;
+    assert!(answers.iter().all(|answer| matches!(answer.proof, Proof::Proven { .. })), "{answers:?}");
+    assert_eq!(tried(), 1);
+    assert_eq!(answers.iter().filter(|answer| answer.kms_calls > 0).count(), 1);
+    tokio::time::sleep(std::time::Duration::from_secs(11)).await;
+    world.keys_answer(DISABLED);
+    let answers = futures_util::future::join_all((0..50).map(|_| asks())).await;
+    assert!(answers.iter().all(|answer| answer.proof == Proof::Unavailable), "{answers:?}");
+    assert_eq!(tried(), 2);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    asks().await;
+    assert_eq!(tried(), 3, "tried again after two seconds");
+}
+
 #[tokio::test]
 async fn r2_a_proof_is_a_real_unwrap_shared_for_ten_seconds_and_refused_when_the_key_is() {
     let world = World::with_acme().await;
@@ -104,6 +138,7 @@ async fn r2_a_proof_is_a_real_unwrap_shared_for_ten_seconds_and_refused_when_the
         proofs: &world.store,
         probe: world.probe(),
         clock: &world.clock,
+        timer: &world.clock,
         settings: world.settings(),
     };
     world.keys.forget_calls();
@@ -123,6 +158,7 @@ async fn r2_a_proof_is_a_real_unwrap_shared_for_ten_seconds_and_refused_when_the
     let refused = prove.run(&[policy]).await;
     assert_eq!((refused[0].proof, refused[0].kms_calls), (Proof::Unavailable, 2));
     world.keys_answer(DENIED);
+    world.later(2);
     let asked = prove.run(&[policy]).await;
     assert_eq!((asked[0].proof, asked[0].kms_calls), (Proof::Unavailable, 4), "DescribeKey broke the ties");
     world.keys_answer(DISABLED);

@@ -197,6 +197,7 @@ async fn i3_an_unwrap_through_a_kept_session_proves_nothing_and_a_proof_assumes_
         proofs: &world.store,
         probe: world.probe(),
         clock: &world.clock,
+        timer: &world.clock,
         settings: world.settings(),
     };
     let id = world.policy().await.id;

@@ -1,14 +1,17 @@
 //! From a lost key to cut off, told and restored.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use claviger_app::messages::{FanOut, ProbeMessage};
 use claviger_app::ports::{
-    CallError, ControlProbes, CustomerKeys, DataKeyRegistry, Instances, KeyRef, Policies, StoreError,
+    Beat, CallError, ControlProbes, CustomerKeys, DataKeyRegistry, Instances, KeyRef, Policies, StoreError,
     WatchList,
 };
 use claviger_app::report_probes::Reason;
+use claviger_app::settings::Settings;
 use claviger_app::show_policy::ShowPolicy;
 use claviger_app::sweep::{PlanSweeps, Swept};
 use claviger_domain::catalogue::Mode;
@@ -18,9 +21,9 @@ use claviger_domain::instance::InstanceStatus;
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::policy::{PURPOSE_CANARY, encryption_context};
 use claviger_domain::ticket::TicketStatus;
-use claviger_domain::values::Region;
+use claviger_domain::values::{Region, ShardId};
 use claviger_testkit::builders;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 
 use crate::world::{DENIED, DISABLED, USABLE, World, correlation};
@@ -233,8 +236,16 @@ async fn r4_access_denied_while_the_controls_fail_suspends_nobody() {
 
 /// Six customers, each with one key, swept in one shard.
 async fn six_customers(world: &World) -> Vec<claviger_domain::policy::EncryptionPolicy> {
+    customers_in_shards(world, &[5; 6]).await
+}
+
+/// A customer a shard that is named, each with one key.
+async fn customers_in_shards(
+    world: &World,
+    shards: &[u16],
+) -> Vec<claviger_domain::policy::EncryptionPolicy> {
     let mut all = Vec::new();
-    for number in 1..=6 {
+    for (number, shard) in (1..).zip(shards) {
         let account = format!("{}", 700_000_000_000_u64 + number);
         let organisation = builders::an_organisation(&format!("customer-{number}-of-six"));
         let mut policy = builders::an_active_policy(
@@ -242,7 +253,7 @@ async fn six_customers(world: &World) -> Vec<claviger_domain::policy::Encryption
             &builders::an_enrolment(&account, "germany"),
             world.now(),
         );
-        policy.shard = claviger_domain::values::ShardId(5);
+        policy.shard = ShardId(*shard);
         let whose = policy.clone();
         for key in policy.keys.values_mut() {
             world.keys.create(&key.arn);
@@ -305,32 +316,149 @@ async fn r4_many_customers_refused_at_once_delay_ambiguous_refusals_and_no_defin
 }
 
 #[tokio::test]
-async fn r2_the_economy_interval_sweeps_a_shard_when_its_last_sweep_is_a_phase_ago() {
+async fn r4_a_mass_failure_is_seen_too_where_each_shard_has_few_customers() {
     let world = World::with_acme().await;
-    let economy = claviger_app::settings::Settings {
-        probe_phase: SignedDuration::from_secs(300),
-        shards: 1,
-        ..world.settings().clone()
+    let all = customers_in_shards(&world, &[1, 1, 2, 2, 3, 3]).await;
+    world.later(1);
+    for policy in &all {
+        world.keys.answer(&policy.keys.values().next().unwrap().arn, DENIED);
+    }
+    let open = async |policy: &claviger_domain::policy::EncryptionPolicy| {
+        world.store.policy(&policy.organisation_name).await.unwrap().unwrap().fence.is_open()
     };
-    let plan =
-        PlanSweeps { queue: &world.store, watch: &world.store, clock: &world.clock, settings: &economy };
-    world.store.take_queued_probes();
-    let mut sweeps = Vec::new();
-    let began = world.now();
-    for _ in 0..30 {
-        plan.run().await.unwrap();
-        for (message, delay) in world.store.take_queued_probes() {
-            let ProbeMessage::Sweep { shard, .. } = message else { panic!("{message:?}") };
-            let at = world.now() + delay;
-            sweeps.push(at.duration_since(began).as_secs());
-            let watched_until = at + economy.probe_phase + economy.watch_slack;
-            let (unproven, mass_failure) = (Default::default(), false);
-            let beat = claviger_app::ports::Beat { swept_at: at, watched_until, unproven, mass_failure };
-            world.store.beat(shard, &beat).await.unwrap();
+    for _ in 0..5 {
+        for shard in [1, 2, 3] {
+            world.sweep_shard(ShardId(shard)).await.unwrap();
+        }
+        world.later(60);
+        for policy in &all {
+            world.follow_up_of(&policy.organisation_name, world.now()).await.unwrap();
+            assert!(open(policy).await, "{} of six in three shards", policy.organisation_name);
+        }
+    }
+    // Four of them work again: what the two others say counts after it persisted.
+    for policy in &all[2..] {
+        world.keys.answer(&policy.keys.values().next().unwrap().arn, USABLE);
+    }
+    for _ in 0..3 {
+        for shard in [1, 2, 3] {
+            world.sweep_shard(ShardId(shard)).await.unwrap();
         }
         world.later(60);
     }
-    assert_eq!(sweeps, [0, 300, 600, 900, 1200, 1500]);
+    assert!(!open(&all[0]).await && !open(&all[1]).await);
+    assert!(open(&all[2]).await);
+}
+
+#[tokio::test]
+async fn r2_a_sweep_sees_a_second_revocation_though_its_row_is_from_before_the_restoration() {
+    let world = World::with_acme().await;
+    world.cut_off().await;
+    let stale = world.policy().await;
+    world.restore().await;
+    assert!(world.policy().await.fence.is_open());
+    world.later(1);
+    world.keys_answer(DISABLED);
+    let report = world.report();
+    report.of_policy(&stale, &Reason::default(), correlation()).await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+}
+
+/// When each shard is swept, in milliseconds from now, if ticks come at these times.
+async fn sweeps_planned(world: &World, settings: &Settings, ticks: &[i64]) -> BTreeMap<ShardId, Vec<i64>> {
+    let plan = PlanSweeps { queue: &world.store, watch: &world.store, clock: &world.clock, settings };
+    world.store.take_queued_probes();
+    let (began, mut sweeps) = (world.now(), BTreeMap::<ShardId, Vec<i64>>::new());
+    let mut waiting: Vec<(Timestamp, ShardId)> = Vec::new();
+    for tick in ticks {
+        let now = began + SignedDuration::from_millis(*tick);
+        // Until then the queue brings what is due.
+        waiting.sort();
+        for (at, shard) in waiting.extract_if(.., |(at, _)| *at <= now) {
+            sweeps.entry(shard).or_default().push(at.duration_since(began).as_millis() as i64);
+            let watched_until = at + settings.probe_phase + settings.watch_slack;
+            let (unproven, mass_failure) = (BTreeMap::new(), false);
+            let beat = Beat { swept_at: at, watched_until, unproven, mass_failure, refused: 0, open: 0 };
+            world.store.beat(shard, &beat).await.unwrap();
+        }
+        world.clock.set(now);
+        plan.run().await.unwrap();
+        for (message, delay) in world.store.take_queued_probes() {
+            let ProbeMessage::Sweep { shard, due_at } = message else { panic!("{message:?}") };
+            assert_eq!(due_at, world.now() + delay);
+            waiting.push((due_at, shard));
+        }
+    }
+    sweeps
+}
+
+#[tokio::test]
+async fn r2_every_shard_is_swept_once_a_phase_at_whatever_second_of_a_minute_the_ticks_come() {
+    let world = World::with_acme().await;
+    let settings = Settings { shards: 4, ..world.settings().clone() };
+    // As late in its minute as a tick may be, as early, one that is lost, one that comes twice.
+    let seconds = [0, 59, 119, 120, 181, 240, 359, 360, 360, 421, 539, 540, 600, 660];
+    let sweeps = sweeps_planned(&world, &settings, &seconds.map(|second| second * 1000)).await;
+    assert_eq!(sweeps.len(), 4);
+    for (shard, sweeps) in &sweeps {
+        assert_eq!(sweeps[0], 0, "a shard that nobody watched yet is swept at once");
+        assert!(sweeps[1] <= 60_000, "{shard}: {sweeps:?}");
+        let apart: Vec<i64> = sweeps[1..].windows(2).map(|two| two[1] - two[0]).collect();
+        // 0: what a doubled tick planned twice.
+        assert!(apart.iter().all(|apart| [0, 60_000].contains(apart)), "{shard}: {sweeps:?}");
+        assert!(apart.iter().filter(|apart| **apart == 0).count() <= 2, "{shard}: {sweeps:?}");
+        assert!(sweeps.last().unwrap() > &590_000, "{shard}: {sweeps:?}");
+    }
+    let second: BTreeSet<i64> = sweeps.values().map(|sweeps| sweeps[1] % 60_000).collect();
+    assert_eq!(second.len(), 4, "not all shards at once");
+}
+
+#[tokio::test]
+async fn r2_a_shard_that_counts_as_watched_no_longer_is_swept_with_the_next_tick() {
+    let world = World::with_acme().await;
+    let settings = Settings { shards: 1, ..world.settings().clone() };
+    // Nobody ticks for ten minutes; what was planned before runs out.
+    let sweeps = sweeps_planned(&world, &settings, &[0, 60_000, 660_000, 661_000]).await;
+    let sweeps = &sweeps[&ShardId(0)];
+    assert!(sweeps.contains(&660_000), "{sweeps:?}");
+}
+
+#[tokio::test]
+async fn r2_a_tick_that_cannot_say_how_far_it_planned_leaves_no_gap() {
+    let world = World::with_acme().await;
+    let settings = Settings { shards: 1, ..world.settings().clone() };
+    let plan =
+        PlanSweeps { queue: &world.store, watch: &world.store, clock: &world.clock, settings: &settings };
+    world.store.fail_changes([StoreError::Unavailable { reason: "test".to_owned() }]);
+    let first = plan.run().await.unwrap().sweeps;
+    assert_eq!(world.store.planned_until().await.unwrap(), None);
+    let again = plan.run().await.unwrap().sweeps;
+    assert_eq!(again, first);
+    // A clock that was an hour ahead is not believed.
+    world.store.plan_until(world.now() + SignedDuration::from_hours(1)).await.unwrap();
+    assert_eq!(plan.run().await.unwrap().sweeps, first);
+}
+
+#[tokio::test]
+async fn r2_a_sweep_that_came_twice_probes_once() {
+    let world = World::with_acme().await;
+    let (shard, due_at) = (world.policy().await.shard, world.now());
+    world.clock.advance(SignedDuration::from_millis(40));
+    assert!(matches!(world.sweep_due(shard, due_at).await.unwrap(), Swept::Done { .. }));
+    assert_eq!(world.sweep_due(shard, due_at).await.unwrap(), Swept::Already);
+}
+
+#[tokio::test]
+async fn r2_the_economy_interval_sweeps_a_shard_once_in_five_minutes() {
+    let world = World::with_acme().await;
+    let economy =
+        Settings { probe_phase: SignedDuration::from_secs(300), shards: 1, ..world.settings().clone() };
+    let ticks: Vec<i64> = (0..30).map(|minute| minute * 60_000).collect();
+    let sweeps = sweeps_planned(&world, &economy, &ticks).await;
+    let sweeps = &sweeps[&ShardId(0)];
+    assert!(sweeps[1] <= 300_000, "{sweeps:?}");
+    assert!(sweeps[1..].windows(2).all(|two| two[1] - two[0] == 300_000), "{sweeps:?}");
+    assert!(sweeps.len() >= 6, "{sweeps:?}");
     assert_eq!(economy.cut_off_bound(), SignedDuration::from_secs(340));
 }
 

@@ -214,6 +214,61 @@ async fn r9_a_flood_of_events_is_deferred_within_its_accounts_budget_and_another
 }
 
 #[tokio::test]
+async fn r9_what_happens_to_other_keys_of_an_account_takes_nothing_of_its_budget() {
+    let world = World::with_acme().await;
+    world.store.take_queued_probes();
+    let elsewhere = HeardChange {
+        slug: "grant-created".to_owned(),
+        key: Some(claviger_testkit::builders::a_key("222222222222", "eu-central-1", 77)),
+        ..disabled_by_ada()
+    };
+    // The first one shows that events of the account arrive.
+    assert!(matches!(world.hears_of(&elsewhere).await, HeardOf::Queued { .. }));
+    for _ in 0..100 {
+        world.clock.advance(SignedDuration::from_millis(500));
+        assert_eq!(world.hears_of(&elsewhere).await, HeardOf::Beside);
+    }
+    let own = HeardChange { key: Some(world.key("eu-central-1")), ..disabled_by_ada() };
+    assert_eq!(world.hears_of(&own).await, HeardOf::Queued { probes: 1, wait: SignedDuration::ZERO });
+    world.later(25 * 60 * 60);
+    assert!(matches!(world.hears_of(&elsewhere).await, HeardOf::Queued { .. }), "once a day");
+}
+
+#[tokio::test]
+async fn r9_however_many_brokers_meet_a_refusal_the_prober_follows_it_once_in_five_seconds() {
+    let world = World::with_acme().await;
+    world.keys_answer(DENIED);
+    let met = world.broker_meets_refusal().await;
+    let reason = Reason { met: Some(met), ..Reason::default() };
+    world.keys.forget_calls();
+    world.hinted_by(&reason).await.unwrap();
+    let once = world.keys.calls().len();
+    assert!(once > 0);
+    for _ in 0..50 {
+        world.hinted_by(&reason).await.unwrap();
+    }
+    assert_eq!(world.keys.calls().len(), once);
+    // Whoever says who changed a key, or what repeats a probe, is followed all the same.
+    world.hinted_by(&Reason { heard: vec![disabled_by_ada()], ..reason.clone() }).await.unwrap();
+    assert!(world.keys.calls().len() > once);
+    world.keys.forget_calls();
+    world.later(5);
+    world.hinted_by(&reason).await.unwrap();
+    assert!(!world.keys.calls().is_empty());
+}
+
+#[tokio::test]
+async fn r9_a_broker_that_is_refused_on_many_data_keys_tells_of_it_once() {
+    let world = World::with_acme().await;
+    let policy = world.policy().await;
+    world.keys_answer(DENIED);
+    world.broker_meets_refusal().await;
+    let cache = &world.cache;
+    assert!(!cache.may_hint(policy.id, world.now()), "of any data key");
+    assert!(cache.may_hint(policy.id, world.now() + SignedDuration::from_secs(5)));
+}
+
+#[tokio::test]
 async fn r9_a_hint_that_cannot_be_queued_is_not_taken_for_covered_when_it_comes_again() {
     let world = World::with_acme().await;
     world.hears("222222222222").await;
@@ -243,7 +298,11 @@ impl World {
                 match &message {
                     ProbeMessage::Probe { attempt, data_key, heard, correlation, organisation } => {
                         let reason = Reason { met: *data_key, heard: heard.clone(), mass_failure: None };
-                        let follow = FollowHint { report: self.report(), queue: &self.store };
+                        let follow = FollowHint {
+                            report: self.report(),
+                            queue: &self.store,
+                            followed: &self.followed,
+                        };
                         follow.run(organisation, *attempt, &reason, *correlation).await.unwrap();
                     }
                     ProbeMessage::FollowUp { .. } => self.follow_up_as_queued(&message).await.unwrap(),

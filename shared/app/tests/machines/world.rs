@@ -7,7 +7,7 @@ use claviger_app::erase_data_keys::EraseDataKeys;
 use claviger_app::erase_instance::EraseInstance;
 use claviger_app::error::WorkError;
 use claviger_app::fan_out::CarryOrder;
-use claviger_app::follow_hint::FollowHint;
+use claviger_app::follow_hint::{FollowHint, FollowedRefusals};
 use claviger_app::hand_out_data_key::{HandOutDataKey, HandOutError, HandedOut, KeyRequest, UnwrappedKeys};
 use claviger_app::make_data_key::MakeDataKey;
 use claviger_app::make_newer_data_key::{MakeNewerDataKey, Renewal};
@@ -53,6 +53,7 @@ pub struct World {
     pub clock: FakeClock,
     pub ids: SequentialIds,
     pub cache: UnwrappedKeys,
+    pub followed: FollowedRefusals,
     pub destinations: Vec<String>,
     home: Region,
 }
@@ -133,6 +134,7 @@ impl World {
             clock: FakeClock::at("2026-11-23T09:00:00Z"),
             ids: SequentialIds::default(),
             cache: UnwrappedKeys::new(),
+            followed: FollowedRefusals::default(),
             destinations: Vec::new(),
             home: builders::parsed("eu-central-1"),
         }
@@ -224,6 +226,10 @@ impl World {
     }
 
     pub async fn sweep_shard(&self, shard: ShardId) -> Result<Swept, WorkError> {
+        self.sweep_due(shard, self.now()).await
+    }
+
+    pub async fn sweep_due(&self, shard: ShardId, due_at: jiff::Timestamp) -> Result<Swept, WorkError> {
         let sweep = Sweep {
             report: self.report(),
             watch: &self.store,
@@ -233,7 +239,7 @@ impl World {
             timer: &self.clock,
             settings: self.settings(),
         };
-        sweep.run(shard, self.now(), self.now() + SignedDuration::from_secs(30)).await
+        sweep.run(shard, due_at, self.now() + SignedDuration::from_secs(30)).await
     }
 
     pub async fn hinted(&self) -> Result<(), WorkError> {
@@ -241,7 +247,7 @@ impl World {
     }
 
     pub async fn hinted_by(&self, reason: &Reason) -> Result<(), WorkError> {
-        let follow = FollowHint { report: self.report(), queue: &self.store };
+        let follow = FollowHint { report: self.report(), queue: &self.store, followed: &self.followed };
         follow.run(&self.name(), 0, reason, correlation()).await
     }
 
@@ -262,7 +268,7 @@ impl World {
         organisation: &OrganisationName,
         due_at: jiff::Timestamp,
     ) -> Result<(), WorkError> {
-        let follow = FollowHint { report: self.report(), queue: &self.store };
+        let follow = FollowHint { report: self.report(), queue: &self.store, followed: &self.followed };
         follow.when_due(organisation, due_at, Vec::new(), correlation()).await
     }
 
@@ -271,7 +277,7 @@ impl World {
         let ProbeMessage::FollowUp { organisation, due_at, heard, correlation } = message else {
             panic!("{message:?} is no follow-up");
         };
-        let follow = FollowHint { report: self.report(), queue: &self.store };
+        let follow = FollowHint { report: self.report(), queue: &self.store, followed: &self.followed };
         follow.when_due(organisation, *due_at, heard.clone(), *correlation).await
     }
 

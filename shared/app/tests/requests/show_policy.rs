@@ -39,7 +39,8 @@ async fn a_probe_is_as_old_as_the_last_sweep_that_got_an_answer() {
     let show = ShowPolicy { policies: &world, watch_list: &world, clock: &clock, settings };
     for (unproven, expected) in [(vec![], Some(swept_at)), (vec![(policy.id, swept_at)], policy.probed_at)] {
         let unproven = unproven.into_iter().collect();
-        let beat = Beat { swept_at, watched_until: swept_at, unproven, mass_failure: false };
+        let beat =
+            Beat { swept_at, watched_until: swept_at, unproven, mass_failure: false, refused: 0, open: 0 };
         assert_eq!(show.view(&policy, Some(&beat)).keys[0].last_probe_at, expected);
     }
 }

@@ -16,10 +16,11 @@
 //! | control | `ERASURE` | `<instance id>` | instance of a deleted site whose data keys wait for their erasure | `doc` |
 //! | control | `OVERDUE` | `<policy id>` | orders that apps have not answered | `doc` |
 //! | control | `ORG#<name>` | `TICKET#<uuidv7>` | ticket | `doc`, `version` |
-//! | control | `ORG#<name>` | `FACT#<stream>#<seq, 12 digits>` | fact, put once | `doc` |
 //! | control | `OUTBOX#<name>` | `OUTBOX#<effect id>` | effect that waits | `doc`, `dueShard`, `dueAt` (index `due`) |
 //! | control | `SHARD#<nnn>` | `POLICY#<id>` | policy that is swept | `doc` |
+//! | control | `PLAN` | `PLAN` | how far sweeps are planned | `plannedUntil` (ms) |
 //! | control | `PROOF#<policy id>` | `PROOF` | last proof | `provenAt` (ms), `expiresAt` (s) |
+//! | control | `PROOF#<policy id>` | `CLAIM` | a broker proves it | `claimedUntil` (ms), `expiresAt` (s) |
 //! | control | `REENCRYPTION#<job>` | `JOB` | how far a re-encryption is | `doc`, `version` |
 //! | control | `REENCRYPTION#<job>` | `SHARD#<instance>#<nnn>` | how far a shard of it is | `doc`, `version` |
 //! | control | `ORG#<name>` | `BACKUP#<id>` | backup that the vendor registered | `doc` |
@@ -28,10 +29,11 @@
 //! | control | `IDEMPOTENCY#<hash>` | `IDEMPOTENCY` | a request that bears a key | `request`, `holder`, `reservedUntil` (ms), `doc` (the answer), `expiresAt` (s) |
 //! | control | `HINTS#<account>` | `HINTS` | budget of an account's hints | `doc`, `expiresAt` (s) |
 //! | control | `USAGE#<organisation id>` | `DAY#<yyyy-mm-dd>` | KMS calls of a day | a number each, `expiresAt` (s) |
+//! | facts | `ORG#<name>` | `FACT#<stream>#<seq, 12 digits>` | fact, put once | `doc` |
 //! | registry | `INSTANCE#<id>` | `DK#<purpose>#<version, 10 digits>` | wrapped data key | `doc` |
 //! | registry | `INSTANCE#<id>` | `DKID#<id>` | which version it is | `purpose`, `version` |
 //! | fence | `<copy>` | `policy#<id>` | fence of a policy | see `fence` |
-//! | fence | `<copy>` | `shard#<nnn>` | a shard's sign of life | `watchedUntil`, `sweptAt` (ms), `unproven`, `lastProven` (ms), `massFailure` |
+//! | fence | `<copy>` | `shard#<nnn>` | a shard's sign of life | `watchedUntil`, `sweptAt` (ms), `unproven`, `lastProven` (ms), `massFailure`, `refused`, `open` |
 
 use claviger_app::reencryption::ShardPlace;
 use claviger_domain::access::TemplateVersion;
@@ -224,6 +226,14 @@ pub(super) fn watch(shard: ShardId, id: PolicyId) -> Key {
 
 pub(super) fn proof(id: PolicyId) -> Key {
     key(format!("PROOF#{id}"), "PROOF")
+}
+
+pub(super) fn proof_claim(id: PolicyId) -> Key {
+    key(format!("PROOF#{id}"), "CLAIM")
+}
+
+pub(super) fn plan() -> Key {
+    key("PLAN", "PLAN")
 }
 
 pub(super) fn template(version: &TemplateVersion) -> Key {

@@ -10,6 +10,7 @@ use super::items::{item, number, number_of, unavailable};
 use super::names::{self, EXPIRES_AT};
 
 const PROVEN_AT: &str = "provenAt";
+const CLAIMED_UNTIL: &str = "claimedUntil";
 /// A proof counts for seconds; after a day the row is nothing but clutter.
 const KEPT_SECONDS: i64 = 24 * 60 * 60;
 
@@ -48,6 +49,33 @@ impl Proofs for DynamoStore {
                 StoreError::Conflict => Ok(()),
                 other => Err(other),
             },
+        }
+    }
+
+    async fn claim_proof(
+        &self,
+        policy: PolicyId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let expires = until.as_second().saturating_add(KEPT_SECONDS);
+        let claim = item(
+            &names::proof_claim(policy),
+            [(CLAIMED_UNTIL, number(until.as_millisecond())), (EXPIRES_AT, number(expires))],
+        );
+        let answer = self
+            .client
+            .put_item()
+            .table_name(&self.tables.control)
+            .set_item(Some(claim))
+            .condition_expression("attribute_not_exists(pk) OR claimedUntil <= :now")
+            .expression_attribute_values(":now", number(now.as_millisecond()))
+            .send()
+            .await;
+        match answer.map_err(|error| unavailable(&error)) {
+            Ok(_) => Ok(true),
+            Err(StoreError::Conflict) => Ok(false),
+            Err(other) => Err(other),
         }
     }
 }

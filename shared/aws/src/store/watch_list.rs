@@ -8,7 +8,7 @@ use claviger_domain::values::ShardId;
 use jiff::Timestamp;
 
 use super::DynamoStore;
-use super::items::{Item, aggregate, number, number_of, text, unavailable};
+use super::items::{Item, aggregate, item, number, number_of, text, unavailable};
 use super::names::{self, COPY, ITEM};
 use super::pages::{Direction, Range};
 use super::transaction::{Condition, Otherwise, Transaction};
@@ -42,6 +42,8 @@ impl WatchList for DynamoStore {
                 ("unproven".to_owned(), AttributeValue::L(unproven.clone())),
                 ("lastProven".to_owned(), AttributeValue::L(proven.clone())),
                 ("massFailure".to_owned(), AttributeValue::Bool(beat.mass_failure)),
+                ("refused".to_owned(), number(beat.refused)),
+                ("open".to_owned(), number(beat.open)),
             ]);
             let newer = Condition::that("attribute_not_exists(#item) OR sweptAt <= :swept")
                 .naming("#item", ITEM)
@@ -67,7 +69,24 @@ impl WatchList for DynamoStore {
             .map_err(|error| unavailable(&error))?;
         answer.item.as_ref().map(beat_of).transpose()
     }
+
+    async fn planned_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        let found = self.get(&self.tables.control, &names::plan()).await?;
+        let until = |item: &Item| {
+            let corrupt = || StoreError::Corrupt { reason: "how far sweeps are planned".to_owned() };
+            Timestamp::from_millisecond(number_of(item, PLANNED_UNTIL)?).map_err(|_| corrupt())
+        };
+        found.as_ref().map(until).transpose()
+    }
+
+    async fn plan_until(&self, until: Timestamp) -> Result<(), StoreError> {
+        let plan = item(&names::plan(), [(PLANNED_UNTIL, number(until.as_millisecond()))]);
+        let put = self.client.put_item().table_name(&self.tables.control).set_item(Some(plan));
+        put.send().await.map(drop).map_err(|error| unavailable(&error))
+    }
 }
+
+const PLANNED_UNTIL: &str = "plannedUntil";
 
 /// Told apart from a race with another transaction.
 const OVERTAKEN: Otherwise = Otherwise::Taken("beat");
@@ -84,6 +103,7 @@ fn beat_of(item: &Item) -> Result<Beat, StoreError> {
         unproven.map(|id| id.as_s().ok().and_then(|id| id.parse().ok()).ok_or_else(|| corrupt("unproven")));
     let unproven: Vec<PolicyId> = unproven.by_ref().collect::<Result<_, _>>()?;
     let swept_at = at("sweptAt")?;
+    let counted = |name| item.get(name).and_then(|n| n.as_n().ok()?.parse().ok()).unwrap_or_default();
     let mut proven = list("lastProven").into_iter().flatten().map(|millis| {
         millis.as_n().ok().and_then(|millis| Timestamp::from_millisecond(millis.parse().ok()?).ok())
     });
@@ -92,5 +112,7 @@ fn beat_of(item: &Item) -> Result<Beat, StoreError> {
         watched_until: at("watchedUntil")?,
         unproven: unproven.into_iter().map(|id| (id, proven.next().flatten().unwrap_or(swept_at))).collect(),
         mass_failure: item.get("massFailure").and_then(|said| said.as_bool().ok()).copied().unwrap_or(false),
+        refused: counted("refused"),
+        open: counted("open"),
     })
 }

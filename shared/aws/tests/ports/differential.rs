@@ -551,16 +551,25 @@ impl Pair {
                     watched_until: self.now,
                     unproven,
                     mass_failure,
+                    refused: 3,
+                    open: 40,
                 };
                 let memory = self.memory.beat(ShardId(shard), &beat).await;
                 let dynamo = self.dynamo.store.beat(ShardId(shard), &beat).await;
-                same("beat", memory, dynamo)
+                same("beat", memory, dynamo)?;
+                let until = self.now + SignedDuration::from_secs(i64::from(shard));
+                let memory = self.memory.plan_until(until).await;
+                same("plan", memory, self.dynamo.store.plan_until(until).await)?;
+                same("planned", self.memory.planned_until().await, self.dynamo.store.planned_until().await)
             }
             Operation::Prove { policy, at } => {
                 let policy = PolicyId::from_uuid(SequentialIds::uuid(policy));
                 let at = instant("2026-11-22T12:00:00Z") + SignedDuration::from_micros(at * 700);
                 let memory = self.memory.record_proof(policy, at).await;
-                same("proof", memory, self.dynamo.store.record_proof(policy, at).await)
+                same("proof", memory, self.dynamo.store.record_proof(policy, at).await)?;
+                let until = at + SignedDuration::from_millis(700);
+                let memory = self.memory.claim_proof(policy, at, until).await;
+                same("claim", memory, self.dynamo.store.claim_proof(policy, at, until).await)
             }
             Operation::AddDataKeyOf { nth, id, version, stale_policy, stale_instance } => {
                 let Some(instance) = self.instances.get(nth) else {

@@ -539,10 +539,17 @@ async fn a_beat_is_in_every_copy_and_an_older_one_changes_nothing() {
     let until = noon() + SignedDuration::from_secs(70);
     let earlier = noon() - SignedDuration::from_secs(1);
     let unproven = [(policy, earlier)].into();
-    let beat = Beat { swept_at: noon(), watched_until: until, unproven, mass_failure: true };
+    let beat =
+        Beat { swept_at: noon(), watched_until: until, unproven, mass_failure: true, refused: 6, open: 9 };
     world.store.beat(shard, &beat).await.unwrap();
-    let late =
-        Beat { swept_at: earlier, watched_until: earlier, unproven: BTreeMap::new(), mass_failure: false };
+    let late = Beat {
+        swept_at: earlier,
+        watched_until: earlier,
+        unproven: BTreeMap::new(),
+        mass_failure: false,
+        refused: 0,
+        open: 0,
+    };
     world.store.beat(shard, &late).await.unwrap();
     assert_eq!(world.store.last_beat(shard).await.unwrap().unwrap(), beat);
     for copy in world.fence("shard#003").await.into_iter().map(Option::unwrap) {

@@ -231,6 +231,7 @@ impl KeySource for Broker {
             proofs: &*ports,
             probe: ports.probe_keys(),
             clock: &*ports,
+            timer: &*ports,
             settings: settings(),
         };
         let ids: Vec<_> = policies.iter().map(|id| builders::parsed(id)).collect();

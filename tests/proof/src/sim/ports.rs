@@ -288,9 +288,8 @@ impl Clock for Ports {
 
 #[async_trait]
 impl Timer for Ports {
-    /// Never: how slow calls share a sweep is shown elsewhere, in virtual time.
-    async fn after(&self, _: SignedDuration) {
-        std::future::pending().await
+    async fn after(&self, wait: SignedDuration) {
+        self.world.pause(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)).await;
     }
 }
 
@@ -737,6 +736,14 @@ impl WatchList for Ports {
     async fn last_beat(&self, shard: ShardId) -> Result<Option<Beat>, StoreError> {
         self.stored("last_beat", self.world.store.last_beat(shard)).await
     }
+
+    async fn planned_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.stored("planned_until", self.world.store.planned_until()).await
+    }
+
+    async fn plan_until(&self, until: Timestamp) -> Result<(), StoreError> {
+        self.stored("plan_until", self.world.store.plan_until(until)).await
+    }
 }
 
 #[async_trait]
@@ -763,6 +770,15 @@ impl Proofs for Ports {
 
     async fn record_proof(&self, policy: PolicyId, at: Timestamp) -> Result<(), StoreError> {
         self.stored("record_proof", self.world.store.record_proof(policy, at)).await
+    }
+
+    async fn claim_proof(
+        &self,
+        policy: PolicyId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.stored("claim_proof", self.world.store.claim_proof(policy, now, until)).await
     }
 }
 

@@ -429,6 +429,8 @@ impl Sim {
                     watched_until: until,
                     unproven: BTreeMap::new(),
                     mass_failure: false,
+                    refused: 0,
+                    open: 0,
                 };
                 let _ = now_or_never(claviger_app::ports::WatchList::beat(&self.world.store, shard, &beat));
             }

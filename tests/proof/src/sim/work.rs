@@ -151,12 +151,12 @@ pub async fn work(ports: &Ports, message: &Message) -> Result<(), WorkError> {
             sweep(ports).rest(rest, Clock::now(ports) + SWEEPS_FOR).await.map(|_| ())
         }
         Message::Probe(ProbeMessage::Probe { organisation, attempt, data_key, heard, correlation }) => {
-            let follow = FollowHint { report: report(ports), queue: ports };
+            let follow = FollowHint { report: report(ports), queue: ports, followed: &ports.world.followed };
             let reason = Reason { met: *data_key, heard: heard.clone(), mass_failure: None };
             follow.run(organisation, *attempt, &reason, *correlation).await
         }
         Message::Probe(ProbeMessage::FollowUp { organisation, due_at, heard, correlation }) => {
-            let follow = FollowHint { report: report(ports), queue: ports };
+            let follow = FollowHint { report: report(ports), queue: ports, followed: &ports.world.followed };
             follow.when_due(organisation, *due_at, heard.clone(), *correlation).await
         }
         Message::Probe(ProbeMessage::Describe { shard }) => describe(ports).shard(*shard).await.map(drop),

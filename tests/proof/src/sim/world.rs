@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use claviger_app::follow_hint::FollowedRefusals;
 use claviger_app::hand_out_data_key::UnwrappedKeys;
 use claviger_app::messages::{AppOrder, DataKeyPage, ErasurePage, FanOut, NewerDataKey, ProbeMessage};
 use claviger_app::reencryption::{JobStep, ShardWork};
@@ -366,6 +367,8 @@ pub struct World {
     pub kms: Kms,
     /// Unwrapped keys of the brokers.
     pub brokers: [UnwrappedKeys; 2],
+    /// Refusals that the prober's process followed.
+    pub followed: FollowedRefusals,
     /// The vendor's records, as the worker of this moment reaches them.
     pub worker: Mutex<Option<Arc<VendorRecords>>>,
     /// The defect, in a run that has one.
@@ -419,6 +422,7 @@ impl World {
             ids: SequentialIds::default(),
             kms: Kms::default(),
             brokers: [UnwrappedKeys::new(), UnwrappedKeys::new()],
+            followed: FollowedRefusals::default(),
             worker: Mutex::default(),
             twin,
             state: Mutex::new(state),
@@ -581,14 +585,17 @@ impl World {
     }
 
     /// Whether nothing is under way but what repeats by itself. A step of a job that waits comes again by the planner's
-    /// tick, should it be thrown away.
+    /// tick, should it be thrown away, and sweeps by the prober's.
     pub fn is_quiet(&self) -> bool {
         let state = self.state();
         state.timers.wakers.is_empty()
             && state.events.values().all(|event| {
                 matches!(
                     event,
-                    Event::Tick | Event::Poll(_) | Event::Use(_) | Event::Arrive(Message::Step(_), _)
+                    Event::Tick
+                        | Event::Poll(_)
+                        | Event::Use(_)
+                        | Event::Arrive(Message::Step(_) | Message::Probe(ProbeMessage::Sweep { .. }), _)
                 )
             })
     }
