@@ -385,13 +385,15 @@ fn sibling_ordered(
         return illegal(next);
     };
     newer(next, epoch)?;
+    next.epoch = epoch;
     let suspended_since = match (order, suspended_since) {
         (Order::Suspend, _) => Some(now),
         (Order::Restore, Some(_)) => None,
-        (Order::Restore, None) => return Err(Refusal::Redundant),
+        // INVARIANT (R9): nobody told it to stop, and from here on nobody does who comes too late. Its app has
+        // nothing to do.
+        (Order::Restore, None) => return Ok(Vec::new()),
     };
     next.status = InstanceStatus::NotEncrypted { since, suspended_since };
-    next.epoch = epoch;
     Ok(vec![Effect::TellApp { instance: next.id, order, epoch }])
 }
 

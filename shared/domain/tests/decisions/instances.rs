@@ -168,10 +168,6 @@ fn a6_the_unencrypted_of_a_family_are_told_in_the_name_of_the_familys_policy_and
     let free = instance(InstanceStatus::NotEncrypted { since: now(), suspended_since: None });
     assert!(matches!(decided(&free, &suspension(5), &prober()), Err(Refusal::Redundant)));
     assert!(matches!(decided(&free, &suspension(4), &prober()), Err(Refusal::Stale)));
-    assert!(
-        matches!(decided(&free, &restoration(6), &prober()), Err(Refusal::Redundant)),
-        "nothing to restore"
-    );
 
     let told = decided(&free, &suspension(6), &prober()).unwrap();
     assert_eq!(
@@ -187,6 +183,19 @@ fn a6_the_unencrypted_of_a_family_are_told_in_the_name_of_the_familys_policy_and
     assert_eq!(back.next.status, InstanceStatus::NotEncrypted { since: now(), suspended_since: None });
     assert_eq!((back.next.epoch, back.next.unanswered_since()), (Epoch(7), None));
     assert_eq!(accepted_in(&suspension(6), &prober(), |_| {}), ["not-encrypted"]);
+}
+
+#[test]
+fn r9_a_restoration_passes_its_epoch_on_to_one_that_was_never_told_to_stop_so_that_no_late_order_does() {
+    let suspension = |epoch| InstanceEvent::FamilySuspensionOrdered { epoch: Epoch(epoch), policy: FAMILY };
+    let restoration = InstanceEvent::FamilyRestorationOrdered { epoch: Epoch(7), policy: FAMILY };
+    let free = instance(InstanceStatus::NotEncrypted { since: now(), suspended_since: None });
+    let passed = decided(&free, &restoration, &prober()).unwrap();
+    assert_eq!((&passed.next.status, passed.next.epoch), (&free.status, Epoch(7)));
+    assert!(passed.outbox.is_empty(), "its app has nothing to do");
+    assert!(matches!(decided(&passed.next, &suspension(6), &prober()), Err(Refusal::Stale)));
+    assert!(matches!(decided(&passed.next, &restoration, &prober()), Err(Refusal::Redundant)));
+    assert_eq!(decided(&passed.next, &suspension(8), &prober()).unwrap().next.status.slug(), "suspended");
 }
 
 #[test]
