@@ -69,10 +69,10 @@ pub struct InstanceView {
 pub struct DeletionView {
     /// Since when it is known.
     pub at: Timestamp,
-    /// When the data keys go.
+    /// When the data keys go, or, of what has none, the instance itself.
     pub erase_at: Timestamp,
-    /// The ticket that tells of it.
-    pub ticket_id: TicketId,
+    /// The ticket that tells of it; none of an app that is not encrypted.
+    pub ticket_id: Option<TicketId>,
 }
 
 /// What of one type of an app's data is covered (spec A9).

@@ -44,7 +44,7 @@ pub struct Passed {
     pub overdue_requests: u64,
     /// Instances whose app has not answered an order to suspend in time, and orders that are stuck on their way.
     pub overdue_orders: u64,
-    /// Instances of deleted sites whose data keys began to be deleted.
+    /// Instances of deleted sites that are gone, or whose data keys began to be deleted.
     pub erasures: u64,
     /// Organisations whose data keys of former generations began to be removed.
     pub removals: u64,
@@ -62,7 +62,7 @@ pub struct PassDeadlines<'a> {
     pub instances: &'a dyn Instances,
     /// Instances that wait for an answer, and where orders that nobody answered are listed.
     pub overdue: &'a dyn OverdueOrders,
-    /// Which data keys wait for their erasure.
+    /// Which instances wait for their erasure.
     pub erasures: &'a dyn PendingErasures,
     /// What the vendor keeps of old data.
     pub backups: &'a dyn Backups,

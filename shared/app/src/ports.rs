@@ -149,7 +149,7 @@ pub trait Instances: Send + Sync {
     ) -> Result<(), StoreError>;
 }
 
-/// An instance whose site was deleted, and whose data keys are still there.
+/// An instance whose site was deleted, and whose time is not over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingErasure {
@@ -157,7 +157,7 @@ pub struct PendingErasure {
     pub instance: InstanceId,
     /// Whose.
     pub organisation: OrganisationName,
-    /// When its data keys go.
+    /// When its data keys go, or, of what has none, the instance itself.
     pub erase_at: Timestamp,
 }
 
@@ -166,12 +166,12 @@ impl PendingErasure {
     pub fn of(instance: &AppInstance) -> Option<Self> {
         let deletion = instance.deletion.as_ref()?;
         match instance.status {
-            InstanceStatus::Provisioning { .. }
-            | InstanceStatus::Active { .. }
-            | InstanceStatus::Suspended { .. } => {}
             InstanceStatus::Requested { .. }
-            | InstanceStatus::NotEncrypted { .. }
-            | InstanceStatus::Rejected { .. }
+            | InstanceStatus::Provisioning { .. }
+            | InstanceStatus::Active { .. }
+            | InstanceStatus::Suspended { .. }
+            | InstanceStatus::NotEncrypted { .. } => {}
+            InstanceStatus::Rejected { .. }
             | InstanceStatus::Erasing { .. }
             | InstanceStatus::Deleted { .. } => return None,
         }

@@ -142,10 +142,11 @@ pub struct Acknowledgement {
 pub struct SiteDeletion {
     /// When they said so.
     pub at: Timestamp,
-    /// When the data keys go.
+    /// When the data keys go, or, of what has none, the instance itself.
     pub erase_at: Timestamp,
-    /// The ticket that tells of it.
-    pub ticket: TicketId,
+    /// The ticket that tells of it; none of an app that is not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<TicketId>,
 }
 
 /// One app on one site.
@@ -172,7 +173,7 @@ pub struct AppInstance {
     pub epoch: Epoch,
     /// The app's last answer.
     pub acknowledged: Option<Acknowledgement>,
-    /// Its site was deleted, and its data keys are to go.
+    /// Its site was deleted, and it is to go with its data keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion: Option<SiteDeletion>,
     /// What its site was called before it was last renamed.
@@ -294,7 +295,7 @@ pub fn decide_instance(
                 return illegal(instance);
             };
             next.status = InstanceStatus::Rejected { at: now, reason: reason.clone() };
-            Vec::new()
+            site::nothing_left(&mut next)
         }
         InstanceEvent::InstanceProvisioned { epoch } => {
             match instance.status {

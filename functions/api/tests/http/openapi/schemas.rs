@@ -779,7 +779,7 @@ pub struct AppInstance {
     /// The app's last answer to an order.
     #[schema(required)]
     acknowledged: Option<Acknowledged>,
-    /// Its site was deleted, and its data keys are to go.
+    /// Its site was deleted, and it is to go with its data keys.
     #[schema(required)]
     deletion: Option<SiteDeletion>,
     /// What its site was called before.
@@ -810,9 +810,11 @@ pub enum InstanceStatus {
 pub struct SiteDeletion {
     /// Since when it is known.
     at: Moment,
-    /// When the data keys go; until then everything is as before.
+    /// When the data keys go, or, of what has none, the app itself; until then everything is as before.
     erase_at: Moment,
-    ticket_id: Id,
+    /// The ticket that tells of it; none of an app that is not encrypted.
+    #[schema(required)]
+    ticket_id: Option<Id>,
 }
 
 /// Another name for a site.
