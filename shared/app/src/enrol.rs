@@ -100,8 +100,8 @@ pub(crate) fn parse(body: &Value, settings: &Settings) -> Result<Enrolment, Vec<
     Ok(enrolment)
 }
 
-/// Whether the organisation may enrol, whatever its keys (spec E1, E2). Asked at the request, and again when support
-/// approves it.
+/// Whether the organisation may enrol, whatever its keys (spec E1, E2). Asked at the request, when support approves it,
+/// and when it is verified.
 pub(crate) fn eligible(organisation: &Organisation, settings: &Settings) -> Result<(), RequestError> {
     match ineligible(organisation, settings).into_iter().next() {
         None => Ok(()),

@@ -113,7 +113,7 @@ const fn is_zero(count: &u64) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordsTrouble {
-    /// Apps with encrypted instances whose plan does not include encryption any more.
+    /// Apps with instances that are encrypted, or approved, whose plan does not include encryption any more.
     pub plans_ended: BTreeSet<App>,
     /// Whether nobody is registered as an admin.
     pub without_admin: bool,

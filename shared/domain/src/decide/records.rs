@@ -54,7 +54,7 @@ fn words(plans_ended: &BTreeSet<App>, without_admin: bool) -> Vec<String> {
         .map(|app| {
             format!(
                 "The plan of `{app}` does not include encryption any more. What is encrypted stays encrypted and goes on \
-                 working; there are no new apps of it. Put the app back on a plan that includes it, or leave: `POST \
+                 working; there are no new apps of it, and one that was approved waits. Put the app back on a plan that includes it, or leave: `POST \
                  .../encryption-policy/close`."
             )
         })
