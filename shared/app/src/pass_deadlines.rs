@@ -312,7 +312,7 @@ impl PassDeadlines<'_> {
 
 /// What the clock alone makes happen to a policy: of its restoration window, or of the time for its export.
 fn due(rules: &Rules<'_>, policy: &EncryptionPolicy, now: Timestamp) -> Option<PolicyEvent> {
-    let closing = policy.closing.as_ref().and_then(|closing| due_of(&rules.catalogue.closing, closing, now));
+    let closing = due_of(&rules.catalogue.closing, policy, now);
     let of_closing = closing.map(|moment| PolicyEvent::ClosingMomentCame { moment });
     let of_window = || due_moment(rules, policy, now).map(|moment| PolicyEvent::WindowMomentCame { moment });
     of_closing.or_else(of_window)

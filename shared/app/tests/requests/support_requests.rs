@@ -220,18 +220,33 @@ async fn e11_an_app_is_not_approved_while_its_organisation_leaves() {
 }
 
 #[tokio::test]
-async fn e11_leaving_is_approved_whatever_the_organisation_has_become_and_whoever_asked() {
+async fn e11_leaving_is_approved_whatever_the_organisation_has_become() {
     let stage = Stage::active().await;
     stage.happens(PolicyEvent::ClosingAsked, &by_admin()).await;
     stage
         .is_fed(|acme| {
             acme.government = true;
             acme.plans.clear();
-            acme.admins.clear();
+            acme.admins.insert(parsed("ada"));
         })
         .await;
     let approved = stage.approved().await.unwrap();
     assert!(matches!(approved, Decided::Closing(policy) if policy.closing.is_some()));
+}
+
+#[tokio::test]
+async fn e3_leaving_is_not_approved_in_the_name_of_somebody_who_is_no_org_admin_any_more() {
+    for admins in [vec![], vec!["ada"]] {
+        let stage = Stage::active().await;
+        stage.happens(PolicyEvent::ClosingAsked, &by_admin()).await;
+        stage.is_fed(|acme| acme.admins = admins.into_iter().map(parsed).collect()).await;
+        let why = stage.is_not_approved().await;
+        assert_eq!(why.to_string(), "who asked for it is no org admin any more");
+        assert!(matches!(&stage.policy().await.closing, Some(closing) if closing.slug() == "asked"));
+        let no = Verdict::Rejected { reason: "ask anew".to_owned() };
+        stage.case().decide(stage.request, &no, &by_support()).await.unwrap();
+        assert_eq!(stage.policy().await.closing, None);
+    }
 }
 
 #[tokio::test]
