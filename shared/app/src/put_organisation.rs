@@ -204,6 +204,7 @@ impl PutOrganisation<'_> {
         }
         let event = PolicyEvent::RecordsFed { plans_ended, without_admin: feed.admins.is_empty() };
         let settle = Settle { policies: self.policies, clock: self.clock, settings: self.settings };
+        settle.without_former_admins(&known.name, &feed.admins, origin).await?;
         match settle.run(&known.name, &event, origin).await {
             // It closed meanwhile: nobody has to know any more.
             Ok(_) | Err(RequestError::Refused(Refusal::IllegalForState { .. })) => Ok(()),

@@ -43,7 +43,7 @@ impl RequestReencryption<'_> {
         origin: &Origin,
     ) -> Result<EncryptionPolicy, RequestError> {
         let settle = Settle { policies: self.policies, clock: self.clock, settings: self.settings };
-        let policy = settle.load(&organisation.name).await?;
+        let policy = settle.without_former_admins(&organisation.name, &organisation.admins, origin).await?;
         let (keys, depth) = self.parse(&policy, body)?;
         let event = PolicyEvent::ReencryptionRequested { keys: keys.clone(), depth };
         // What is refused whatever the new keys are like costs no KMS call.

@@ -41,7 +41,7 @@ impl RequestReplacement<'_> {
         origin: &Origin,
     ) -> Result<EncryptionPolicy, RequestError> {
         let settle = Settle { policies: self.policies, clock: self.clock, settings: self.settings };
-        let policy = settle.load(&organisation.name).await?;
+        let policy = settle.without_former_admins(&organisation.name, &organisation.admins, origin).await?;
         if !policy.keys.contains_key(region) {
             return Err(RequestError::NotFound { what: "a key in this region" });
         }

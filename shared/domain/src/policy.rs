@@ -386,6 +386,12 @@ impl EncryptionPolicy {
         self.reencryption.as_ref().map_or(self.access.mode(), |job| job.mode_until_done)
     }
 
+    /// Who proposed a change of keys that waits for a second org admin.
+    pub fn proposers(&self) -> impl Iterator<Item = &Subject> {
+        let of_one = self.key_change.as_ref().map(|first| &first.by);
+        of_one.into_iter().chain(self.reencryption_proposal.as_ref().map(|first| &first.by))
+    }
+
     /// The word that is shown of where it stands: an active policy whose fence somebody closed for another
     /// cause than its keys is suspended for everybody who asks.
     pub fn standing(&self) -> &'static str {

@@ -268,7 +268,7 @@ fn a4_a_deleted_site_changes_nothing_of_any_app_until_its_time_is_over() {
     let told = |status: InstanceStatus| decided(&instance(status), &event, &records());
     for status in every_status() {
         let word = status.slug();
-        let result = told(status);
+        let result = told(status.clone());
         match word {
             "not-encrypted" => {
                 let decision = result.unwrap();
