@@ -1,6 +1,6 @@
 //! What comes due by the clock alone: reminders and phases of restoration windows, lapsing, and work that is
-//! overdue (spec S3, E10), the erasure of what was kept after its site was deleted, and the removal of data keys that the
-//! last backup needed (spec X4). A reconciler: it reads the base table, finds what is due and does it; a run that is
+//! overdue (spec S3, E10), access requests that nobody opened (spec K1), the erasure of what was kept after its site was
+//! deleted, and the removal of data keys that the last backup needed (spec X4). A reconciler: it reads the base table, finds what is due and does it; a run that is
 //! missed, doubled or broken off changes nothing but the hour.
 
 use std::collections::BTreeSet;
@@ -16,10 +16,11 @@ use claviger_domain::values::ShardId;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::access_requests::{not_asked, opened};
 use crate::error::{ATTEMPTS, WorkError};
 use crate::ports::{
     Backups, BackupsHead, Clock, DataKeyRemoval, Ids, Instances, OverdueOrder, OverdueOrders, PendingErasure,
-    PendingErasures, Policies, StoreError, SupportRequests, WatchList,
+    PendingErasures, Policies, PublishedTemplate, StoreError, SupportRequests, Templates, WatchList,
 };
 use crate::settings::Settings;
 use crate::show_reencryption::all_backups;
@@ -30,6 +31,8 @@ const PAGE: u16 = 200;
 const AT_ONCE: usize = 16;
 /// How many of the instances that did not answer are named.
 const NAMED: usize = 20;
+/// How many access requests one run opens at most; the next goes on.
+const MOST_ASKED: u64 = 200;
 
 /// What a run found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +51,8 @@ pub struct Passed {
     pub erasures: u64,
     /// Organisations whose data keys of former generations began to be removed.
     pub removals: u64,
+    /// Access requests that were opened with who has enrolled since the template was published.
+    pub asked: u64,
 }
 
 /// Sees to what is due.
@@ -58,6 +63,8 @@ pub struct PassDeadlines<'a> {
     pub watch: &'a dyn WatchList,
     /// What waits for support.
     pub requests: &'a dyn SupportRequests,
+    /// Where key-policy templates are.
+    pub templates: &'a dyn Templates,
     /// Where instances are.
     pub instances: &'a dyn Instances,
     /// Instances that wait for an answer, and where orders that nobody answered are listed.
@@ -87,12 +94,17 @@ impl PassDeadlines<'_> {
             correlation: CorrelationId::from_uuid(self.ids.random()),
         };
         let mut passed = Passed { overdue_requests: self.overdue_requests().await?, ..Passed::default() };
+        let templates = self.templates.templates().await?;
         let mut overdue: BTreeSet<PolicyId> = BTreeSet::new();
         for shard in 0..self.settings.shards {
             let rows = self.watch.watched(ShardId(shard)).await?;
             for row in &rows {
                 if let Err(error) = self.window(&row.policy, &origin, &mut passed).await {
                     tracing::warn!(policy.id = %row.policy.id, ?error, "a policy's window could not be seen to");
+                    passed.failed = passed.failed.saturating_add(1);
+                }
+                if let Err(error) = self.ask(&row.policy, &templates, &origin, &mut passed).await {
+                    tracing::warn!(policy.id = %row.policy.id, ?error, "an access request could not be opened");
                     passed.failed = passed.failed.saturating_add(1);
                 }
                 match self.remove(&row.policy, &origin).await {
@@ -117,6 +129,27 @@ impl PassDeadlines<'_> {
         self.forget_all_but(&overdue).await?;
         self.erase(&origin, &mut passed).await?;
         Ok(passed)
+    }
+
+    /// Opens the access requests that a policy has not: it was activated when the publishing had come by, or the publishing
+    /// broke off.
+    async fn ask(
+        &self,
+        policy: &EncryptionPolicy,
+        templates: &[PublishedTemplate],
+        origin: &Origin,
+        passed: &mut Passed,
+    ) -> Result<(), StoreError> {
+        let name = &policy.organisation_name;
+        for template in not_asked(policy, templates) {
+            if passed.asked >= MOST_ASKED {
+                return Ok(());
+            }
+            if opened(self.policies, self.settings, self.clock, name, template, origin).await? {
+                passed.asked = passed.asked.saturating_add(1);
+            }
+        }
+        Ok(())
     }
 
     /// Begins the erasure of what was kept long enough after its site was deleted.

@@ -55,6 +55,7 @@ impl Stage {
             policies: &self.world,
             watch: &self.world,
             requests: &self.world,
+            templates: &self.world,
             overdue: &self.world,
             instances: &self.world,
             erasures: &self.world,

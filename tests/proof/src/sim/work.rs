@@ -129,6 +129,7 @@ pub async fn pass_deadlines(ports: &Ports) -> Result<(), WorkError> {
         policies: ports,
         watch: ports,
         requests: ports,
+        templates: ports,
         instances: ports,
         overdue: ports,
         erasures: ports,
