@@ -1,5 +1,7 @@
 //! Enrols an organisation: everything is proven before anything is stored (spec E1, E2, E4, E12).
 
+use std::collections::BTreeSet;
+
 use claviger_domain::decide::enrol;
 use claviger_domain::enrolment::{Enrolment, Holding};
 use claviger_domain::event::Origin;
@@ -174,6 +176,7 @@ pub(crate) async fn check_keys(
         external_id: organisation.external_id.clone(),
         regions: regions.to_vec(),
         enrolment: enrolment.clone(),
+        granted: BTreeSet::new(),
     };
     let wrong = |reason: &str| CallError { what: "the prober", reason: reason.to_owned() };
     match prober.probe(&request).await? {

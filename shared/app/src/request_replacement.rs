@@ -73,6 +73,7 @@ impl RequestReplacement<'_> {
             external_id: organisation.external_id.clone(),
             regions: vec![region.clone()],
             enrolment,
+            granted: policy.granted(),
         };
         let ProbeAnswer::Checked { checks } = self.prober.probe(&request).await? else {
             let reason = "it answered something else than asked for".to_owned();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::access::{AccessAnswer, AccessRequest};
+use crate::access::{AccessAnswer, AccessRequest, KeyPermission};
 use crate::catalogue::Mode;
 use crate::closing::{Closing, Erasure};
 use crate::fact::AuditHead;
@@ -384,6 +384,13 @@ impl EncryptionPolicy {
     /// How the keys are held (spec E8). A job that changes it changes it when it is through (spec X6).
     pub fn mode(&self) -> Mode {
         self.reencryption.as_ref().map_or(self.access.mode(), |job| job.mode_until_done)
+    }
+
+    /// What access requests were accepted for: each was proven on the keys of then, and is expected of every new one
+    /// (spec K1).
+    pub fn granted(&self) -> BTreeSet<KeyPermission> {
+        let accepted = |request: &&AccessRequest| matches!(request.answer, AccessAnswer::Granted { .. });
+        self.access_requests.iter().filter(accepted).flat_map(|request| request.permissions.clone()).collect()
     }
 
     /// Who proposed a change of keys that waits for a second org admin.

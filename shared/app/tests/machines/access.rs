@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 
 use claviger_app::access_requests::{AnswerAccess, PublishTemplate};
 use claviger_app::error::WorkError;
-use claviger_app::messages::CheckResult;
+use claviger_app::messages::{CheckResult, ProbeAnswer, ProbeRequest};
 use claviger_app::ports::{DataKeyRegistry, Policies, Templates, Tickets};
 use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::request_error::RequestError;
 use claviger_app::request_instance::RequestInstance;
+use claviger_app::request_reencryption::RequestReencryption;
 use claviger_domain::access::{AccessStanding, KEY_PERMISSIONS, KeyPermission};
 use claviger_domain::event::{Actor, Origin};
 use claviger_domain::ids::CorrelationId;
 use claviger_domain::policy::Lifecycle;
 use claviger_testkit::builders::{self, parsed};
 use jiff::SignedDuration;
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::closing::deadlines;
@@ -145,7 +147,7 @@ async fn k3_a_request_that_is_opened_because_an_admin_looks_is_nobodys_act_but_t
     let facts = world.store.all_facts(&globex.name);
     let [fact] = &facts[..] else { panic!("{facts:?}") };
     assert_eq!(fact.actor, Actor::Claviger("api".to_owned()), "the agent who published did not do this");
-    assert_eq!(fact.correlation, correlation());
+    assert_eq!(fact.correlation_id, correlation());
 }
 
 #[tokio::test]
@@ -305,4 +307,27 @@ async fn k1_an_app_that_was_approved_before_the_request_was_declined_is_made_whe
     access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
     world.provision(instance).await.unwrap();
     assert_eq!(world.store.data_keys(instance).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn k1_new_keys_are_checked_for_what_was_granted_on_the_old_ones() {
+    let world = World::with_acme().await;
+    let prober = Direct(&world);
+    let (access, id) = asked(&world, &prober).await;
+    assert!(world.policy().await.granted().is_empty(), "nothing is granted by asking");
+    access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
+    world.store.prober_answers(Ok(ProbeAnswer::Checked { checks: Vec::new() }));
+    let request = RequestReencryption {
+        policies: &world.store,
+        prober: &world.store,
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    let key =
+        |region: &str| json!({ "region": region, "keyArn": builders::a_key("222222222222", region, 7) });
+    let keys = json!({ "keys": [key("eu-central-1"), key("eu-west-1")] });
+    request.run(&builders::an_organisation("acme"), &keys, &builders::by_admin()).await.unwrap();
+    let sent = world.store.take_probe_requests();
+    let [ProbeRequest::Check { granted, .. }] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(*granted, describing());
 }
