@@ -11,7 +11,7 @@ use claviger_domain::event::{Actor, InstanceEvent, LastBackup, Origin, PolicyEve
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::{CorrelationId, PolicyId};
 use claviger_domain::instance::decide_instance;
-use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::values::ShardId;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -20,7 +20,8 @@ use crate::access_requests::{not_asked, opened};
 use crate::error::{ATTEMPTS, WorkError};
 use crate::ports::{
     Backups, BackupsHead, Clock, DataKeyRemoval, Ids, Instances, OverdueOrder, OverdueOrders, PendingErasure,
-    PendingErasures, Policies, PublishedTemplate, StoreError, SupportRequests, Templates, WatchList,
+    PendingErasures, Policies, PublishedTemplate, StoreError, SupportRequest, SupportRequests, Templates,
+    WatchList,
 };
 use crate::settings::Settings;
 use crate::show_reencryption::all_backups;
@@ -43,7 +44,7 @@ pub struct Passed {
     pub lapsed: u64,
     /// Policies that could not be seen to; the next run does.
     pub failed: u64,
-    /// Requests that wait for support past their due date.
+    /// Requests that wait for support, or were approved and are not done, past their due date.
     pub overdue_requests: u64,
     /// Instances whose app has not answered an order to suspend in time, and orders that are stuck on their way.
     pub overdue_orders: u64,
@@ -61,7 +62,7 @@ pub struct PassDeadlines<'a> {
     pub policies: &'a dyn Policies,
     /// Every policy in use, in the base table.
     pub watch: &'a dyn WatchList,
-    /// What waits for support.
+    /// What waits for support, or to be worked off.
     pub requests: &'a dyn SupportRequests,
     /// Where key-policy templates are.
     pub templates: &'a dyn Templates,
@@ -296,6 +297,10 @@ impl PassDeadlines<'_> {
             let page = self.requests.support_requests(cursor.as_deref(), PAGE).await?;
             let now = self.clock.now();
             for request in page.items.iter().filter(|request| request.due_at < now) {
+                // Nothing is made any more for an organisation that left: nobody waits for it.
+                if request.approved && self.has_left(request).await? {
+                    continue;
+                }
                 overdue = overdue.saturating_add(1);
                 tracing::warn!(request.id = %request.id, due_at = %request.due_at, "a request is overdue");
             }
@@ -304,6 +309,11 @@ impl PassDeadlines<'_> {
                 return Ok(overdue);
             }
         }
+    }
+
+    async fn has_left(&self, request: &SupportRequest) -> Result<bool, StoreError> {
+        let policy = self.policies.policy(&request.organisation).await?;
+        Ok(policy.is_some_and(|policy| matches!(policy.lifecycle, Lifecycle::Closed { .. })))
     }
 
     /// The order to suspend of a policy that somebody has not answered in time, or that is stuck on its way.

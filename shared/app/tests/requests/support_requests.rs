@@ -134,13 +134,15 @@ async fn e3_a_support_agent_decides_on_policies_and_instances_once() {
     }
     let verify = world.outbox().into_iter().filter(|row| row.effect == Effect::VerifyPolicy).count();
     assert_eq!(verify, 1);
-    assert!(case.list(None, 10).await.unwrap().items.is_empty());
+    let listed = case.list(None, 10).await.unwrap().items;
+    assert!(matches!(&listed[..], [one] if one.approved && one.id == id), "until it is verified: {listed:?}");
 
     let policy = verification(&approval(&asked, now).next, now).next;
     let wanted = an_instance_decision(&policy, "acme-eng", "jira", now);
     world.commit_instance(None, &wanted).await.unwrap();
     let no = Verdict::Rejected { reason: "not on this site".to_owned() };
-    let id = case.list(None, 10).await.unwrap().items[0].id;
+    let id = wanted.next.id.as_uuid();
+    assert!(case.list(None, 10).await.unwrap().items.iter().any(|one| one.id == id && !one.approved));
     let decided = case.decide(id, &no, &by_support()).await.unwrap();
     assert!(matches!(decided, Decided::Instance(instance) if instance.status.slug() == "rejected"));
     let late = case.decide(id, &Verdict::Approved, &by_support()).await;

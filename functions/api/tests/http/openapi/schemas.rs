@@ -1423,7 +1423,7 @@ pub enum ActorRole {
     Claviger,
 }
 
-/// What waits for support.
+/// What waits for support, or was approved and is not done yet.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct SupportRequest {
@@ -1431,16 +1431,20 @@ pub struct SupportRequest {
     kind: SupportRequestKind,
     organisation: OrganizationName,
     status: WaitingStatus,
+    /// When it was asked for; once it is approved, when that was.
     requested_at: Moment,
     due_at: Moment,
     overdue: bool,
 }
 
-/// Requests that wait have one status.
+/// Where a request stands that is not done.
 #[derive(ToSchema)]
 #[schema(rename_all = "kebab-case")]
 pub enum WaitingStatus {
+    /// Support has to decide.
     Requested,
+    /// Support approved it; it is not worked off yet.
+    Approved,
 }
 
 /// What is asked for.
