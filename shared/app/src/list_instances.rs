@@ -122,9 +122,12 @@ impl ListInstances<'_> {
     pub async fn shown(&self, instance: AppInstance) -> Result<InstanceView, StoreError> {
         let mut family = Vec::new();
         let mut encrypted_sibling = false;
-        for sibling in self.settings.catalogue.siblings(&instance.app) {
+        // INVARIANT (I7): what gave its place up has no family any more, and the name may be another organisation's.
+        let siblings = self.settings.catalogue.siblings(&instance.app);
+        for sibling in siblings.filter(|_| instance.status.holds_place()) {
             let known = self.instances.instance_at(&instance.site, sibling).await?;
-            if known.as_ref().is_some_and(|known| known.status.is_encrypted()) {
+            let ours = |known: &AppInstance| known.organisation_name == instance.organisation_name;
+            if known.as_ref().is_some_and(|known| ours(known) && known.status.is_encrypted()) {
                 encrypted_sibling = true;
             } else {
                 family.push(sibling.clone());
