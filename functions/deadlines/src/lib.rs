@@ -1,5 +1,5 @@
 //! `deadlines`: a schedule sees to what comes due by the clock alone: reminders, phases and lapsing of
-//! restoration windows, and the list of work that is overdue.
+//! restoration windows, the list of work that is overdue, and access requests that nobody opened.
 
 use claviger_app::pass_deadlines::PassDeadlines;
 use serde::Deserialize;
@@ -35,6 +35,7 @@ impl Deadlines<'_> {
             overdue_orders = passed.overdue_orders,
             erasures = passed.erasures,
             removals = passed.removals,
+            asked = passed.asked,
             "deadlines were seen to"
         );
         Ok(json!({
@@ -45,6 +46,7 @@ impl Deadlines<'_> {
             "overdueOrders": passed.overdue_orders,
             "erasures": passed.erasures,
             "removals": passed.removals,
+            "asked": passed.asked,
         }))
     }
 }

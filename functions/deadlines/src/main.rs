@@ -14,6 +14,7 @@ async fn main() -> Result<(), Error> {
         policies: store,
         watch: store,
         requests: store,
+        templates: store,
         overdue: store,
         instances: store,
         erasures: store,

@@ -140,9 +140,9 @@ impl KeyProber<'_> {
             ProbeRequest::ProvePermissions { organisation, permissions } => {
                 Ok(ProbeAnswer::Checked { checks: self.permissions.run(&organisation, &permissions).await? })
             }
-            ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
+            ProbeRequest::Check { organisation, external_id, regions, enrolment, granted } => {
                 let whose = Checked { organisation, external_id: &external_id, regions: &regions };
-                Ok(ProbeAnswer::Checked { checks: self.check.run(whose, &enrolment).await })
+                Ok(ProbeAnswer::Checked { checks: self.check.run(whose, &enrolment, &granted).await })
             }
             ProbeRequest::MakeReplacement { organisation, region } => {
                 self.replacement.run(&organisation, &region).await

@@ -26,6 +26,7 @@ async fn main() -> Result<(), Error> {
     let make = MakeDataKey { registry: store, keys: &keys, ids, clock };
     let provisioner = Provisioner {
         verify: VerifyPolicy {
+            organisations: store,
             policies: store,
             keys: &keys,
             check: CheckEnrolment { keys: &keys, roles: &keys, ids },
@@ -34,7 +35,14 @@ async fn main() -> Result<(), Error> {
             clock,
             settings,
         },
-        provision: ProvisionInstance { instances: store, policies: store, make, clock },
+        provision: ProvisionInstance {
+            organisations: store,
+            instances: store,
+            policies: store,
+            make,
+            clock,
+            settings,
+        },
         newer: MakeNewerDataKey { instances: store, policies: store, make, settings },
         erase: EraseDataKeys {
             policies: store,

@@ -74,6 +74,7 @@ impl Stage {
         let records: &dyn UsageRecords = store;
         let provisioner = Provisioner {
             verify: VerifyPolicy {
+                organisations: store,
                 policies: store,
                 keys,
                 check: CheckEnrolment { keys, roles: keys, ids },
@@ -82,7 +83,14 @@ impl Stage {
                 clock,
                 settings,
             },
-            provision: ProvisionInstance { instances: store, policies: store, make, clock },
+            provision: ProvisionInstance {
+                organisations: store,
+                instances: store,
+                policies: store,
+                make,
+                clock,
+                settings,
+            },
             newer: MakeNewerDataKey { instances: store, policies: store, make, settings },
             erase: EraseDataKeys {
                 policies: store,

@@ -11,7 +11,8 @@ use claviger_app::carry_reencryption::CarryReencryption;
 use claviger_app::check_enrolment::CheckEnrolment;
 use claviger_app::make_data_key::MakeDataKey;
 use claviger_app::ports::{
-    CallError, Checkpoints, Clock, DataKeyRegistry, Instances, Policies, StoreError, WrappedDataKey,
+    CallError, Checkpoints, Clock, DataKeyRegistry, Instances, Organisations, Policies, StoreError,
+    WrappedDataKey,
 };
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::provision_instance::ProvisionInstance;
@@ -129,11 +130,14 @@ impl Stage {
         let approved = instance_decided(&asked.next, &InstanceEvent::InstanceApproved, &by_support(), now);
         world.commit_instance(Some(&asked.next), &approved).await.unwrap();
         let instance = approved.next.id;
+        world.save_organisation(&acme).await.unwrap();
         let provision = ProvisionInstance {
+            organisations: &world,
             instances: &world,
             policies: &world,
             make: MakeDataKey { registry: &world, keys: &keys, ids: &ids, clock: &clock },
             clock: &clock,
+            settings: settings(),
         };
         provision.run(instance, CorrelationId::from_uuid(SequentialIds::uuid(1))).await.unwrap();
         clock.advance(SignedDuration::from_secs(60));

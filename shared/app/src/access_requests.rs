@@ -1,10 +1,12 @@
-//! Access requests (spec K1): support publishes a template, every enrolled customer is asked, each answers.
+//! Access requests (spec K1): support publishes a template, every enrolled customer is asked, each answers. Who enrols
+//! after a template was published, or was missed by a publishing that broke off, is asked by `deadlines`.
 
 use std::collections::BTreeSet;
 
 use claviger_domain::access::{AccessRequest, KeyPermission, KeyPolicyTemplate, TemplateVersion};
 use claviger_domain::decide::{Refusal, decide};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
+use claviger_domain::ids::CorrelationId;
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::values::{OrganisationName, Region, ShardId};
 use claviger_domain::vendor::Ground;
@@ -119,15 +121,26 @@ impl PublishTemplate<'_> {
     }
 }
 
+/// The templates of which the policy has no request.
+pub(crate) fn not_asked<'a>(
+    policy: &'a EncryptionPolicy,
+    templates: &'a [PublishedTemplate],
+) -> impl Iterator<Item = &'a KeyPolicyTemplate> {
+    let asked = |template: &KeyPolicyTemplate| {
+        policy.access_requests.iter().any(|known| known.version == template.version)
+    };
+    templates.iter().map(|published| &published.template).filter(move |template| !asked(template))
+}
+
 /// Opens one template's request with one customer; says whether it is new.
-async fn opened(
+pub(crate) async fn opened(
     policies: &dyn Policies,
     settings: &Settings,
     clock: &dyn Clock,
     organisation: &OrganisationName,
     template: &KeyPolicyTemplate,
     origin: &Origin,
-) -> Result<bool, RequestError> {
+) -> Result<bool, StoreError> {
     let event = PolicyEvent::AccessRequested { template: template.clone() };
     for _ in 0..ATTEMPTS {
         let Some(policy) = policies.policy(organisation).await? else {
@@ -135,17 +148,16 @@ async fn opened(
         };
         let decision = match decide(&settings.rules(), &policy, &event, origin, clock.now()) {
             Ok(decision) => decision,
-            // It was asked before, or has left.
-            Err(Refusal::Redundant | Refusal::IllegalForState { .. }) => return Ok(false),
-            Err(other) => return Err(other.into()),
+            // It was asked before, or has left: there is no other reason not to ask.
+            Err(_) => return Ok(false),
         };
         match policies.commit_policy(Some(&policy), &decision).await {
             Ok(()) => return Ok(true),
             Err(StoreError::Conflict) => {}
-            Err(other) => return Err(other.into()),
+            Err(other) => return Err(other),
         }
     }
-    Err(StoreError::Conflict.into())
+    Err(StoreError::Conflict)
 }
 
 /// One customer's access requests.
@@ -163,20 +175,22 @@ pub struct AnswerAccess<'a> {
 }
 
 impl AnswerAccess<'_> {
-    /// The requests, newest first. One that the publishing has not come by with yet is opened here, so that a
-    /// customer that enrolled meanwhile is asked too.
+    /// The requests, newest first. One that neither the publishing nor `deadlines` has come by with yet is opened here, so
+    /// that who looks has not to come again.
     ///
     /// # Errors
     /// When there is no policy, or the store fails.
-    pub async fn list(&self, organisation: &OrganisationName) -> Result<Vec<AccessRequest>, RequestError> {
+    pub async fn list(
+        &self,
+        organisation: &OrganisationName,
+        correlation: CorrelationId,
+    ) -> Result<Vec<AccessRequest>, RequestError> {
         let mut policy = self.load(organisation).await?;
-        for published in self.templates.templates().await? {
-            let template = &published.template;
-            if policy.access_requests.iter().any(|known| known.version == template.version) {
-                continue;
-            }
-            let correlation = claviger_domain::ids::CorrelationId::from_uuid(policy.id.as_uuid());
-            let origin = Origin { actor: Actor::Support(template.published_by.clone()), correlation };
+        let templates = self.templates.templates().await?;
+        // INVARIANT (K3): nobody but the service itself does it, whoever looks and whoever published the template.
+        let origin = Origin { actor: Actor::Claviger("api".to_owned()), correlation };
+        let missing: Vec<_> = not_asked(&policy, &templates).cloned().collect();
+        for template in &missing {
             opened(self.policies, self.settings, self.clock, organisation, template, &origin).await?;
             policy = self.load(organisation).await?;
         }

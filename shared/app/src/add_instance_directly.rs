@@ -9,9 +9,9 @@ use claviger_domain::invalid::Invalid;
 use claviger_domain::organisation::Organisation;
 use claviger_domain::values::{App, SiteName};
 
-use crate::fan_out::has_encrypted_family;
+use crate::fan_out::{has_encrypted_family, has_family};
 use crate::ports::{Clock, Ids, Instances, Policies, StoreError};
-use crate::request_error::{RequestError, taken};
+use crate::request_error::{ATTEMPTS, RequestError, taken};
 use crate::settings::Settings;
 
 /// Takes note of an app.
@@ -48,7 +48,10 @@ impl AddInstanceDirectly<'_> {
         if let Some(known) = self.instances.instance_at(site, app).await? {
             let ours = known.organisation_name == organisation.name;
             return match known.status {
-                InstanceStatus::NotEncrypted { .. } if ours => Ok((known, false)),
+                // The call before may have broken off in between.
+                InstanceStatus::NotEncrypted { .. } if ours => {
+                    Ok((self.catch_up(known, origin).await?, false))
+                }
                 _ if ours => Err(RequestError::Taken(taken("app"))),
                 _ => Err(RequestError::Taken(taken("site"))),
             };
@@ -75,24 +78,43 @@ impl AddInstanceDirectly<'_> {
         Ok((self.catch_up(decision.next, origin).await?, true))
     }
 
-    /// The fan-out of a cut-off has passed by already: one that joins a suspended family is told here (spec A6).
-    async fn catch_up(&self, instance: AppInstance, origin: &Origin) -> Result<AppInstance, RequestError> {
-        let policy = self.policies.policy(&instance.organisation_name).await?;
-        let Some(policy) = policy.filter(|policy| !policy.fence.is_open()) else {
-            return Ok(instance);
-        };
-        if !has_encrypted_family(self.instances, self.settings, &instance).await? {
+    /// The fan-out of a cut-off, or of a restoration, has passed by already: one that joins a family is told here what
+    /// it missed (spec A6).
+    ///
+    /// INVARIANT (R9): it ends at the policy's epoch of this moment, so that a page of an older order, which was under way
+    /// when it was stored, changes nothing.
+    async fn catch_up(
+        &self,
+        mut instance: AppInstance,
+        origin: &Origin,
+    ) -> Result<AppInstance, RequestError> {
+        if !has_family(self.settings, &instance) {
             return Ok(instance);
         }
-        let event = InstanceEvent::FamilySuspensionOrdered { epoch: policy.fence.epoch, policy: policy.id };
-        let Ok(decision) = decide_instance(&instance, &event, origin, self.clock.now()) else {
-            return Ok(instance);
-        };
-        match self.instances.commit_instance(Some(&instance), &decision).await {
-            Ok(()) => Ok(decision.next),
-            // The fan-out was not by yet, and has told it.
-            Err(StoreError::Conflict) => Ok(instance),
-            Err(other) => Err(other.into()),
+        for _ in 0..ATTEMPTS {
+            let Some(policy) = self.policies.policy(&instance.organisation_name).await? else {
+                return Ok(instance);
+            };
+            let (epoch, id) = (policy.fence.epoch, policy.id);
+            let event = if policy.fence.is_open() {
+                InstanceEvent::FamilyRestorationOrdered { epoch, policy: id }
+            } else if has_encrypted_family(self.instances, self.settings, &instance).await? {
+                InstanceEvent::FamilySuspensionOrdered { epoch, policy: id }
+            } else {
+                return Ok(instance);
+            };
+            let Ok(decision) = decide_instance(&instance, &event, origin, self.clock.now()) else {
+                return Ok(instance);
+            };
+            match self.instances.commit_instance(Some(&instance), &decision).await {
+                Ok(()) => return Ok(decision.next),
+                // A fan-out came by: with an order of this epoch, or of an older one.
+                Err(StoreError::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+            let fresh = self.instances.instance(instance.id).await?;
+            instance = fresh.ok_or(RequestError::NotFound { what: "the app instance" })?;
         }
+        Err(StoreError::Conflict.into())
     }
 }

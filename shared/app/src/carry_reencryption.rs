@@ -310,11 +310,11 @@ impl CarryReencryption<'_> {
             Err(WorkError::NotNow { .. } | WorkError::Key(_)) => return Ok(Next::After(AGAIN)),
             Err(other) => return Err(other),
         };
-        let mut unanswered = false;
+        let (mut unanswered, granted) = (false, policy.granted());
         for (region, arn) in &keys {
             let organisation = policy.organisation;
             let key = KeyRef { arn, access: &job.access, organisation, session: RoleSession::Fresh };
-            let checks = self.check.key(key, &policy.context_tag).await;
+            let checks = self.check.key(key, &policy.context_tag, &granted).await;
             if checks.some_refused() {
                 return self.not_yet(policy, job, region, refuses, step).await;
             }

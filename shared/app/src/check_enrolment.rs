@@ -2,6 +2,9 @@
 //! organisation id in the encryption context, and a refusal with a random one. For BYOK the role is proven: it lets us
 //! in with the organisation's external id, and refuses us without one and with another.
 
+use std::collections::BTreeSet;
+
+use claviger_domain::access::KeyPermission;
 use claviger_domain::enrolment::{Enrolment, Holding};
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, ExternalId, KeyAccess, RoleArn};
@@ -87,8 +90,14 @@ pub(crate) const FIRST_GENERATION: u64 = 1;
 const AGAIN: &str = "try again: AWS or the way to it failed";
 
 impl CheckEnrolment<'_> {
-    /// Runs every check in every region and changes nothing; the request stands if none fails.
-    pub async fn run(&self, whose: Checked<'_>, enrolment: &Enrolment) -> Vec<Check> {
+    /// Runs every check in every region and changes nothing; the request stands if none fails. What was granted besides
+    /// the template's actions is tried too.
+    pub async fn run(
+        &self,
+        whose: Checked<'_>,
+        enrolment: &Enrolment,
+        granted: &BTreeSet<KeyPermission>,
+    ) -> Vec<Check> {
         let tag = &enrolment.context_tag;
         match &enrolment.holding {
             Holding::Cmk { keys } => {
@@ -99,7 +108,7 @@ impl CheckEnrolment<'_> {
                         organisation: whose.organisation,
                         session: RoleSession::Fresh,
                     };
-                    self.key(key, tag).await.all
+                    self.key(key, tag, granted).await.all
                 });
                 join_all(regions).await.into_iter().flatten().collect()
             }
@@ -107,8 +116,13 @@ impl CheckEnrolment<'_> {
         }
     }
 
-    /// A key of which it is known how it is reached.
-    pub(crate) async fn key(&self, key: KeyRef<'_>, tag: &ContextTag) -> Checks {
+    /// A key of which it is known how it is reached, and what was granted on the keys before it (spec K1).
+    pub(crate) async fn key(
+        &self,
+        key: KeyRef<'_>,
+        tag: &ContextTag,
+        granted: &BTreeSet<KeyPermission>,
+    ) -> Checks {
         let mut checks = Checks::default();
         let region = Some(key.region());
         let context = |organisation| encryption_context(organisation, PURPOSE_CANARY, "enrolment-check", tag);
@@ -167,6 +181,7 @@ impl CheckEnrolment<'_> {
             }
         }
         self.actions(key, &sealed, &ours, &mut checks).await;
+        self.granted(key, &ours, granted, &mut checks).await;
         self.describe(key, &mut checks).await;
         checks.add(self.principals(key).await);
         checks
@@ -208,6 +223,52 @@ impl CheckEnrolment<'_> {
             KeyAccess::Role(role) => permissions(&role.arn),
         };
         checks.add(fail(ID, region, format!("not granted: {}", refused.join(", ")), help));
+    }
+
+    /// Whether the key bears what its organisation accepted in access requests. What every check of a key tries anyway is
+    /// not tried again.
+    async fn granted(
+        &self,
+        key: KeyRef<'_>,
+        context: &EncryptionContext,
+        granted: &BTreeSet<KeyPermission>,
+        checks: &mut Checks,
+    ) {
+        let granted: Vec<KeyPermission> = granted.iter().copied().collect();
+        for permission in granted {
+            let tried = match permission {
+                KeyPermission::GenerateDataKeyPair => {
+                    self.keys.dry_run(key, Trial::GenerateDataKeyPair, context).await
+                }
+                KeyPermission::GenerateDataKeyPairWithoutPlaintext => {
+                    self.keys.dry_run(key, Trial::GenerateDataKeyPairWithoutPlaintext, context).await
+                }
+                KeyPermission::GetKeyRotationStatus => self.keys.rotates(key).await.map(drop),
+                KeyPermission::Decrypt
+                | KeyPermission::Encrypt
+                | KeyPermission::ReEncryptFrom
+                | KeyPermission::ReEncryptTo
+                | KeyPermission::GenerateDataKey
+                | KeyPermission::GenerateDataKeyWithoutPlaintext
+                | KeyPermission::DescribeKey => continue,
+            };
+            let id = ("granted-permissions", Some(key.region()));
+            match tried {
+                Ok(()) => checks.add(pass(id.0, id.1, format!("{permission} is granted"))),
+                Err(error) => {
+                    let observed = format!("{permission}, which an accepted access request grants, failed");
+                    let help = |_| match key.access {
+                        KeyAccess::KeyPolicy => format!(
+                            "put the key policy that `GET .../key-policy` prints, with this action in the statement \
+                             `ClavigerUse`, on the key: {}",
+                            put_policy(key)
+                        ),
+                        KeyAccess::Role(role) => permissions(&role.arn),
+                    };
+                    checks.add_failed(&error, id, observed, help);
+                }
+            }
+        }
     }
 
     /// Whether the key lets just anybody in. Seen through a role only: AWS shows a key policy to callers of the key's own
@@ -419,7 +480,7 @@ impl CheckEnrolment<'_> {
                 let access = KeyAccess::Role(role.clone());
                 let key = KeyRef { arn: &arn, access: &access, organisation, session: RoleSession::Fresh };
                 let mut checks = vec![found];
-                checks.extend(self.key(key, tag).await.all);
+                checks.extend(self.key(key, tag, &BTreeSet::new()).await.all);
                 checks
             }
             Err(error) => {

@@ -1,5 +1,7 @@
 //! Enrols an organisation: everything is proven before anything is stored (spec E1, E2, E4, E12).
 
+use std::collections::BTreeSet;
+
 use claviger_domain::decide::enrol;
 use claviger_domain::enrolment::{Enrolment, Holding};
 use claviger_domain::event::Origin;
@@ -100,8 +102,8 @@ pub(crate) fn parse(body: &Value, settings: &Settings) -> Result<Enrolment, Vec<
     Ok(enrolment)
 }
 
-/// Whether the organisation may enrol, whatever its keys (spec E1, E2). Asked at the request, and again when support
-/// approves it.
+/// Whether the organisation may enrol, whatever its keys (spec E1, E2). Asked at the request, when support approves it,
+/// and when it is verified.
 pub(crate) fn eligible(organisation: &Organisation, settings: &Settings) -> Result<(), RequestError> {
     match ineligible(organisation, settings).into_iter().next() {
         None => Ok(()),
@@ -174,6 +176,7 @@ pub(crate) async fn check_keys(
         external_id: organisation.external_id.clone(),
         regions: regions.to_vec(),
         enrolment: enrolment.clone(),
+        granted: BTreeSet::new(),
     };
     let wrong = |reason: &str| CallError { what: "the prober", reason: reason.to_owned() };
     match prober.probe(&request).await? {

@@ -78,13 +78,15 @@ impl CarryOrder<'_> {
                     Order::Restore => InstanceEvent::RestorationOrdered { epoch },
                 },
                 // Spec A6: the rest of an encrypted family goes with it.
-                InstanceStatus::NotEncrypted { suspended_since, .. } => match order {
+                InstanceStatus::NotEncrypted { .. } => match order {
                     Order::Suspend
                         if has_encrypted_family(self.instances, self.settings, &instance).await? =>
                     {
                         InstanceEvent::FamilySuspensionOrdered { epoch, policy }
                     }
-                    Order::Restore if suspended_since.is_some() => {
+                    // INVARIANT (R9): one that was never told to stop takes the epoch over too: a page of the
+                    // suspension may be late, and would find nothing else that is newer than itself.
+                    Order::Restore if has_family(self.settings, &instance) => {
                         InstanceEvent::FamilyRestorationOrdered { epoch, policy }
                     }
                     Order::Suspend | Order::Restore => return Ok(false),
@@ -141,6 +143,11 @@ impl CarryOrder<'_> {
         }
         Err(StoreError::Conflict.into())
     }
+}
+
+/// Whether the instance can ever be told with others of its site (spec A6).
+pub(crate) fn has_family(settings: &Settings, instance: &AppInstance) -> bool {
+    settings.catalogue.siblings(&instance.app).next().is_some()
 }
 
 /// Whether another member of the instance's family on its site is encrypted (spec A6).

@@ -69,10 +69,10 @@ pub struct InstanceView {
 pub struct DeletionView {
     /// Since when it is known.
     pub at: Timestamp,
-    /// When the data keys go.
+    /// When the data keys go, or, of what has none, the instance itself.
     pub erase_at: Timestamp,
-    /// The ticket that tells of it.
-    pub ticket_id: TicketId,
+    /// The ticket that tells of it; none of an app that is not encrypted.
+    pub ticket_id: Option<TicketId>,
 }
 
 /// What of one type of an app's data is covered (spec A9).
@@ -122,9 +122,12 @@ impl ListInstances<'_> {
     pub async fn shown(&self, instance: AppInstance) -> Result<InstanceView, StoreError> {
         let mut family = Vec::new();
         let mut encrypted_sibling = false;
-        for sibling in self.settings.catalogue.siblings(&instance.app) {
+        // INVARIANT (I7): what gave its place up has no family any more, and the name may be another organisation's.
+        let siblings = self.settings.catalogue.siblings(&instance.app);
+        for sibling in siblings.filter(|_| instance.status.holds_place()) {
             let known = self.instances.instance_at(&instance.site, sibling).await?;
-            if known.as_ref().is_some_and(|known| known.status.is_encrypted()) {
+            let ours = |known: &AppInstance| known.organisation_name == instance.organisation_name;
+            if known.as_ref().is_some_and(|known| ours(known) && known.status.is_encrypted()) {
                 encrypted_sibling = true;
             } else {
                 family.push(sibling.clone());

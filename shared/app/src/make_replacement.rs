@@ -74,7 +74,9 @@ impl MakeReplacement<'_> {
                 Observation::NoAnswer(_) | Observation::Usable => return Err(error.into()),
             },
         };
-        let checks = self.check.key(KeyRef::of(&policy, &made).fresh(), &policy.context_tag).await;
+        let key = KeyRef::of(&policy, &made).fresh();
+        let granted = policy.granted();
+        let checks = self.check.key(key, &policy.context_tag, &granted).await;
         if checks.some_refused() || checks.some_unanswered() {
             return Ok(ProbeAnswer::Checked { checks: checks.all });
         }

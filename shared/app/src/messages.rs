@@ -130,6 +130,9 @@ pub enum ProbeRequest {
         regions: Vec<Region>,
         /// What is asked for.
         enrolment: Enrolment,
+        /// Permissions that the organisation has granted besides; the keys have to bear them too.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        granted: BTreeSet<KeyPermission>,
     },
 }
 

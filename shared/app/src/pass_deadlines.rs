@@ -1,6 +1,6 @@
 //! What comes due by the clock alone: reminders and phases of restoration windows, lapsing, and work that is
-//! overdue (spec S3, E10), the erasure of what was kept after its site was deleted, and the removal of data keys that the
-//! last backup needed (spec X4). A reconciler: it reads the base table, finds what is due and does it; a run that is
+//! overdue (spec S3, E10), access requests that nobody opened (spec K1), the erasure of what was kept after its site was
+//! deleted, and the removal of data keys that the last backup needed (spec X4). A reconciler: it reads the base table, finds what is due and does it; a run that is
 //! missed, doubled or broken off changes nothing but the hour.
 
 use std::collections::BTreeSet;
@@ -11,15 +11,17 @@ use claviger_domain::event::{Actor, InstanceEvent, LastBackup, Origin, PolicyEve
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::{CorrelationId, PolicyId};
 use claviger_domain::instance::decide_instance;
-use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_domain::values::ShardId;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::access_requests::{not_asked, opened};
 use crate::error::{ATTEMPTS, WorkError};
 use crate::ports::{
     Backups, BackupsHead, Clock, DataKeyRemoval, Ids, Instances, OverdueOrder, OverdueOrders, PendingErasure,
-    PendingErasures, Policies, StoreError, SupportRequests, WatchList,
+    PendingErasures, Policies, PublishedTemplate, StoreError, SupportRequest, SupportRequests, Templates,
+    WatchList,
 };
 use crate::settings::Settings;
 use crate::show_reencryption::all_backups;
@@ -30,6 +32,8 @@ const PAGE: u16 = 200;
 const AT_ONCE: usize = 16;
 /// How many of the instances that did not answer are named.
 const NAMED: usize = 20;
+/// How many access requests one run opens at most; the next goes on.
+const MOST_ASKED: u64 = 200;
 
 /// What a run found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,14 +44,16 @@ pub struct Passed {
     pub lapsed: u64,
     /// Policies that could not be seen to; the next run does.
     pub failed: u64,
-    /// Requests that wait for support past their due date.
+    /// Requests that wait for support, or were approved and are not done, past their due date.
     pub overdue_requests: u64,
     /// Instances whose app has not answered an order to suspend in time, and orders that are stuck on their way.
     pub overdue_orders: u64,
-    /// Instances of deleted sites whose data keys began to be deleted.
+    /// Instances of deleted sites that are gone, or whose data keys began to be deleted.
     pub erasures: u64,
     /// Organisations whose data keys of former generations began to be removed.
     pub removals: u64,
+    /// Access requests that were opened with who has enrolled since the template was published.
+    pub asked: u64,
 }
 
 /// Sees to what is due.
@@ -56,13 +62,15 @@ pub struct PassDeadlines<'a> {
     pub policies: &'a dyn Policies,
     /// Every policy in use, in the base table.
     pub watch: &'a dyn WatchList,
-    /// What waits for support.
+    /// What waits for support, or to be worked off.
     pub requests: &'a dyn SupportRequests,
+    /// Where key-policy templates are.
+    pub templates: &'a dyn Templates,
     /// Where instances are.
     pub instances: &'a dyn Instances,
     /// Instances that wait for an answer, and where orders that nobody answered are listed.
     pub overdue: &'a dyn OverdueOrders,
-    /// Which data keys wait for their erasure.
+    /// Which instances wait for their erasure.
     pub erasures: &'a dyn PendingErasures,
     /// What the vendor keeps of old data.
     pub backups: &'a dyn Backups,
@@ -87,12 +95,17 @@ impl PassDeadlines<'_> {
             correlation: CorrelationId::from_uuid(self.ids.random()),
         };
         let mut passed = Passed { overdue_requests: self.overdue_requests().await?, ..Passed::default() };
+        let templates = self.templates.templates().await?;
         let mut overdue: BTreeSet<PolicyId> = BTreeSet::new();
         for shard in 0..self.settings.shards {
             let rows = self.watch.watched(ShardId(shard)).await?;
             for row in &rows {
                 if let Err(error) = self.window(&row.policy, &origin, &mut passed).await {
                     tracing::warn!(policy.id = %row.policy.id, ?error, "a policy's window could not be seen to");
+                    passed.failed = passed.failed.saturating_add(1);
+                }
+                if let Err(error) = self.ask(&row.policy, &templates, &origin, &mut passed).await {
+                    tracing::warn!(policy.id = %row.policy.id, ?error, "an access request could not be opened");
                     passed.failed = passed.failed.saturating_add(1);
                 }
                 match self.remove(&row.policy, &origin).await {
@@ -117,6 +130,27 @@ impl PassDeadlines<'_> {
         self.forget_all_but(&overdue).await?;
         self.erase(&origin, &mut passed).await?;
         Ok(passed)
+    }
+
+    /// Opens the access requests that a policy has not: it was activated when the publishing had come by, or the publishing
+    /// broke off.
+    async fn ask(
+        &self,
+        policy: &EncryptionPolicy,
+        templates: &[PublishedTemplate],
+        origin: &Origin,
+        passed: &mut Passed,
+    ) -> Result<(), StoreError> {
+        let name = &policy.organisation_name;
+        for template in not_asked(policy, templates) {
+            if passed.asked >= MOST_ASKED {
+                return Ok(());
+            }
+            if opened(self.policies, self.settings, self.clock, name, template, origin).await? {
+                passed.asked = passed.asked.saturating_add(1);
+            }
+        }
+        Ok(())
     }
 
     /// Begins the erasure of what was kept long enough after its site was deleted.
@@ -263,6 +297,10 @@ impl PassDeadlines<'_> {
             let page = self.requests.support_requests(cursor.as_deref(), PAGE).await?;
             let now = self.clock.now();
             for request in page.items.iter().filter(|request| request.due_at < now) {
+                // Nothing is made any more for an organisation that left: nobody waits for it.
+                if request.approved && self.has_left(request).await? {
+                    continue;
+                }
                 overdue = overdue.saturating_add(1);
                 tracing::warn!(request.id = %request.id, due_at = %request.due_at, "a request is overdue");
             }
@@ -271,6 +309,11 @@ impl PassDeadlines<'_> {
                 return Ok(overdue);
             }
         }
+    }
+
+    async fn has_left(&self, request: &SupportRequest) -> Result<bool, StoreError> {
+        let policy = self.policies.policy(&request.organisation).await?;
+        Ok(policy.is_some_and(|policy| matches!(policy.lifecycle, Lifecycle::Closed { .. })))
     }
 
     /// The order to suspend of a policy that somebody has not answered in time, or that is stuck on its way.
@@ -312,7 +355,7 @@ impl PassDeadlines<'_> {
 
 /// What the clock alone makes happen to a policy: of its restoration window, or of the time for its export.
 fn due(rules: &Rules<'_>, policy: &EncryptionPolicy, now: Timestamp) -> Option<PolicyEvent> {
-    let closing = policy.closing.as_ref().and_then(|closing| due_of(&rules.catalogue.closing, closing, now));
+    let closing = due_of(&rules.catalogue.closing, policy, now);
     let of_closing = closing.map(|moment| PolicyEvent::ClosingMomentCame { moment });
     let of_window = || due_moment(rules, policy, now).map(|moment| PolicyEvent::WindowMomentCame { moment });
     of_closing.or_else(of_window)

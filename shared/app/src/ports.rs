@@ -100,7 +100,7 @@ pub trait Policies: Send + Sync {
     /// `previous`, or on there being none, or a rejected one, when `previous` is `None`), the fact, the
     /// outbox rows, and, when the fence changed, every copy of the fence item; the shard's watch row
     /// when what a sweep needs changed; on creation the claims on the key ARNs, and for BYOK on the
-    /// account, which a rejected or closed policy gives back; the support request while it is requested.
+    /// account, which a rejected or closed policy gives back; the support request until it is done.
     async fn commit_policy(
         &self,
         previous: Option<&EncryptionPolicy>,
@@ -133,7 +133,7 @@ pub trait Instances: Send + Sync {
     ) -> Result<Page<AppInstance>, StoreError>;
     /// Commits a decision in one conditional transaction: the instance, the fact, the outbox rows; on
     /// creation the claims on the site (its own organisation may have it already) and on site and app;
-    /// the support request while it is requested.
+    /// the support request until it is done.
     async fn commit_instance(
         &self,
         previous: Option<&AppInstance>,
@@ -149,7 +149,7 @@ pub trait Instances: Send + Sync {
     ) -> Result<(), StoreError>;
 }
 
-/// An instance whose site was deleted, and whose data keys are still there.
+/// An instance whose site was deleted, and whose time is not over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingErasure {
@@ -157,7 +157,7 @@ pub struct PendingErasure {
     pub instance: InstanceId,
     /// Whose.
     pub organisation: OrganisationName,
-    /// When its data keys go.
+    /// When its data keys go, or, of what has none, the instance itself.
     pub erase_at: Timestamp,
 }
 
@@ -166,12 +166,12 @@ impl PendingErasure {
     pub fn of(instance: &AppInstance) -> Option<Self> {
         let deletion = instance.deletion.as_ref()?;
         match instance.status {
-            InstanceStatus::Provisioning { .. }
-            | InstanceStatus::Active { .. }
-            | InstanceStatus::Suspended { .. } => {}
             InstanceStatus::Requested { .. }
-            | InstanceStatus::NotEncrypted { .. }
-            | InstanceStatus::Rejected { .. }
+            | InstanceStatus::Provisioning { .. }
+            | InstanceStatus::Active { .. }
+            | InstanceStatus::Suspended { .. }
+            | InstanceStatus::NotEncrypted { .. } => {}
+            InstanceStatus::Rejected { .. }
             | InstanceStatus::Erasing { .. }
             | InstanceStatus::Deleted { .. } => return None,
         }
@@ -191,7 +191,7 @@ pub trait PendingErasures: Send + Sync {
     ) -> Result<Page<PendingErasure>, StoreError>;
 }
 
-/// What a support agent has to decide on.
+/// What a support agent has to decide on, or has approved and is not done yet: it is due as before (spec E10).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SupportRequest {
@@ -201,10 +201,13 @@ pub struct SupportRequest {
     pub kind: SupportRequestKind,
     /// Whose.
     pub organisation: OrganisationName,
-    /// When it was asked for.
+    /// When it was asked for; once it is approved, when that was.
     pub requested_at: Timestamp,
     /// When it is due.
     pub due_at: Timestamp,
+    /// Whether it was approved, and waits to be worked off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approved: bool,
 }
 
 /// What kind of request it is.
@@ -222,8 +225,11 @@ pub enum SupportRequestKind {
 impl SupportRequest {
     /// What a policy asks of support: the enrolment, or its closing.
     pub fn of_policy(policy: &EncryptionPolicy) -> Option<Self> {
+        let approved = matches!(policy.lifecycle, Lifecycle::Verifying { .. });
         let (kind, requested_at, due_at) = match (&policy.lifecycle, &policy.closing) {
-            (Lifecycle::Requested { at, due_at, .. }, _) => (SupportRequestKind::Enrolment, *at, *due_at),
+            (Lifecycle::Requested { at, due_at, .. } | Lifecycle::Verifying { since: at, due_at }, _) => {
+                (SupportRequestKind::Enrolment, *at, *due_at)
+            }
             (
                 Lifecycle::Active { .. }
                 | Lifecycle::Suspended { .. }
@@ -232,8 +238,7 @@ impl SupportRequest {
                 Some(Closing { asked_at, stage: ClosingStage::Asked { due_at }, .. }),
             ) => (SupportRequestKind::Closing, *asked_at, *due_at),
             (
-                Lifecycle::Verifying { .. }
-                | Lifecycle::Active { .. }
+                Lifecycle::Active { .. }
                 | Lifecycle::Suspended { .. }
                 | Lifecycle::Restoring { .. }
                 | Lifecycle::Lapsed { .. }
@@ -243,14 +248,30 @@ impl SupportRequest {
             ) => return None,
         };
         let (id, organisation) = (policy.id.as_uuid(), policy.organisation_name.clone());
-        Some(Self { id, kind, organisation, requested_at, due_at })
+        Some(Self { id, kind, organisation, requested_at, due_at, approved })
+    }
+
+    /// What an instance asks of support, or waits for.
+    pub fn of_instance(instance: &AppInstance) -> Option<Self> {
+        let (requested_at, due_at, approved) = match instance.status {
+            InstanceStatus::Requested { at, due_at, .. } => (at, due_at, false),
+            InstanceStatus::Provisioning { since, due_at } => (since, due_at, true),
+            InstanceStatus::Active { .. }
+            | InstanceStatus::Suspended { .. }
+            | InstanceStatus::NotEncrypted { .. }
+            | InstanceStatus::Rejected { .. }
+            | InstanceStatus::Erasing { .. }
+            | InstanceStatus::Deleted { .. } => return None,
+        };
+        let (id, organisation) = (instance.id.as_uuid(), instance.organisation_name.clone());
+        Some(Self { id, kind: SupportRequestKind::AppInstance, organisation, requested_at, due_at, approved })
     }
 }
 
-/// Requests that wait for support.
+/// Requests that wait for support, or to be worked off.
 #[async_trait]
 pub trait SupportRequests: Send + Sync {
-    /// The open ones.
+    /// Those that are not done.
     async fn support_requests(
         &self,
         cursor: Option<&str>,

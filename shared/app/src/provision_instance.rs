@@ -4,15 +4,21 @@ use claviger_domain::decide::Refusal;
 use claviger_domain::event::{Actor, InstanceEvent, Origin};
 use claviger_domain::ids::{CorrelationId, InstanceId};
 use claviger_domain::instance::{AppInstance, InstanceStatus, decide_instance};
+use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use claviger_domain::values::App;
 use jiff::Timestamp;
 
 use crate::error::{ATTEMPTS, WorkError};
 use crate::make_data_key::{MakeDataKey, PURPOSE_RECORDS, may_make_data_keys};
-use crate::ports::{Clock, DataKeyChoice, Instances, Policies, StoreError, WrappedDataKey};
+use crate::ports::{Clock, DataKeyChoice, Instances, Organisations, Policies, StoreError, WrappedDataKey};
+use crate::request_instance::app_allows;
+use crate::settings::Settings;
 
 /// Provisions an instance.
 pub struct ProvisionInstance<'a> {
+    /// Where organisations are.
+    pub organisations: &'a dyn Organisations,
     /// Where instances are.
     pub instances: &'a dyn Instances,
     /// Where policies are.
@@ -21,6 +27,8 @@ pub struct ProvisionInstance<'a> {
     pub make: MakeDataKey<'a>,
     /// The time.
     pub clock: &'a dyn Clock,
+    /// Deploy parameters.
+    pub settings: &'a Settings,
 }
 
 impl ProvisionInstance<'_> {
@@ -42,6 +50,9 @@ impl ProvisionInstance<'_> {
             if matches!(policy.lifecycle, Lifecycle::Closed { .. }) {
                 return Ok(());
             }
+            let organisation = self.organisations.organisation(&instance.organisation_name).await?;
+            let organisation = organisation.ok_or(WorkError::NotThere { what: "the organisation" })?;
+            self.still_allowed(&organisation, &instance.app)?;
             may_provision(&policy, self.clock.now())?;
             match self.ensure_data_key(&instance, &policy).await {
                 // Another delivery of the same message was faster, or the policy or the instance changed meanwhile.
@@ -68,6 +79,13 @@ impl ProvisionInstance<'_> {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// What support's approval asked of the customer records is asked again: weeks may lie between the two (spec E1).
+    /// When they allow it again, the next delivery provisions.
+    fn still_allowed(&self, organisation: &Organisation, app: &App) -> Result<(), WorkError> {
+        app_allows(organisation, app, self.settings)
+            .map_err(|_| WorkError::NotNow { reason: "the app's plan does not include encryption any more" })
     }
 
     /// The fan-out of a cut-off passes over instances that are not active yet. One that was activated

@@ -6,6 +6,7 @@ use claviger_domain::catalogue::Catalogue;
 use claviger_domain::decide::Refusal;
 use claviger_domain::event::{Origin, PolicyEvent};
 use claviger_domain::ids::OrganisationId;
+use claviger_domain::instance::{AppInstance, InstanceStatus};
 use claviger_domain::invalid::{Invalid, InvalidField, shown};
 use claviger_domain::key_access::ExternalId;
 use claviger_domain::organisation::Organisation;
@@ -197,12 +198,13 @@ impl PutOrganisation<'_> {
         let mut plans_ended: BTreeSet<App> =
             told.iter().filter(|app| !allows(&feed.plans, app)).cloned().collect();
         for app in known.plans.keys().filter(|app| allows(&known.plans, app) && !allows(&feed.plans, app)) {
-            if !plans_ended.contains(app) && self.is_encrypted(&known.name, app).await? {
+            if !plans_ended.contains(app) && self.has_encryption(&known.name, app).await? {
                 plans_ended.insert(app.clone());
             }
         }
         let event = PolicyEvent::RecordsFed { plans_ended, without_admin: feed.admins.is_empty() };
         let settle = Settle { policies: self.policies, clock: self.clock, settings: self.settings };
+        settle.without_former_admins(&known.name, &feed.admins, origin).await?;
         match settle.run(&known.name, &event, origin).await {
             // It closed meanwhile: nobody has to know any more.
             Ok(_) | Err(RequestError::Refused(Refusal::IllegalForState { .. })) => Ok(()),
@@ -210,12 +212,13 @@ impl PutOrganisation<'_> {
         }
     }
 
-    /// Whether the organisation has an encrypted instance of the app.
-    async fn is_encrypted(&self, name: &OrganisationName, app: &App) -> Result<bool, RequestError> {
+    /// Whether the organisation has an encrypted instance of the app, or one that was approved and waits for its data key.
+    async fn has_encryption(&self, name: &OrganisationName, app: &App) -> Result<bool, RequestError> {
         let mut cursor = None;
         loop {
             let page = self.instances.instances(name, cursor.as_deref(), PAGE).await?;
-            if page.items.iter().any(|one| one.app == *app && one.status.is_encrypted()) {
+            let waits = |one: &AppInstance| matches!(one.status, InstanceStatus::Provisioning { .. });
+            if page.items.iter().any(|one| one.app == *app && (one.status.is_encrypted() || waits(one))) {
                 return Ok(true);
             }
             cursor = page.next;

@@ -150,7 +150,7 @@ impl RequestInstance<'_> {
 }
 
 /// The policy under which the organisation may have a new instance of the app. Asked at the request, and again when
-/// support approves it.
+/// support approves it; what it asks of the records once more when it is provisioned.
 pub(crate) fn allowed(
     organisation: &Organisation,
     app: &App,
@@ -167,7 +167,11 @@ pub(crate) fn allowed(
 }
 
 /// Whether the app can be encrypted (spec A1), on this organisation's plan for it (spec E1).
-fn app_allows(organisation: &Organisation, app: &App, settings: &Settings) -> Result<(), RequestError> {
+pub(crate) fn app_allows(
+    organisation: &Organisation,
+    app: &App,
+    settings: &Settings,
+) -> Result<(), RequestError> {
     let catalogue = &settings.catalogue;
     let refused = |reason, help: &str| Err(RequestError::NotEligible { reason, help: help.to_owned() });
     if !catalogue.can_be_encrypted(app) {

@@ -43,7 +43,7 @@ impl RequestReencryption<'_> {
         origin: &Origin,
     ) -> Result<EncryptionPolicy, RequestError> {
         let settle = Settle { policies: self.policies, clock: self.clock, settings: self.settings };
-        let policy = settle.load(&organisation.name).await?;
+        let policy = settle.without_former_admins(&organisation.name, &organisation.admins, origin).await?;
         let (keys, depth) = self.parse(&policy, body)?;
         let event = PolicyEvent::ReencryptionRequested { keys: keys.clone(), depth };
         // What is refused whatever the new keys are like costs no KMS call.
@@ -66,6 +66,7 @@ impl RequestReencryption<'_> {
             external_id: organisation.external_id.clone(),
             regions,
             enrolment: Enrolment::of_keys(policy, keys),
+            granted: policy.granted(),
         };
         let ProbeAnswer::Checked { checks } = self.prober.probe(&request).await? else {
             let reason = "it answered something else than asked for".to_owned();

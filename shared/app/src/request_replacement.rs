@@ -41,7 +41,7 @@ impl RequestReplacement<'_> {
         origin: &Origin,
     ) -> Result<EncryptionPolicy, RequestError> {
         let settle = Settle { policies: self.policies, clock: self.clock, settings: self.settings };
-        let policy = settle.load(&organisation.name).await?;
+        let policy = settle.without_former_admins(&organisation.name, &organisation.admins, origin).await?;
         if !policy.keys.contains_key(region) {
             return Err(RequestError::NotFound { what: "a key in this region" });
         }
@@ -73,6 +73,7 @@ impl RequestReplacement<'_> {
             external_id: organisation.external_id.clone(),
             regions: vec![region.clone()],
             enrolment,
+            granted: policy.granted(),
         };
         let ProbeAnswer::Checked { checks } = self.prober.probe(&request).await? else {
             let reason = "it answered something else than asked for".to_owned();

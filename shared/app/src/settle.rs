@@ -1,9 +1,11 @@
 //! Loads a policy, has the domain decide, commits; anew when somebody else was first.
 
+use std::collections::BTreeSet;
+
 use claviger_domain::decide::{Refusal, decide};
-use claviger_domain::event::{Origin, PolicyEvent};
+use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::policy::EncryptionPolicy;
-use claviger_domain::values::OrganisationName;
+use claviger_domain::values::{OrganisationName, Subject};
 
 use crate::ports::{Clock, Policies, StoreError};
 use crate::request_error::{ATTEMPTS, RequestError};
@@ -34,6 +36,25 @@ impl Settle<'_> {
         origin: &Origin,
     ) -> Result<(), Refusal> {
         decide(&self.settings.rules(), policy, event, origin, self.clock.now()).map(drop)
+    }
+
+    /// The policy without what people proposed who are no org admins any more.
+    ///
+    /// INVARIANT (E3): what takes two org admins takes two who are it at the moment at which the second agrees.
+    pub(crate) async fn without_former_admins(
+        &self,
+        organisation: &OrganisationName,
+        admins: &BTreeSet<Subject>,
+        origin: &Origin,
+    ) -> Result<EncryptionPolicy, RequestError> {
+        let actor = Actor::Claviger("api".to_owned());
+        let origin = Origin { actor, correlation: origin.correlation };
+        let mut policy = self.load(organisation).await?;
+        loop {
+            let gone = policy.proposers().find(|by| !admins.contains(*by)).cloned();
+            let Some(by) = gone else { return Ok(policy) };
+            policy = self.run(organisation, &PolicyEvent::ProposerLeft { by }, &origin).await?;
+        }
     }
 
     /// The policy as it is after the event. One that has happened already changes nothing and is no error.

@@ -73,8 +73,8 @@ impl Sites<'_> {
         Ok(there)
     }
 
-    /// Takes note that a site was deleted. What is encrypted on it goes on as before until the time of the catalogue is
-    /// over; then its data keys are deleted. Told twice, the time runs from the first.
+    /// Takes note that a site was deleted. What is on it goes on as before until the time of the catalogue is over; then
+    /// its data keys are deleted. Told twice, the time runs from the first.
     ///
     /// # Errors
     /// When the organisation has no such site.

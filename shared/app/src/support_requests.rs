@@ -69,7 +69,8 @@ impl DecideRequests<'_> {
     /// Approves or rejects a policy or an instance by its id. Said twice, it is done once.
     ///
     /// What was checked at the request is checked again before it is approved: business days lie between the two.
-    /// Nothing stands in the way of a rejection, nor of an organisation that leaves.
+    /// Nothing stands in the way of a rejection, and nothing but who asked for it in the way of an organisation that
+    /// leaves.
     ///
     /// # Errors
     /// When nothing has this id, it does not wait any more, or what is to be approved is not allowed any more.
@@ -130,8 +131,10 @@ impl DecideRequests<'_> {
         let decided = |policy| if closing { Decided::Closing(policy) } else { Decided::Policy(policy) };
         match decide(&self.settings.rules(), &policy, &event, origin, self.clock.now()) {
             Ok(decision) => {
-                if matches!(event, PolicyEvent::EnrolmentApproved) {
-                    self.may_still_enrol(&policy).await?;
+                match event {
+                    PolicyEvent::EnrolmentApproved => self.may_still_enrol(&policy).await?,
+                    PolicyEvent::ClosingApproved => self.may_still_leave(&policy).await?,
+                    _ => {}
                 }
                 self.policies.commit_policy(Some(&policy), &decision).await?;
                 Ok(decided(Box::new(decision.next)))
@@ -171,6 +174,13 @@ impl DecideRequests<'_> {
         is_still_admin(&organisation, by)
             .and_then(|()| eligible(&organisation, self.settings))
             .map_err(not_approved)
+    }
+
+    /// Whatever the organisation has become, it may leave; but its data is erased at the word of an org admin alone.
+    async fn may_still_leave(&self, policy: &EncryptionPolicy) -> Result<(), RequestError> {
+        let Some(closing) = &policy.closing else { return Ok(()) };
+        let organisation = self.organisation(&policy.organisation_name).await?;
+        is_still_admin(&organisation, &closing.by).map_err(not_approved)
     }
 
     /// The place on the site is not asked about again: the request has held it since.

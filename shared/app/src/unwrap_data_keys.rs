@@ -1,4 +1,4 @@
-//! Unwraps every data key of an organisation in one region, a page of instances at a time: the proof that
+//! Unwraps every data key of an organisation in one region, as many at a time as there is time for: the proof that
 //! nothing is lost when another region's key is gone for good (spec S2).
 
 use base64::Engine;
@@ -8,16 +8,19 @@ use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::policy::{EncryptionPolicy, PURPOSE_DATA_KEY};
 use claviger_domain::values::{OrganisationName, Region};
 use futures_util::future::join_all;
+use jiff::SignedDuration;
 
 use crate::error::WorkError;
 use crate::messages::ProbeAnswer;
 use crate::ports::{DataKeyRegistry, Instances, KeyRef, Policies};
 use crate::probe_keys::ProbeKeys;
 
-/// How many instances one request handles.
-const PAGE: u16 = 50;
-/// How many of them at once.
-const AT_ONCE: usize = 8;
+/// How many instances one request handles at most.
+const MOST: u16 = 48;
+/// How many of them at once; a request that is answered has handled as many.
+const AT_ONCE: u16 = 8;
+/// After so long no more are begun: who asks gives up after 25 seconds, and would ask for the very same again.
+const LONGEST: SignedDuration = SignedDuration::from_secs(10);
 
 /// Unwraps data keys.
 pub struct UnwrapDataKeys<'a> {
@@ -32,7 +35,8 @@ pub struct UnwrapDataKeys<'a> {
 }
 
 impl UnwrapDataKeys<'_> {
-    /// One page, from the cursor on: how many data keys were unwrapped, and the first that was not.
+    /// As many instances as there is time for, from the cursor on: how many data keys were unwrapped, the first that was
+    /// not, and where to go on. What one request handles ends with a fault.
     ///
     /// # Errors
     /// When the organisation has no policy, or the store fails.
@@ -44,17 +48,24 @@ impl UnwrapDataKeys<'_> {
     ) -> Result<ProbeAnswer, WorkError> {
         let policy = self.policies.policy(organisation).await?;
         let policy = policy.ok_or(WorkError::NotThere { what: "the encryption policy" })?;
-        let page = self.instances.instances(organisation, cursor, PAGE).await?;
-        let (mut data_keys, mut fault) = (0_u64, None);
-        for some in page.items.chunks(AT_ONCE) {
-            let unwrapped = some.iter().map(|instance| self.of_instance(&policy, instance, region));
+        let began_at = self.probe.clock.now();
+        let (mut data_keys, mut next) = (0_u64, cursor.map(str::to_owned));
+        for _ in 0..MOST.div_ceil(AT_ONCE) {
+            let page = self.instances.instances(organisation, next.as_deref(), AT_ONCE).await?;
+            let unwrapped = page.items.iter().map(|instance| self.of_instance(&policy, instance, region));
+            let mut fault = None;
             for one in join_all(unwrapped).await {
                 let (count, failed) = one?;
                 data_keys = data_keys.saturating_add(count);
                 fault = fault.or(failed);
             }
+            next = page.next;
+            let late = self.probe.clock.now().duration_since(began_at) >= LONGEST;
+            if fault.is_some() || next.is_none() || late {
+                return Ok(ProbeAnswer::Unwrapped { data_keys, next, fault });
+            }
         }
-        Ok(ProbeAnswer::Unwrapped { data_keys, next: page.next, fault })
+        Ok(ProbeAnswer::Unwrapped { data_keys, next, fault: None })
     }
 
     async fn of_instance(

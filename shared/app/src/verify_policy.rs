@@ -14,14 +14,17 @@ use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_CANARY, encry
 use claviger_domain::values::{OrganisationName, Region};
 
 use crate::check_enrolment::CheckEnrolment;
+use crate::enrol::eligible;
 use crate::error::{ATTEMPTS, WorkError};
 use crate::explain_refusal::explained;
-use crate::ports::{Clock, CustomerKeys, Ids, KeyError, KeyRef, Policies, StoreError};
+use crate::ports::{Clock, CustomerKeys, Ids, KeyError, KeyRef, Organisations, Policies, StoreError};
 use crate::probe_keys::ProbeKeys;
 use crate::settings::Settings;
 
 /// Verifies the keys of an approved policy.
 pub struct VerifyPolicy<'a> {
+    /// Where organisations are.
+    pub organisations: &'a dyn Organisations,
     /// Where policies are.
     pub policies: &'a dyn Policies,
     /// The customers' keys.
@@ -42,7 +45,7 @@ impl VerifyPolicy<'_> {
     /// Verifies the policy of an organisation. A policy that is not waiting for it is left alone.
     ///
     /// # Errors
-    /// When a key gave no answer, or the store failed: to be tried again. A refusal is no error: the
+    /// When the organisation may not enrol now, a key gave no answer, or the store failed: to be tried again. A refusal is no error: the
     /// policy is rejected with the reason.
     pub async fn run(
         &self,
@@ -55,6 +58,7 @@ impl VerifyPolicy<'_> {
             if !matches!(policy.lifecycle, Lifecycle::Verifying { .. }) {
                 return Ok(());
             }
+            self.still_eligible(organisation).await?;
             let event = self.event(&policy).await?;
             let origin = Origin { actor: Actor::Claviger("provisioner".to_owned()), correlation };
             let decision = match decide(&self.settings.rules(), &policy, &event, &origin, self.clock.now()) {
@@ -71,6 +75,15 @@ impl VerifyPolicy<'_> {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// What support's approval asked of the customer records is asked again (spec E1, E2). It waits, and is not rejected: a
+    /// record can be wrong for a day, and the next delivery finds it as it should be.
+    async fn still_eligible(&self, name: &OrganisationName) -> Result<(), WorkError> {
+        let organisation = self.organisations.organisation(name).await?;
+        let organisation = organisation.ok_or(WorkError::NotThere { what: "the organisation" })?;
+        eligible(&organisation, self.settings)
+            .map_err(|_| WorkError::NotNow { reason: "the organisation may not enrol any more" })
     }
 
     /// What is next: BYOK keys are made before they are proven.

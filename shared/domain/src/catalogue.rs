@@ -417,15 +417,24 @@ mod tests {
     #[test]
     fn e6_the_shipped_catalogue_lists_the_realms_and_regions_of_the_documents() {
         let catalogue = Catalogue::shipped().unwrap();
-        let regions = |realm: &str| -> Vec<String> {
-            let realm = realm.parse().unwrap();
-            catalogue.regions(&realm).unwrap().iter().map(ToString::to_string).collect()
-        };
-        assert_eq!(regions("europe"), ["eu-central-1", "eu-west-1"]);
-        assert_eq!(regions("usa"), ["us-east-1", "us-west-2"]);
-        assert_eq!(regions("germany"), ["eu-central-1"]);
-        assert_eq!(regions("canada"), ["ca-central-1"]);
-        assert_eq!(catalogue.realms.len(), 10);
+        let realms: Vec<(&str, Vec<&str>)> = catalogue
+            .realms
+            .iter()
+            .map(|(realm, rules)| (realm.as_str(), rules.regions.iter().map(Region::as_str).collect()))
+            .collect();
+        let documents: [(&str, &[&str]); 10] = [
+            ("australia", &["ap-southeast-2"]),
+            ("canada", &["ca-central-1"]),
+            ("europe", &["eu-central-1", "eu-west-1"]),
+            ("germany", &["eu-central-1"]),
+            ("india", &["ap-south-1"]),
+            ("japan", &["ap-northeast-1"]),
+            ("singapore", &["ap-southeast-1"]),
+            ("south-korea", &["ap-northeast-2"]),
+            ("united-kingdom", &["eu-west-2"]),
+            ("usa", &["us-east-1", "us-west-2"]),
+        ];
+        assert_eq!(realms, documents.map(|(realm, regions)| (realm, regions.to_vec())));
     }
 
     #[test]

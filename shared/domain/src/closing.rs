@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::ClosingRules;
 use crate::ids::TicketId;
+use crate::policy::EncryptionPolicy;
 use crate::values::Subject;
 
 /// How far a closing has come.
@@ -114,12 +115,15 @@ impl ClosingMoment {
 }
 
 /// The latest moment that has come and was not told. Of several, only the latest says anything still.
-pub fn due(rules: &ClosingRules, closing: &Closing, now: Timestamp) -> Option<ClosingMoment> {
-    let ClosingStage::Exporting { until, told } = closing.stage else {
+///
+/// INVARIANT (E3): the time for the export does not end while nobody is registered as an admin who could cancel.
+pub fn due(rules: &ClosingRules, policy: &EncryptionPolicy, now: Timestamp) -> Option<ClosingMoment> {
+    let ClosingStage::Exporting { until, told } = policy.closing.as_ref()?.stage else {
         return None;
     };
+    let held = policy.records.as_ref().is_some_and(|records| records.without_admin);
     let day = |days: &u16| until - SignedDuration::from_hours(24 * i64::from(*days));
     let reminders = rules.remind_days_before.iter().map(|days| ClosingMoment::Reminder { at: day(days) });
-    let moments = reminders.chain([ClosingMoment::ExportEnds { at: until }]);
+    let moments = reminders.chain((!held).then_some(ClosingMoment::ExportEnds { at: until }));
     moments.filter(|moment| moment.at() <= now && moment.at() > told).max_by_key(ClosingMoment::at)
 }

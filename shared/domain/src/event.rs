@@ -179,6 +179,11 @@ pub enum PolicyEvent {
         /// The probe that proved it: every region used the new permission.
         round: ProbeRound,
     },
+    /// Who proposed a change of keys, which takes two org admins, is none any more.
+    ProposerLeft {
+        /// Who.
+        by: Subject,
+    },
     /// The vendor's customer records changed in a way that an enrolled organisation has to know.
     RecordsFed {
         /// Apps with encrypted instances whose plan does not include encryption any more.
@@ -335,6 +340,7 @@ impl PolicyEvent {
             Self::VendorSuspended { .. } => "vendor-suspended",
             Self::VendorSuspensionLifted => "vendor-suspension-lifted",
             Self::PermissionProven { .. } => "permission-proven",
+            Self::ProposerLeft { .. } => "proposer-left",
             Self::RecordsFed { .. } => "records-fed",
             Self::ClosingAsked => "closing-asked",
             Self::ClosingApproved => "closing-approved",

@@ -142,10 +142,11 @@ pub struct Acknowledgement {
 pub struct SiteDeletion {
     /// When they said so.
     pub at: Timestamp,
-    /// When the data keys go.
+    /// When the data keys go, or, of what has none, the instance itself.
     pub erase_at: Timestamp,
-    /// The ticket that tells of it.
-    pub ticket: TicketId,
+    /// The ticket that tells of it; none of an app that is not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<TicketId>,
 }
 
 /// One app on one site.
@@ -172,7 +173,7 @@ pub struct AppInstance {
     pub epoch: Epoch,
     /// The app's last answer.
     pub acknowledged: Option<Acknowledgement>,
-    /// Its site was deleted, and its data keys are to go.
+    /// Its site was deleted, and it is to go with its data keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion: Option<SiteDeletion>,
     /// What its site was called before it was last renamed.
@@ -294,7 +295,7 @@ pub fn decide_instance(
                 return illegal(instance);
             };
             next.status = InstanceStatus::Rejected { at: now, reason: reason.clone() };
-            Vec::new()
+            site::nothing_left(&mut next)
         }
         InstanceEvent::InstanceProvisioned { epoch } => {
             match instance.status {
@@ -385,13 +386,15 @@ fn sibling_ordered(
         return illegal(next);
     };
     newer(next, epoch)?;
+    next.epoch = epoch;
     let suspended_since = match (order, suspended_since) {
         (Order::Suspend, _) => Some(now),
         (Order::Restore, Some(_)) => None,
-        (Order::Restore, None) => return Err(Refusal::Redundant),
+        // INVARIANT (R9): nobody told it to stop, and from here on nobody does who comes too late. Its app has
+        // nothing to do.
+        (Order::Restore, None) => return Ok(Vec::new()),
     };
     next.status = InstanceStatus::NotEncrypted { since, suspended_since };
-    next.epoch = epoch;
     Ok(vec![Effect::TellApp { instance: next.id, order, epoch }])
 }
 

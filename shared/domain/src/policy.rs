@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::access::{AccessAnswer, AccessRequest};
+use crate::access::{AccessAnswer, AccessRequest, KeyPermission};
 use crate::catalogue::Mode;
 use crate::closing::{Closing, Erasure};
 use crate::fact::AuditHead;
@@ -113,7 +113,7 @@ const fn is_zero(count: &u64) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordsTrouble {
-    /// Apps with encrypted instances whose plan does not include encryption any more.
+    /// Apps with instances that are encrypted, or approved, whose plan does not include encryption any more.
     pub plans_ended: BTreeSet<App>,
     /// Whether nobody is registered as an admin.
     pub without_admin: bool,
@@ -384,6 +384,19 @@ impl EncryptionPolicy {
     /// How the keys are held (spec E8). A job that changes it changes it when it is through (spec X6).
     pub fn mode(&self) -> Mode {
         self.reencryption.as_ref().map_or(self.access.mode(), |job| job.mode_until_done)
+    }
+
+    /// What access requests were accepted for: each was proven on the keys of then, and is expected of every new one
+    /// (spec K1).
+    pub fn granted(&self) -> BTreeSet<KeyPermission> {
+        let accepted = |request: &&AccessRequest| matches!(request.answer, AccessAnswer::Granted { .. });
+        self.access_requests.iter().filter(accepted).flat_map(|request| request.permissions.clone()).collect()
+    }
+
+    /// Who proposed a change of keys that waits for a second org admin.
+    pub fn proposers(&self) -> impl Iterator<Item = &Subject> {
+        let of_one = self.key_change.as_ref().map(|first| &first.by);
+        of_one.into_iter().chain(self.reencryption_proposal.as_ref().map(|first| &first.by))
     }
 
     /// The word that is shown of where it stands: an active policy whose fence somebody closed for another

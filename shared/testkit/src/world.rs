@@ -13,8 +13,8 @@ use claviger_app::ports::{
     DataKeyRemoval, FanOutQueue, HintRecords, Idempotency, Instances, KeptAnswer, NewerDataKeys,
     Organisations, Outbox, OverdueOrder, OverdueOrders, Page, PendingErasure, PendingErasures, Policies,
     ProbeQueue, Prober, Proofs, PublishedTemplate, ReencryptionQueues, Reservation, Reserve, SetAside,
-    StoreError, SupportRequest, SupportRequestKind, SupportRequests, Templates, Tickets, Unanswered,
-    Undelivered, UsageRecords, WatchList, WatchRow, WebhookQueue, WrappedDataKey,
+    StoreError, SupportRequest, SupportRequests, Templates, Tickets, Unanswered, Undelivered, UsageRecords,
+    WatchList, WatchRow, WebhookQueue, WrappedDataKey,
 };
 use claviger_app::reencryption::{Backup, JobProgress, JobStep, ShardCheckpoint, ShardPlace, ShardWork};
 use claviger_app::usage::{DayOfUse, Tally, UsageDelta, Uses};
@@ -499,19 +499,6 @@ impl Store {
     }
 }
 
-fn instance_request(instance: &AppInstance) -> Option<SupportRequest> {
-    let InstanceStatus::Requested { at, due_at, .. } = instance.status else {
-        return None;
-    };
-    Some(SupportRequest {
-        id: instance.id.as_uuid(),
-        kind: SupportRequestKind::AppInstance,
-        organisation: instance.organisation_name.clone(),
-        requested_at: at,
-        due_at,
-    })
-}
-
 #[async_trait]
 impl Organisations for MemoryWorld {
     async fn organisation(&self, name: &OrganisationName) -> Result<Option<Organisation>, StoreError> {
@@ -614,8 +601,8 @@ impl Instances for MemoryWorld {
             store.place(previous, next)?;
             store.activation(previous, next)?;
             store.record(&decision.fact, &decision.outbox)?;
-            let before = previous.and_then(instance_request).map(|request| request.id);
-            store.request(before, instance_request(next));
+            let before = previous.and_then(SupportRequest::of_instance).map(|request| request.id);
+            store.request(before, SupportRequest::of_instance(next));
             store.instances.insert(next.id, next.clone());
             Ok(())
         })

@@ -86,7 +86,7 @@ async fn checked(keys: &KmsKeys) -> Vec<Check> {
     let whose = Checked { organisation: globex(), external_id, regions: &regions };
     let ids = SequentialIds::default();
     let check = CheckEnrolment { keys, roles: keys, ids: &ids };
-    check.run(whose, &a_byok_enrolment(GLOBEX, "usa")).await
+    check.run(whose, &a_byok_enrolment(GLOBEX, "usa"), &[].into()).await
 }
 
 fn failed(checks: &[Check]) -> Vec<&str> {

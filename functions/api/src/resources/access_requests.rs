@@ -42,7 +42,8 @@ pub async fn list(State(api): State<Shared>, visit: Visit, Path(org): Path<Strin
     let access = api.enter(&visit, &org, Call::ListAccessRequests).await?;
     let seen = claviger_app::as_of::Seen::Anything;
     let stores = AsOf { stores: &*api.stores, seen: &seen };
-    let found = answers(&api, &stores).list(&access.organisation.name).await.map_err(trouble)?;
+    let found =
+        answers(&api, &stores).list(&access.organisation.name, visit.correlation).await.map_err(trouble)?;
     let now = api.clock.now();
     let items: Vec<AccessView> = found.iter().map(|request| AccessView::of(request, now)).collect();
     Ok(document(StatusCode::OK, &json!({ "items": items, "nextCursor": null })))

@@ -1,6 +1,6 @@
 //! Moving to new keys, as people see it.
 
-use claviger_app::ports::{BackupsHead, DataKeyRemoval, Policies};
+use claviger_app::ports::{BackupsHead, DataKeyRemoval, Organisations, Policies};
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::observation::Observation;
 use claviger_domain::policy::EncryptionPolicy;
@@ -257,4 +257,24 @@ async fn e3_where_two_admins_have_to_agree_the_first_is_told_what_it_waits_for()
     assert_eq!(second.status, StatusCode::ACCEPTED, "{}", second.text);
     assert_eq!(second.json()["status"], json!("preparing"));
     assert_eq!(stage.get("acme-admin", POLICY).await.json()["reencryptionProposal"], Value::Null);
+}
+
+#[tokio::test]
+async fn e3_where_two_admins_have_to_agree_the_word_of_one_who_is_none_any_more_is_a_proposal_of_nobody() {
+    let stage = activated(stage_of_two_admins().await);
+    let ask = json!({ "keys": keys(2) });
+    stage.keys_are_good();
+    assert_eq!(stage.post("acme-admin", JOBS, ask.clone()).await.status, StatusCode::OK);
+    let mut acme = an_organisation("acme");
+    acme.admins = [parsed("acme-second-admin")].into();
+    stage.world.save_organisation(&acme).await.unwrap();
+    stage.keys_are_good();
+    let alone = stage.post("acme-second-admin", JOBS, ask.clone()).await;
+    assert_eq!(alone.status, StatusCode::OK, "it is a first word again: {}", alone.text);
+    assert_eq!(stage.get("acme-second-admin", JOBS).await.json()["items"], json!([]));
+    acme.admins.insert(parsed("acme-third-admin"));
+    stage.world.save_organisation(&acme).await.unwrap();
+    stage.keys_are_good();
+    let agreed = stage.post("acme-third-admin", JOBS, ask).await;
+    assert_eq!(agreed.status, StatusCode::ACCEPTED, "{}", agreed.text);
 }

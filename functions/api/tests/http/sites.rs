@@ -75,7 +75,10 @@ async fn a4_a_deleted_site_is_shown_with_the_date_of_its_erasure_and_can_be_take
     let erase_at: jiff::Timestamp = jira["deletion"]["eraseAt"].as_str().unwrap().parse().unwrap();
     let now = claviger_app::ports::Clock::now(&*stage.clock);
     assert_eq!(erase_at.duration_since(now).as_hours(), 24 * 30);
-    assert_eq!(of("jira-product-discovery")["status"], "deleted", "it has no data keys");
+    let sibling = of("jira-product-discovery");
+    assert_eq!(sibling["status"], "not-encrypted", "it stays as long as the rest");
+    assert_eq!(sibling["deletion"]["eraseAt"], jira["deletion"]["eraseAt"]);
+    assert_eq!(sibling["deletion"]["ticketId"], Value::Null, "there is nothing to tell its admins");
     // Nothing new comes to it meanwhile.
     let refused = stage.post("acme-admin", APPS, json!({ "site": "eng", "app": "confluence" })).await;
     assert_eq!(refused.code(), "not-eligible", "{}", refused.text);

@@ -406,6 +406,7 @@ async fn lapsed() -> (Stage, String) {
         policies: &*stage.world,
         watch: &*stage.world,
         requests: &*stage.world,
+        templates: &*stage.world,
         overdue: &*stage.world,
         instances: &*stage.world,
         erasures: &*stage.world,

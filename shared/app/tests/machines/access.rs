@@ -4,20 +4,23 @@ use std::collections::BTreeSet;
 
 use claviger_app::access_requests::{AnswerAccess, PublishTemplate};
 use claviger_app::error::WorkError;
-use claviger_app::messages::CheckResult;
-use claviger_app::ports::{DataKeyRegistry, Templates};
+use claviger_app::messages::{CheckResult, ProbeAnswer, ProbeRequest};
+use claviger_app::ports::{DataKeyRegistry, Policies, Templates, Tickets};
 use claviger_app::prove_permissions::ProvePermissions;
 use claviger_app::request_error::RequestError;
 use claviger_app::request_instance::RequestInstance;
+use claviger_app::request_reencryption::RequestReencryption;
 use claviger_domain::access::{AccessStanding, KEY_PERMISSIONS, KeyPermission};
-use claviger_domain::event::Origin;
+use claviger_domain::event::{Actor, Origin};
 use claviger_domain::ids::CorrelationId;
 use claviger_domain::policy::Lifecycle;
 use claviger_testkit::builders::{self, parsed};
 use jiff::SignedDuration;
+use serde_json::json;
 use uuid::Uuid;
 
-use crate::world::{DENIED, Direct, USABLE, World};
+use crate::closing::deadlines;
+use crate::world::{DENIED, Direct, USABLE, World, correlation};
 
 fn describing() -> BTreeSet<KeyPermission> {
     [KeyPermission::GenerateDataKey].into()
@@ -52,7 +55,7 @@ fn answers<'a>(world: &'a World, prober: &'a Direct<'a>) -> AnswerAccess<'a> {
 async fn asked<'a>(world: &'a World, prober: &'a Direct<'a>) -> (AnswerAccess<'a>, Uuid) {
     publish(world, "2026-12-01").await;
     let access = answers(world, prober);
-    let id = access.list(&world.name()).await.unwrap()[0].id;
+    let id = access.list(&world.name(), correlation()).await.unwrap()[0].id;
     (access, id)
 }
 
@@ -106,6 +109,45 @@ async fn k1_a_publishing_that_broke_off_goes_on_where_it_stopped() {
     assert_eq!((first.opened, first.done), (100, false));
     let rest = publish(&world, "2026-12-01").await;
     assert_eq!((rest.opened, rest.done), (121, true));
+}
+
+#[tokio::test]
+async fn k1_who_is_activated_after_a_template_was_published_is_asked_without_anybody_looking() {
+    let world = World::with_acme().await;
+    assert!(publish(&world, "2026-12-01").await.done);
+    let globex = builders::an_organisation("globex");
+    let enrolment = builders::an_enrolment("333333333333", "europe");
+    world.store.seed_policy(builders::an_active_policy(&globex, &enrolment, world.now()));
+    for _ in 0..2 {
+        deadlines(&world).await;
+    }
+    let policy = world.store.policy(&globex.name).await.unwrap().unwrap();
+    let [request] = &policy.access_requests[..] else { panic!("{:?}", policy.access_requests) };
+    assert_eq!(request.version, parsed("2026-12-01"));
+    assert!(request.decide_by > world.now());
+    world.drain().await;
+    let tickets = Tickets::tickets(&world.store, &globex.name, None, 10).await.unwrap().items;
+    assert!(tickets.iter().any(|ticket| ticket.id == request.ticket));
+    let facts = world.store.all_facts(&globex.name);
+    let asked: Vec<_> = facts.iter().filter(|fact| fact.slug == "access-requested").collect();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].actor, Actor::Claviger("deadlines".to_owned()));
+}
+
+#[tokio::test]
+async fn k3_a_request_that_is_opened_because_an_admin_looks_is_nobodys_act_but_the_services() {
+    let world = World::with_acme().await;
+    publish(&world, "2026-12-01").await;
+    let globex = builders::an_organisation("globex");
+    let enrolment = builders::an_enrolment("333333333333", "europe");
+    world.store.seed_policy(builders::an_active_policy(&globex, &enrolment, world.now()));
+    let prober = Direct(&world);
+    let shown = answers(&world, &prober).list(&globex.name, correlation()).await.unwrap();
+    assert_eq!(shown.len(), 1);
+    let facts = world.store.all_facts(&globex.name);
+    let [fact] = &facts[..] else { panic!("{facts:?}") };
+    assert_eq!(fact.actor, Actor::Claviger("api".to_owned()), "the agent who published did not do this");
+    assert_eq!(fact.correlation_id, correlation());
 }
 
 #[tokio::test]
@@ -177,7 +219,7 @@ async fn k1_declined_or_ignored_past_the_date_there_are_no_new_apps() {
     let (access, id) = asked(&world, &prober).await;
     requests_an_app(&world, "acme-one").await.unwrap();
     world.clock.advance(SignedDuration::from_hours(24 * 60));
-    let shown = access.list(&world.name()).await.unwrap();
+    let shown = access.list(&world.name(), correlation()).await.unwrap();
     assert_eq!(shown[0].standing(world.now()), AccessStanding::Ignored);
     let refused = requests_an_app(&world, "acme-two").await.unwrap_err();
     assert!(matches!(refused, RequestError::AccessNotGranted { request } if request == id), "{refused}");
@@ -241,7 +283,7 @@ async fn k1_a_vendor_suspension_over_an_access_request_ends_when_the_permission_
         world.now(),
     );
     let before = world.policy().await;
-    claviger_app::ports::Policies::commit_policy(&world.store, Some(&before), &suspended).await.unwrap();
+    Policies::commit_policy(&world.store, Some(&before), &suspended).await.unwrap();
     assert!(!world.policy().await.fence.is_open());
     world.keys.answer(&builders::a_key("222222222222", "eu-west-1", 1), DENIED);
     assert!(access.accept(&world.name(), id, &builders::by_admin()).await.is_err());
@@ -265,4 +307,27 @@ async fn k1_an_app_that_was_approved_before_the_request_was_declined_is_made_whe
     access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
     world.provision(instance).await.unwrap();
     assert_eq!(world.store.data_keys(instance).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn k1_new_keys_are_checked_for_what_was_granted_on_the_old_ones() {
+    let world = World::with_acme().await;
+    let prober = Direct(&world);
+    let (access, id) = asked(&world, &prober).await;
+    assert!(world.policy().await.granted().is_empty(), "nothing is granted by asking");
+    access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
+    world.store.prober_answers(Ok(ProbeAnswer::Checked { checks: Vec::new() }));
+    let request = RequestReencryption {
+        policies: &world.store,
+        prober: &world.store,
+        clock: &world.clock,
+        settings: world.settings(),
+    };
+    let key =
+        |region: &str| json!({ "region": region, "keyArn": builders::a_key("222222222222", region, 7) });
+    let keys = json!({ "keys": [key("eu-central-1"), key("eu-west-1")] });
+    request.run(&builders::an_organisation("acme"), &keys, &builders::by_admin()).await.unwrap();
+    let sent = world.store.take_probe_requests();
+    let [ProbeRequest::Check { granted, .. }] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(*granted, describing());
 }

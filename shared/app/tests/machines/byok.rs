@@ -81,7 +81,7 @@ async fn checks(keys: &FakeKeys) -> Vec<Check> {
         Checked { organisation: organisation.id, external_id: &organisation.external_id, regions: &regions };
     let ids = SequentialIds::default();
     let check = CheckEnrolment { keys, roles: keys, ids: &ids };
-    check.run(whose, &builders::a_byok_enrolment(ACCOUNT, "europe")).await
+    check.run(whose, &builders::a_byok_enrolment(ACCOUNT, "europe"), &[].into()).await
 }
 
 fn failed(checks: &[Check]) -> Vec<&str> {

@@ -28,6 +28,7 @@ pub fn passing<'a>(world: &'a World, removal: &'a dyn DataKeyRemoval) -> PassDea
         policies: &world.store,
         watch: &world.store,
         requests: &world.store,
+        templates: &world.store,
         overdue: &world.store,
         instances: &world.store,
         erasures: &world.store,

@@ -4,15 +4,21 @@ use std::sync::Mutex;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use claviger_app::ports::{DataKeyRegistry, KeyRef, Policies, StoreError};
+use claviger_app::messages::ProbeAnswer;
+use claviger_app::ports::{Clock, DataKeyRegistry, KeyRef, Policies, StoreError};
+use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::replace_key::ReplaceKey;
+use claviger_app::unwrap_data_keys::UnwrapDataKeys;
 use claviger_domain::decide::decide;
 use claviger_domain::effect::Effect;
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::PURPOSE_DATA_KEY;
 use claviger_domain::values::{KeyArn, Region};
+use claviger_testkit::FakeClock;
 use claviger_testkit::builders::{self, parsed};
+use jiff::{SignedDuration, Timestamp};
+use rstest::rstest;
 
 use crate::newer_data_keys::{Meanwhile, Racing};
 use crate::world::{DISABLED, USABLE, World};
@@ -190,4 +196,48 @@ async fn x3_a_replacement_that_is_broken_off_anywhere_is_finished_by_the_next_de
     world.drain().await;
     assert_eq!(world.policy().await.keys[&builders::parsed(DUBLIN)].arn, new);
     assert!(!world.policy().await.is_degraded());
+}
+
+/// A clock on which so much passes between two looks at it.
+struct Passing<'a>(&'a FakeClock, SignedDuration);
+
+impl Clock for Passing<'_> {
+    fn now(&self) -> Timestamp {
+        self.0.advance(self.1)
+    }
+}
+
+#[rstest]
+#[case::in_no_time(0, 1)]
+#[case::some_at_a_time(6, 2)]
+#[case::never_in_time(60, 4)]
+#[tokio::test]
+async fn s2_data_keys_that_take_long_to_unwrap_are_proven_in_several_calls_each_of_which_gets_on(
+    #[case] seconds: i64,
+    #[case] calls: usize,
+) {
+    let world = World::with_acme().await;
+    let policy = world.policy().await;
+    // What is there besides has no data keys, and takes its time all the same.
+    for number in 0..27 {
+        let site = format!("acme-{number}");
+        world.store.seed_instance(builders::an_active_instance(&policy, &site, "jira", world.now()));
+    }
+    let clock = Passing(&world.clock, SignedDuration::from_secs(seconds));
+    let store = &world.store;
+    let probe = ProbeKeys { keys: &world.keys, controls: &world.keys, registry: store, clock: &clock };
+    let unwrap = UnwrapDataKeys { probe, policies: store, instances: store, registry: store };
+    let (mut cursor, mut unwrapped, mut made) = (None::<String>, 0, 0);
+    loop {
+        made += 1;
+        let answer = unwrap.run(&world.name(), &parsed(DUBLIN), cursor.as_deref()).await.unwrap();
+        let ProbeAnswer::Unwrapped { data_keys, next, fault: None } = answer else { panic!("{answer:?}") };
+        unwrapped += data_keys;
+        assert!(next.is_none() || next != cursor, "it gets on");
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!((unwrapped, made), (1, calls), "every data key, once");
 }

@@ -10,6 +10,7 @@ mod cut_off;
 mod describe;
 mod former_data_keys;
 mod hints;
+mod late_orders;
 mod lost_key;
 mod newer_data_keys;
 mod records;

@@ -394,8 +394,14 @@ async fn i6_the_first_data_key_is_not_stored_beside_a_job_that_began_meanwhile_e
     let world = World::with_acme().await;
     let id = approved(&world).await;
     let (racing, store) = (Racing::new(&world, Meanwhile::Policy(job_on(&world))), &world.store);
-    let provision =
-        ProvisionInstance { instances: store, policies: store, make: racing.make(), clock: &world.clock };
+    let provision = ProvisionInstance {
+        organisations: store,
+        instances: store,
+        policies: store,
+        make: racing.make(),
+        clock: &world.clock,
+        settings: world.settings(),
+    };
     let waits = provision.run(id, correlation()).await;
     assert!(matches!(waits, Err(WorkError::NotNow { .. })), "{waits:?}");
     assert!(world.store.data_keys(id).await.unwrap().is_empty());
@@ -406,8 +412,14 @@ async fn i6_an_instance_whose_policy_changes_while_it_is_provisioned_has_its_dat
     let world = World::with_acme().await;
     let id = approved(&world).await;
     let (racing, store) = (Racing::new(&world, Meanwhile::AnyDecision), &world.store);
-    let provision =
-        ProvisionInstance { instances: store, policies: store, make: racing.make(), clock: &world.clock };
+    let provision = ProvisionInstance {
+        organisations: store,
+        instances: store,
+        policies: store,
+        make: racing.make(),
+        clock: &world.clock,
+        settings: world.settings(),
+    };
     provision.run(id, correlation()).await.unwrap();
     let activated = world.store.instance(id).await.unwrap().unwrap();
     assert!(matches!(activated.status, InstanceStatus::Active { .. }));

@@ -131,13 +131,15 @@ async fn a4_a_deleted_site_keeps_its_data_keys_for_the_time_of_the_catalogue_and
     let id = world.store.instance_at(&parsed(SITE), &parsed("jira")).await.unwrap().unwrap().id;
     assert_eq!(deletes(&world).await.unwrap().len(), 2);
     world.later(60);
-    assert_eq!(deletes(&world).await.unwrap().len(), 1, "told twice, the time runs from the first");
+    assert_eq!(deletes(&world).await.unwrap().len(), 2, "told twice, the time runs from the first");
     world.drain().await;
     let of = async || world.store.instance(id).await.unwrap().unwrap();
     let deletion = of().await.deletion.unwrap();
     let asked_on = world.store.instances_of_site(&parsed(SITE)).await.unwrap();
-    assert_eq!(asked_on.len(), 1, "what was never encrypted is gone at once");
-    let ticket = world.tickets().await.into_iter().find(|ticket| ticket.id == deletion.ticket).unwrap();
+    assert_eq!(asked_on.len(), 2, "what was never encrypted stays as long");
+    let ticket = deletion.ticket.unwrap();
+    let told = async || world.tickets().await.into_iter().find(|one| one.id == ticket).unwrap();
+    let ticket = told().await;
     assert_eq!(ticket.title, "CMK encryption for AWS account 222222222222: a site was deleted");
     assert!(ticket.comments[0].body.contains(SITE), "{ticket:?}");
     // Until then everything is as before, for who has to export it or finds the record wrong.
@@ -158,7 +160,7 @@ async fn a4_a_deleted_site_keeps_its_data_keys_for_the_time_of_the_catalogue_and
     assert_eq!(of().await.status, InstanceStatus::Deleted { at: world_time(&of().await), data_keys: 1 });
     assert!(world.store.data_keys(id).await.unwrap().is_empty());
     assert!(world.store.pending_erasures(None, 10).await.unwrap().items.is_empty());
-    let ticket = world.tickets().await.into_iter().find(|ticket| ticket.id == deletion.ticket).unwrap();
+    let ticket = told().await;
     assert!(ticket.resolved_at.is_some() && ticket.comments.last().unwrap().body.contains("1 data keys"));
     // The name is free, and a new app on it has nothing of the old one.
     let again = requests(&world, SITE, "jira").await.unwrap();
@@ -177,7 +179,7 @@ async fn a4_a_deletion_that_is_taken_back_in_time_changes_nothing_and_later_ther
     assert!(matches!(keeps(&world).await, Err(RequestError::Refused(Refusal::SiteNotDeleted))));
     deletes(&world).await.unwrap();
     world.drain().await;
-    let ticket = only(&world).await.deletion.unwrap().ticket;
+    let ticket = only(&world).await.deletion.unwrap().ticket.unwrap();
     keeps(&world).await.unwrap();
     world.drain().await;
     assert_eq!(only(&world).await.deletion, None);
@@ -190,6 +192,47 @@ async fn a4_a_deletion_that_is_taken_back_in_time_changes_nothing_and_later_ther
     world.clock.advance(SignedDuration::from_hours(24 * 31));
     deadlines(&world).await;
     assert!(matches!(keeps(&world).await, Err(RequestError::Refused(Refusal::ErasureBegan))));
+}
+
+#[tokio::test]
+async fn a6_a_deletion_that_is_taken_back_leaves_the_unencrypted_app_in_its_place_and_in_its_family() {
+    let world = World::with_acme().await;
+    with_sibling(&world).await;
+    let sibling = async || {
+        let app = parsed("jira-product-discovery");
+        world.store.instance_at(&parsed(SITE), &app).await.unwrap().unwrap()
+    };
+    deletes(&world).await.unwrap();
+    world.cut_off().await;
+    assert_eq!(sibling().await.status.slug(), "suspended", "meanwhile it stops with the rest");
+    world.restore().await;
+    assert_eq!(sibling().await.status.slug(), "not-encrypted");
+    keeps(&world).await.unwrap();
+    assert_eq!(sibling().await.deletion, None);
+    world.clock.advance(SignedDuration::from_hours(24 * 60));
+    deadlines(&world).await;
+    world.cut_off().await;
+    assert_eq!(sibling().await.status.slug(), "suspended");
+}
+
+#[tokio::test]
+async fn a3_an_app_that_exists_unencrypted_is_not_new_because_its_site_was_deleted_and_kept() {
+    let world = World::with_acme().await;
+    let mut confluence = builders::an_active_instance(&world.policy().await, SITE, "confluence", world.now());
+    (confluence.policy, confluence.realm) = (None, None);
+    confluence.status = InstanceStatus::NotEncrypted { since: world.now(), suspended_since: None };
+    world.store.seed_instance(confluence.clone());
+    deletes(&world).await.unwrap();
+    keeps(&world).await.unwrap();
+    let refused = requests(&world, SITE, "confluence").await.unwrap_err();
+    assert!(matches!(refused, RequestError::NotEligible { .. }), "{refused}");
+    // When the time is over it is gone with the site.
+    deletes(&world).await.unwrap();
+    world.clock.advance(SignedDuration::from_hours(24 * 31));
+    deadlines(&world).await;
+    let gone = world.store.instance(confluence.id).await.unwrap().unwrap();
+    assert_eq!(gone.status.slug(), "deleted");
+    assert!(world.store.instance_at(&parsed(SITE), &parsed("confluence")).await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use claviger_app::make_data_key::MakeDataKey;
 use claviger_app::make_newer_data_key::{MakeNewerDataKey, Renewal};
 use claviger_app::make_replacement::MakeReplacement;
 use claviger_app::messages::{FanOut, NewerDataKey, ProbeAnswer, ProbeMessage, ProbeRequest};
-use claviger_app::ports::{CallError, DataKeyChoice, Instances, Policies, Prober, Tickets};
+use claviger_app::ports::{CallError, DataKeyChoice, Instances, Organisations, Policies, Prober, Tickets};
 use claviger_app::probe_keys::ProbeKeys;
 use claviger_app::probe_now::ProbeNow;
 use claviger_app::prove_permissions::ProvePermissions;
@@ -142,6 +142,7 @@ impl World {
 
     async fn approved(&self, enrolment: &Enrolment) {
         let organisation = builders::an_organisation("acme");
+        self.store.save_organisation(&organisation).await.unwrap();
         let asked = builders::an_enrolment_decision(&organisation, enrolment, self.now());
         self.store.commit_policy(None, &asked).await.unwrap();
         let approved = builders::approval(&asked.next, self.now());
@@ -307,6 +308,7 @@ impl World {
         match &row.effect {
             Effect::VerifyPolicy => {
                 let verify = VerifyPolicy {
+                    organisations: &self.store,
                     policies: &self.store,
                     keys: &self.keys,
                     check: CheckEnrolment { keys: &self.keys, roles: &self.keys, ids: &self.ids },
@@ -390,10 +392,12 @@ impl World {
 
     pub async fn provision(&self, instance: InstanceId) -> Result<(), WorkError> {
         let provision = ProvisionInstance {
+            organisations: &self.store,
             instances: &self.store,
             policies: &self.store,
             make: self.make(),
             clock: &self.clock,
+            settings: self.settings(),
         };
         provision.run(instance, correlation()).await
     }

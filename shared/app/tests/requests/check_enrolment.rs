@@ -1,6 +1,9 @@
+use std::collections::BTreeSet;
+
 use claviger_app::check_enrolment::*;
 use claviger_app::messages::{Check, CheckResult};
 use claviger_app::ports::KeyDescription;
+use claviger_domain::access::{KEY_PERMISSIONS, KeyPermission};
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::values::KeyArn;
 use claviger_testkit::builders::{a_key, an_enrolment, an_organisation, instant, parsed};
@@ -23,11 +26,16 @@ fn good() -> FakeKeys {
 }
 
 async fn checked(keys: &FakeKeys) -> Vec<Check> {
+    checked_with(keys, &BTreeSet::new()).await
+}
+
+async fn checked_with(keys: &FakeKeys, granted: &BTreeSet<KeyPermission>) -> Vec<Check> {
     let acme = an_organisation("acme");
     let regions = ["eu-central-1", "eu-west-1"].map(parsed);
     let whose = Checked { organisation: acme.id, external_id: &acme.external_id, regions: &regions };
     let ids = SequentialIds::default();
-    CheckEnrolment { keys, roles: keys, ids: &ids }.run(whose, &an_enrolment("222222222222", "europe")).await
+    let enrolment = an_enrolment("222222222222", "europe");
+    CheckEnrolment { keys, roles: keys, ids: &ids }.run(whose, &enrolment, granted).await
 }
 
 /// Besides what nobody but the owner of a key can look at.
@@ -131,4 +139,27 @@ async fn i7_nothing_of_a_key_is_shown_before_its_owner_has_bound_it() {
         .collect();
     assert_eq!(of_home, ["key-usable"]);
     assert!(!keys.calls().iter().any(|call| call.operation == "DescribeKey" && call.key == home()));
+}
+
+#[rstest]
+#[case("GenerateDataKeyPair", "kms:GenerateDataKeyPair")]
+#[case("GenerateDataKeyPairWithoutPlaintext", "kms:GenerateDataKeyPairWithoutPlaintext")]
+#[case("GetKeyRotationStatus", "kms:GetKeyRotationStatus")]
+#[tokio::test]
+async fn k1_a_permission_that_was_granted_on_the_keys_before_is_expected_of_new_ones(
+    #[case] operation: &'static str,
+    #[case] action: &str,
+) {
+    let keys = good();
+    let all: BTreeSet<KeyPermission> = KEY_PERMISSIONS.into();
+    assert!(not_passed(&checked_with(&keys, &all).await).is_empty());
+    keys.grant_not(operation);
+    let failed = |checks: &[Check]| {
+        let of = checks.iter().filter(|check| check.result == CheckResult::Fail);
+        of.map(|check| format!("{}: {}", check.id, check.observed)).collect::<Vec<_>>()
+    };
+    assert!(failed(&checked(&keys).await).is_empty(), "nobody granted it");
+    let found = failed(&checked_with(&keys, &[parsed(action)].into()).await);
+    assert_eq!(found.len(), 2, "one a region: {found:?}");
+    assert!(found.iter().all(|check| check.starts_with("granted-permissions") && check.contains(action)));
 }

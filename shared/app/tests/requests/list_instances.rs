@@ -37,6 +37,27 @@ async fn a6_the_unencrypted_family_of_an_encrypted_app_is_partly_covered() {
 }
 
 #[tokio::test]
+async fn i7_what_another_organisation_encrypts_on_a_site_that_was_given_up_is_not_shown() {
+    let (world, now) = (MemoryWorld::new(), FakeClock::default().now());
+    let [acme, globex] = ["acme", "globex"].map(an_organisation);
+    let policy = an_active_policy(&acme, &an_enrolment("222222222222", "europe"), now);
+    let mut rejected = an_active_instance(&policy, "x", "jira", now);
+    rejected.status = InstanceStatus::Rejected { at: now, reason: "no".to_owned() };
+    world.seed_instance(rejected);
+    let theirs = an_active_policy(&globex, &an_enrolment("333333333333", "europe"), now);
+    world.seed_instance(an_active_instance(&theirs, "x", "jira-service-management", now));
+    let list = ListInstances { instances: &world, settings: builders::settings() };
+    let page = list.run(&acme.name, None, 200).await.unwrap();
+    let [shown] = &page.items[..] else { panic!("{page:?}") };
+    assert_eq!(shown.coverage, Coverage::NotCovered);
+    assert_eq!(shown.fuller_coverage, None);
+    // Nor by one that holds its place.
+    let mut direct = an_active_instance(&policy, "x", "jira-product-discovery", now);
+    direct.status = InstanceStatus::NotEncrypted { since: now, suspended_since: None };
+    assert_eq!(list.shown(direct).await.unwrap().coverage, Coverage::NotCovered);
+}
+
+#[tokio::test]
 async fn a8_the_org_admin_sees_site_app_realm_status_coverage_and_since_when() {
     let (world, now) = (MemoryWorld::new(), FakeClock::default().now());
     let acme = an_organisation("acme");

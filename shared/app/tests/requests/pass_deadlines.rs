@@ -1,5 +1,5 @@
 use claviger_app::pass_deadlines::{PassDeadlines, Passed};
-use claviger_app::ports::{Clock, Instances, OverdueOrders, Policies, StoreError};
+use claviger_app::ports::{Clock, Instances, OverdueOrders, Policies, StoreError, SupportRequests};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::decide;
 use claviger_domain::effect::Effect;
@@ -55,6 +55,7 @@ impl Stage {
             policies: &self.world,
             watch: &self.world,
             requests: &self.world,
+            templates: &self.world,
             overdue: &self.world,
             instances: &self.world,
             erasures: &self.world,
@@ -143,6 +144,37 @@ async fn e10_requests_past_their_due_date_are_counted() {
     assert_eq!(stage.run().await.overdue_requests, 0);
     stage.clock.advance(days(7));
     assert_eq!(stage.run().await.overdue_requests, 1);
+}
+
+#[tokio::test]
+async fn e10_what_was_approved_and_is_not_done_past_its_due_date_is_counted_and_listed_until_it_is() {
+    let stage = Stage::new();
+    let (acme, enrolment) = (an_organisation("acme"), an_enrolment("222222222222", "europe"));
+    let asked = an_enrolment_decision(&acme, &enrolment, stage.clock.now());
+    stage.world.commit_policy(None, &asked).await.unwrap();
+    let approved = builders::approval(&asked.next, stage.clock.now());
+    stage.world.commit_policy(Some(&asked.next), &approved).await.unwrap();
+    let listed = async || stage.world.support_requests(None, 10).await.unwrap().items;
+    assert!(matches!(&listed().await[..], [one] if one.approved && one.id == asked.next.id.as_uuid()));
+    assert_eq!(stage.run().await.overdue_requests, 0);
+    stage.clock.advance(days(7));
+    assert_eq!(stage.run().await.overdue_requests, 1);
+    let verified = builders::verification(&approved.next, stage.clock.now());
+    stage.world.commit_policy(Some(&approved.next), &verified).await.unwrap();
+    assert_eq!((listed().await.len(), stage.run().await.overdue_requests), (0, 0));
+
+    let asked = builders::an_instance_decision(&verified.next, "eng", "jira", stage.clock.now());
+    stage.world.commit_instance(None, &asked).await.unwrap();
+    let event = InstanceEvent::InstanceApproved;
+    let approved =
+        builders::instance_decided(&asked.next, &event, &builders::by_support(), stage.clock.now());
+    stage.world.commit_instance(Some(&asked.next), &approved).await.unwrap();
+    stage.clock.advance(days(7));
+    assert!(matches!(&listed().await[..], [one] if one.approved && one.due_at < stage.clock.now()));
+    assert_eq!(stage.run().await.overdue_requests, 1);
+    let epoch = verified.next.fence.epoch;
+    stage.ordered(&approved.next, InstanceEvent::InstanceProvisioned { epoch }).await;
+    assert_eq!((listed().await.len(), stage.run().await.overdue_requests), (0, 0));
 }
 
 #[tokio::test]

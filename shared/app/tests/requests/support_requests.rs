@@ -134,13 +134,15 @@ async fn e3_a_support_agent_decides_on_policies_and_instances_once() {
     }
     let verify = world.outbox().into_iter().filter(|row| row.effect == Effect::VerifyPolicy).count();
     assert_eq!(verify, 1);
-    assert!(case.list(None, 10).await.unwrap().items.is_empty());
+    let listed = case.list(None, 10).await.unwrap().items;
+    assert!(matches!(&listed[..], [one] if one.approved && one.id == id), "until it is verified: {listed:?}");
 
     let policy = verification(&approval(&asked, now).next, now).next;
     let wanted = an_instance_decision(&policy, "acme-eng", "jira", now);
     world.commit_instance(None, &wanted).await.unwrap();
     let no = Verdict::Rejected { reason: "not on this site".to_owned() };
-    let id = case.list(None, 10).await.unwrap().items[0].id;
+    let id = wanted.next.id.as_uuid();
+    assert!(case.list(None, 10).await.unwrap().items.iter().any(|one| one.id == id && !one.approved));
     let decided = case.decide(id, &no, &by_support()).await.unwrap();
     assert!(matches!(decided, Decided::Instance(instance) if instance.status.slug() == "rejected"));
     let late = case.decide(id, &Verdict::Approved, &by_support()).await;
@@ -220,18 +222,33 @@ async fn e11_an_app_is_not_approved_while_its_organisation_leaves() {
 }
 
 #[tokio::test]
-async fn e11_leaving_is_approved_whatever_the_organisation_has_become_and_whoever_asked() {
+async fn e11_leaving_is_approved_whatever_the_organisation_has_become() {
     let stage = Stage::active().await;
     stage.happens(PolicyEvent::ClosingAsked, &by_admin()).await;
     stage
         .is_fed(|acme| {
             acme.government = true;
             acme.plans.clear();
-            acme.admins.clear();
+            acme.admins.insert(parsed("ada"));
         })
         .await;
     let approved = stage.approved().await.unwrap();
     assert!(matches!(approved, Decided::Closing(policy) if policy.closing.is_some()));
+}
+
+#[tokio::test]
+async fn e3_leaving_is_not_approved_in_the_name_of_somebody_who_is_no_org_admin_any_more() {
+    for admins in [vec![], vec!["ada"]] {
+        let stage = Stage::active().await;
+        stage.happens(PolicyEvent::ClosingAsked, &by_admin()).await;
+        stage.is_fed(|acme| acme.admins = admins.into_iter().map(parsed).collect()).await;
+        let why = stage.is_not_approved().await;
+        assert_eq!(why.to_string(), "who asked for it is no org admin any more");
+        assert!(matches!(&stage.policy().await.closing, Some(closing) if closing.slug() == "asked"));
+        let no = Verdict::Rejected { reason: "ask anew".to_owned() };
+        stage.case().decide(stage.request, &no, &by_support()).await.unwrap();
+        assert_eq!(stage.policy().await.closing, None);
+    }
 }
 
 #[tokio::test]

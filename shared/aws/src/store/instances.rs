@@ -1,9 +1,7 @@
 //! App instances.
 
 use async_trait::async_trait;
-use claviger_app::ports::{
-    Instances, Page, PendingErasure, PendingErasures, StoreError, SupportRequest, SupportRequestKind,
-};
+use claviger_app::ports::{Instances, Page, PendingErasure, PendingErasures, StoreError, SupportRequest};
 use claviger_domain::ids::InstanceId;
 use claviger_domain::instance::{AppInstance, InstanceDecision, InstanceStatus};
 use claviger_domain::values::{App, OrganisationName, SiteName};
@@ -92,7 +90,8 @@ impl Instances for DynamoStore {
         self.site_claims(&mut transaction, previous, next)?;
         self.activation(&mut transaction, previous, next)?;
         self.record(&mut transaction, &decision.fact, &decision.outbox)?;
-        self.request_of(&mut transaction, previous.and_then(request), request(next))?;
+        let waiting = (previous.and_then(SupportRequest::of_instance), SupportRequest::of_instance(next));
+        self.request_of(&mut transaction, waiting.0, waiting.1)?;
         self.erasure_of(&mut transaction, previous, next)?;
         self.commit(transaction).await
     }
@@ -144,25 +143,6 @@ impl Instances for DynamoStore {
             self.record(&mut transaction, &decision.fact, &decision.outbox)?;
         }
         self.commit(transaction).await
-    }
-}
-
-fn request(instance: &AppInstance) -> Option<SupportRequest> {
-    match instance.status {
-        InstanceStatus::Requested { at, due_at, .. } => Some(SupportRequest {
-            id: instance.id.as_uuid(),
-            kind: SupportRequestKind::AppInstance,
-            organisation: instance.organisation_name.clone(),
-            requested_at: at,
-            due_at,
-        }),
-        InstanceStatus::Provisioning { .. }
-        | InstanceStatus::Active { .. }
-        | InstanceStatus::Suspended { .. }
-        | InstanceStatus::NotEncrypted { .. }
-        | InstanceStatus::Rejected { .. }
-        | InstanceStatus::Erasing { .. }
-        | InstanceStatus::Deleted { .. } => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Requests that wait for support.
+//! Requests that wait for support, or to be worked off.
 
 use async_trait::async_trait;
 use claviger_app::ports::{Page, StoreError, SupportRequest, SupportRequests};
@@ -31,7 +31,7 @@ impl SupportRequests for DynamoStore {
 }
 
 impl DynamoStore {
-    /// The request is there exactly while somebody has to decide on it.
+    /// The request is there exactly while it is not done: somebody has to decide on it, or it has to be worked off.
     pub(super) fn request_of(
         &self,
         transaction: &mut Transaction,

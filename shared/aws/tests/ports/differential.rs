@@ -970,10 +970,7 @@ fn steered(policy: &EncryptionPolicy, which: u8, keys: u32, now: Timestamp) -> P
         9 => PolicyEvent::ClosingCancelled,
         10 => PolicyEvent::VendorSuspended { ground: Ground::Ordered, reason: "unpaid".to_owned() },
         11 => PolicyEvent::VendorSuspensionLifted,
-        12 => policy
-            .closing
-            .as_ref()
-            .and_then(|closing| closing::due(&rules().catalogue.closing, closing, now))
+        12 => closing::due(&rules().catalogue.closing, policy, now)
             .map_or(PolicyEvent::DataKeysErased, |moment| PolicyEvent::ClosingMomentCame { moment }),
         _ => PolicyEvent::DataKeysCounted { counted: Counted { data_keys: 1, instances: 1 } },
     }

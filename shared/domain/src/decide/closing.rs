@@ -110,7 +110,7 @@ pub(super) fn closing_moment_came(
     now: Timestamp,
 ) -> Result<Change, Refusal> {
     let closing = under_way(policy)?;
-    match due(&rules.catalogue.closing, closing, now) {
+    match due(&rules.catalogue.closing, policy, now) {
         None => return Err(Refusal::Redundant),
         Some(due) if due != moment => return Err(Refusal::Stale),
         Some(_) => {}
@@ -142,6 +142,26 @@ pub(super) fn closing_moment_came(
             Ok(Change { next, effects })
         }
     }
+}
+
+/// An admin came back to an organisation in which nobody could cancel: until the end of the export there is at least as
+/// much time as the first reminder leaves.
+pub(super) fn time_to_cancel(
+    rules: &Rules<'_>,
+    policy: &mut EncryptionPolicy,
+    now: Timestamp,
+) -> Option<Effect> {
+    let days = rules.catalogue.closing.remind_days_before.iter().max().copied().unwrap_or_default();
+    let at_least = now + SignedDuration::from_hours(24 * i64::from(days));
+    let closing = policy.closing.as_mut()?;
+    let ClosingStage::Exporting { until, .. } = closing.stage else {
+        return None;
+    };
+    if until >= at_least {
+        return None;
+    }
+    closing.stage = ClosingStage::Exporting { until: at_least, told: now };
+    Some(Effect::CommentTicket { ticket: closing.ticket, body: exporting(at_least) })
 }
 
 /// What there is was counted; from now on it goes.

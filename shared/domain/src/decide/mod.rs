@@ -57,7 +57,7 @@ use self::reencryption::{
     reencryption_passed, reencryption_paused, reencryption_requested, reencryption_resumed,
     reencryption_scan_due, reencryption_switched,
 };
-use self::replacement::{key_replaced, key_replacement_asked};
+use self::replacement::{key_replaced, key_replacement_asked, proposer_left};
 use self::restoration::{
     instances_restored, restoration_carried_out, restoration_probed, restoration_requested,
 };
@@ -231,6 +231,7 @@ pub fn decide(
         PolicyEvent::PermissionProven { request, round } => {
             permission_proven(rules, policy, *request, round, origin, now)
         }
+        PolicyEvent::ProposerLeft { by } => proposer_left(policy, by),
         PolicyEvent::RecordsFed { plans_ended, without_admin } => {
             records_fed(rules, policy, plans_ended, *without_admin, now)
         }

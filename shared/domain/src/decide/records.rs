@@ -10,6 +10,7 @@ use crate::fact::derived_ticket_id;
 use crate::policy::{EncryptionPolicy, RecordsTrouble};
 use crate::values::App;
 
+use super::closing::time_to_cancel;
 use super::{Change, Refusal, Rules, illegal};
 
 pub(super) fn records_fed(
@@ -28,11 +29,13 @@ pub(super) fn records_fed(
         return Err(Refusal::Redundant);
     }
     let mut next = policy.clone();
+    let came_back = was.1 && !without_admin;
+    let longer = if came_back { time_to_cancel(rules, &mut next, now) } else { None };
     let words = words(plans_ended, without_admin);
     if words.is_empty() {
         let body = "The customer records are as an enrolled organisation needs them again.".to_owned();
         let told = next.records.take().map(|known| Effect::ResolveTicket { ticket: known.ticket, body });
-        return Ok(Change { next, effects: told.into_iter().collect() });
+        return Ok(Change { next, effects: told.into_iter().chain(longer).collect() });
     }
     let body = words.join("\n");
     let (ticket, effect) = match known {
@@ -45,7 +48,7 @@ pub(super) fn records_fed(
         }
     };
     next.records = Some(RecordsTrouble { plans_ended: plans_ended.clone(), without_admin, ticket });
-    Ok(Change { next, effects: vec![effect] })
+    Ok(Change { next, effects: [effect].into_iter().chain(longer).collect() })
 }
 
 fn words(plans_ended: &BTreeSet<App>, without_admin: bool) -> Vec<String> {
@@ -54,7 +57,7 @@ fn words(plans_ended: &BTreeSet<App>, without_admin: bool) -> Vec<String> {
         .map(|app| {
             format!(
                 "The plan of `{app}` does not include encryption any more. What is encrypted stays encrypted and goes on \
-                 working; there are no new apps of it. Put the app back on a plan that includes it, or leave: `POST \
+                 working; there are no new apps of it, and one that was approved waits. Put the app back on a plan that includes it, or leave: `POST \
                  .../encryption-policy/close`."
             )
         })
@@ -62,7 +65,8 @@ fn words(plans_ended: &BTreeSet<App>, without_admin: bool) -> Vec<String> {
     if without_admin {
         words.push(
             "Nobody is registered as an admin of the organisation. Your keys cut access off as ever, but nobody can ask \
-             for restoration, answer access requests or leave until the customer records name an admin."
+             for restoration, answer access requests or leave until the customer records name an admin. Until \
+             then no closing begins to erase anything."
                 .to_owned(),
         );
     }

@@ -98,6 +98,26 @@ fn proposed(rules: &Rules<'_>, policy: &EncryptionPolicy, change: KeyChange) -> 
     Change { next, effects: told.into_iter().collect() }
 }
 
+/// What somebody said who is no org admin any more is nobody's word: another one agrees to nothing with it (spec E3).
+pub(super) fn proposer_left(policy: &EncryptionPolicy, by: &Subject) -> Result<Change, Refusal> {
+    if policy.proposers().all(|known| known != by) {
+        return Err(Refusal::Redundant);
+    }
+    let mut next = policy.clone();
+    let body = || {
+        "The org admin who wanted other keys is none any more, so nothing is proposed. It takes two who are."
+            .to_owned()
+    };
+    let mut effects = Vec::new();
+    if next.key_change.take_if(|first| first.by == *by).is_some() {
+        effects.extend(next.ticket.map(|ticket| Effect::CommentTicket { ticket, body: body() }));
+    }
+    if let Some(first) = next.reencryption_proposal.take_if(|first| first.by == *by) {
+        effects.push(Effect::ResolveTicket { ticket: first.ticket, body: body() });
+    }
+    Ok(Change { next, effects })
+}
+
 pub(super) fn within(rules: &Rules<'_>) -> SignedDuration {
     SignedDuration::from_hours(i64::from(rules.catalogue.key_changes.confirm_within_hours))
 }

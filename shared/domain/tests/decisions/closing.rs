@@ -27,8 +27,7 @@ impl World {
 
     /// What `deadlines` does.
     fn clock_strikes(&mut self) -> Result<Decision, Refusal> {
-        let closing = self.policy.closing.clone().unwrap();
-        let moment = due(&self.catalogue.closing, &closing, self.now).ok_or(Refusal::Redundant)?;
+        let moment = due(&self.catalogue.closing, &self.policy, self.now).ok_or(Refusal::Redundant)?;
         self.happens(PolicyEvent::ClosingMomentCame { moment }, &prober())
     }
 
@@ -124,6 +123,32 @@ fn e11_support_may_say_no_while_it_waits_and_only_then() {
     assert!(body.contains("an invoice is open."), "{body}");
     let mut world = World::leaving();
     assert!(matches!(world.happens(rejected(), &support()).unwrap_err(), Refusal::IllegalForState { .. }));
+}
+
+#[test]
+fn e3_nothing_is_erased_while_nobody_could_cancel_and_who_comes_back_has_time_to() {
+    let mut world = World::leaving();
+    let fed = |world: &mut World, without_admin| {
+        let event = PolicyEvent::RecordsFed { plans_ended: [].into(), without_admin };
+        world.happens(event, &prober()).unwrap()
+    };
+    world.days(20);
+    let gone = fed(&mut world, true);
+    let [Effect::OpenTicket { body, .. }] = effects(&gone)[..] else { panic!("{gone:?}") };
+    assert!(body.contains("no closing begins to erase"), "{body}");
+    world.days(30);
+    while world.clock_strikes().is_ok() {}
+    assert!(world.policy.fence.is_open(), "the end is held");
+    let made_up = ClosingMoment::ExportEnds { at: world.now - SignedDuration::from_hours(24 * 20) };
+    let refused = world.happens(PolicyEvent::ClosingMomentCame { moment: made_up }, &prober()).unwrap_err();
+    assert_eq!(refused, Refusal::Redundant);
+    let back = fed(&mut world, false);
+    let until = world.now + SignedDuration::from_hours(24 * 14);
+    let told = |effect: &&Effect| matches!(effect, Effect::CommentTicket { body, .. } if body.contains(&format!("until {until:.0}")));
+    assert!(effects(&back).iter().any(told), "{back:?}");
+    assert_eq!(world.clock_strikes().unwrap_err(), Refusal::Redundant);
+    world.days(14);
+    assert_eq!(world.clock_strikes().unwrap().fact.slug, "export-ended");
 }
 
 #[test]

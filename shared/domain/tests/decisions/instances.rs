@@ -88,7 +88,7 @@ fn accepted_in(
 
 fn deleted(instance: &mut AppInstance) {
     let ticket = TicketId::from_uuid(Uuid::from_u128(4));
-    instance.deletion = Some(SiteDeletion { at: now(), erase_at: now() + LATER, ticket });
+    instance.deletion = Some(SiteDeletion { at: now(), erase_at: now() + LATER, ticket: Some(ticket) });
 }
 
 #[test]
@@ -168,10 +168,6 @@ fn a6_the_unencrypted_of_a_family_are_told_in_the_name_of_the_familys_policy_and
     let free = instance(InstanceStatus::NotEncrypted { since: now(), suspended_since: None });
     assert!(matches!(decided(&free, &suspension(5), &prober()), Err(Refusal::Redundant)));
     assert!(matches!(decided(&free, &suspension(4), &prober()), Err(Refusal::Stale)));
-    assert!(
-        matches!(decided(&free, &restoration(6), &prober()), Err(Refusal::Redundant)),
-        "nothing to restore"
-    );
 
     let told = decided(&free, &suspension(6), &prober()).unwrap();
     assert_eq!(
@@ -187,6 +183,19 @@ fn a6_the_unencrypted_of_a_family_are_told_in_the_name_of_the_familys_policy_and
     assert_eq!(back.next.status, InstanceStatus::NotEncrypted { since: now(), suspended_since: None });
     assert_eq!((back.next.epoch, back.next.unanswered_since()), (Epoch(7), None));
     assert_eq!(accepted_in(&suspension(6), &prober(), |_| {}), ["not-encrypted"]);
+}
+
+#[test]
+fn r9_a_restoration_passes_its_epoch_on_to_one_that_was_never_told_to_stop_so_that_no_late_order_does() {
+    let suspension = |epoch| InstanceEvent::FamilySuspensionOrdered { epoch: Epoch(epoch), policy: FAMILY };
+    let restoration = InstanceEvent::FamilyRestorationOrdered { epoch: Epoch(7), policy: FAMILY };
+    let free = instance(InstanceStatus::NotEncrypted { since: now(), suspended_since: None });
+    let passed = decided(&free, &restoration, &prober()).unwrap();
+    assert_eq!((&passed.next.status, passed.next.epoch), (&free.status, Epoch(7)));
+    assert!(passed.outbox.is_empty(), "its app has nothing to do");
+    assert!(matches!(decided(&passed.next, &suspension(6), &prober()), Err(Refusal::Stale)));
+    assert!(matches!(decided(&passed.next, &restoration, &prober()), Err(Refusal::Redundant)));
+    assert_eq!(decided(&passed.next, &suspension(8), &prober()).unwrap().next.status.slug(), "suspended");
 }
 
 #[test]
@@ -226,7 +235,8 @@ fn a4_nobody_but_the_vendors_records_says_what_becomes_of_a_site() {
         InstanceEvent::SiteDeleted { erase_at, title: "t".to_owned() },
         InstanceEvent::SiteDeletionCancelled,
     ] {
-        assert!(!accepted_in(&event, &records(), deleted).is_empty(), "{}", event.slug());
+        let accepted = [accepted_in(&event, &records(), deleted), accepted_in(&event, &records(), |_| {})];
+        assert!(!accepted.concat().is_empty(), "{}", event.slug());
         for origin in [admin(), support(), prober()] {
             assert_eq!(accepted_in(&event, &origin, deleted), [""; 0], "{}", event.slug());
             assert_eq!(accepted_in(&event, &origin, |_| {}), [""; 0], "{}", event.slug());
@@ -252,20 +262,24 @@ fn a4_a_site_is_renamed_from_the_name_that_it_has() {
 }
 
 #[test]
-fn a4_what_was_never_encrypted_goes_with_its_site_at_once_and_the_rest_after_its_time() {
+fn a4_a_deleted_site_changes_nothing_of_any_app_until_its_time_is_over() {
     let erase_at = now() + LATER + LATER;
     let event = InstanceEvent::SiteDeleted { erase_at, title: "t".to_owned() };
     let told = |status: InstanceStatus| decided(&instance(status), &event, &records());
     for status in every_status() {
         let word = status.slug();
-        let result = told(status);
+        let result = told(status.clone());
         match word {
-            "requested" | "not-encrypted" => {
+            "not-encrypted" => {
                 let decision = result.unwrap();
-                assert_eq!(decision.next.status, InstanceStatus::Deleted { at: now() + LATER, data_keys: 0 });
+                assert_eq!(decision.next.status, status, "it keeps its place");
+                let expected = SiteDeletion { at: now() + LATER, erase_at, ticket: None };
+                assert_eq!(decision.next.deletion, Some(expected));
                 assert!(decision.outbox.is_empty());
+                let again = decided(&decision.next, &event, &records());
+                assert!(matches!(again, Err(Refusal::Redundant)), "{again:?}");
             }
-            "provisioning" | "active" | "suspended" => {
+            "requested" | "provisioning" | "active" | "suspended" => {
                 let decision = result.unwrap();
                 assert_eq!(decision.next.status.slug(), word, "everything goes on as before");
                 let deletion = decision.next.deletion.clone().unwrap();
@@ -274,7 +288,7 @@ fn a4_what_was_never_encrypted_goes_with_its_site_at_once_and_the_rest_after_its
                 let Effect::OpenTicket { ticket, title, body } = &row.effect else {
                     panic!("{:?}", row.effect)
                 };
-                assert_eq!((*ticket, title.as_str()), (deletion.ticket, "t"));
+                assert_eq!((Some(*ticket), title.as_str()), (deletion.ticket, "t"));
                 assert!(body.contains("`acme-eng`") && body.contains("2027-01-15T12:00:00Z"), "{body}");
                 let again = decided(&decision.next, &event, &records());
                 assert!(matches!(again, Err(Refusal::Redundant)), "{again:?}");
@@ -295,7 +309,7 @@ fn a4_a_deletion_is_taken_back_until_the_erasure_begins() {
     let back = decided(&active, &event, &records()).unwrap();
     assert_eq!(back.next.deletion, None);
     assert!(
-        matches!(&back.outbox.first().unwrap().effect, Effect::ResolveTicket { ticket: of, .. } if *of == ticket)
+        matches!(&back.outbox.first().unwrap().effect, Effect::ResolveTicket { ticket: of, .. } if Some(*of) == ticket)
     );
     for status in every_status().into_iter().skip(6) {
         let mut gone = instance(status);
@@ -319,10 +333,39 @@ fn a4_data_keys_go_when_the_time_is_over_and_not_a_moment_before() {
         matches!(&effects[..], [Effect::CommentTicket { .. }, Effect::EraseInstance { .. }]),
         "{effects:?}"
     );
-    assert_eq!(accepted_in(&event, &prober(), deleted), ["provisioning", "active", "suspended"]);
+    assert_eq!(
+        accepted_in(&event, &prober(), deleted),
+        ["requested", "provisioning", "active", "suspended", "not-encrypted"]
+    );
     let mut erasing = instance(InstanceStatus::Erasing { since: now(), counted: None });
     deleted(&mut erasing);
     assert!(matches!(decided(&erasing, &event, &prober()), Err(Refusal::Redundant)));
+}
+
+#[test]
+fn a3_what_was_never_encrypted_is_gone_when_the_time_is_over_and_can_be_taken_back_until_then() {
+    let due = InstanceEvent::SiteDeletionDue;
+    for status in [requested(), InstanceStatus::NotEncrypted { since: now(), suspended_since: None }] {
+        let mut marked = instance(status.clone());
+        deleted(&mut marked);
+        let back = decided(&marked, &InstanceEvent::SiteDeletionCancelled, &records()).unwrap().next;
+        assert_eq!((back.status, back.deletion), (status, None));
+        let early = decide_instance(&marked, &due, &prober(), now() + LATER - SignedDuration::from_secs(1));
+        assert!(matches!(early, Err(Refusal::Stale)), "{early:?}");
+        let gone = decide_instance(&marked, &due, &prober(), now() + LATER).unwrap();
+        assert_eq!(gone.next.status, InstanceStatus::Deleted { at: now() + LATER, data_keys: 0 });
+        assert!(!gone.next.status.holds_place() && gone.next.deletion.is_none());
+        assert!(gone.outbox.iter().all(|row| matches!(row.effect, Effect::ResolveTicket { .. })));
+        let again = decided(&gone.next, &due, &prober());
+        assert!(matches!(again, Err(Refusal::Redundant)), "{again:?}");
+    }
+    // A request that is rejected meanwhile leaves nothing behind.
+    let mut marked = instance(requested());
+    deleted(&mut marked);
+    let no = InstanceEvent::InstanceRejected { reason: "no".to_owned() };
+    let rejected = decided(&marked, &no, &support()).unwrap();
+    assert_eq!((rejected.next.status.slug(), rejected.next.deletion), ("rejected", None));
+    assert_eq!(rejected.outbox.len(), 1, "its ticket is resolved");
 }
 
 #[test]

@@ -350,3 +350,21 @@ fn e3_where_the_catalogue_asks_for_two_admins_one_alone_changes_no_key() {
     assert_eq!(replacements(&seconded), 1);
     assert_eq!(world.policy.key_change, None);
 }
+
+#[test]
+fn e3_the_word_of_an_admin_who_left_changes_no_key_with_anothers() {
+    let mut world = World::degraded_for_good();
+    world.catalogue.key_changes.second_approver = true;
+    let ask = |world: &mut World, who: &str| {
+        let by = crate::support::by(claviger_domain::event::Actor::OrgAdmin(who.parse().unwrap()));
+        let event = PolicyEvent::KeyReplacementAsked { region: region(DUBLIN), key: new_key() };
+        replacements(&world.happens(event, &by).unwrap())
+    };
+    assert_eq!(ask(&mut world, "ada"), 0);
+    let left = PolicyEvent::ProposerLeft { by: "ada".parse().unwrap() };
+    let dropped = world.happens(left.clone(), &prober()).unwrap();
+    assert!(matches!(dropped.outbox[0].effect, Effect::CommentTicket { .. }), "{:?}", dropped.outbox);
+    assert_eq!(world.happens(left, &prober()).unwrap_err(), Refusal::Redundant);
+    assert_eq!(ask(&mut world, "bea"), 0, "it is a first word again");
+    assert_eq!(ask(&mut world, "ada"), 1);
+}

@@ -149,6 +149,24 @@ fn e3_where_the_catalogue_asks_for_two_admins_one_alone_moves_nothing_to_new_key
 }
 
 #[test]
+fn e3_the_word_of_an_admin_who_left_moves_nothing_to_new_keys_with_anothers() {
+    let mut world = World::active();
+    world.catalogue.key_changes.second_approver = true;
+    let [ada, bea] = ["ada", "bea"]
+        .map(|who| crate::support::by(claviger_domain::event::Actor::OrgAdmin(who.parse().unwrap())));
+    let left = |who: &str| PolicyEvent::ProposerLeft { by: who.parse().unwrap() };
+    assert_eq!(world.happens(left("ada"), &prober()).unwrap_err(), Refusal::Redundant);
+    let proposed = world.asks("cc", Depth::Rekey, &ada).unwrap();
+    let Effect::OpenTicket { ticket, .. } = proposed.outbox[0].effect else { panic!("no ticket") };
+    assert_eq!(world.happens(left("bea"), &prober()).unwrap_err(), Refusal::Redundant);
+    let dropped = world.happens(left("ada"), &prober()).unwrap();
+    assert_eq!(world.policy.reencryption_proposal, None);
+    assert!(matches!(dropped.outbox[0].effect, Effect::ResolveTicket { ticket: of, .. } if of == ticket));
+    assert!(!taken_up(&world.asks("cc", Depth::Rekey, &bea).unwrap()), "it is a first word again");
+    assert!(taken_up(&world.asks("cc", Depth::Rekey, &ada).unwrap()));
+}
+
+#[test]
 fn x1_nobody_but_an_org_admin_asks() {
     let mut world = World::active();
     for origin in [agent(), prober()] {

@@ -270,7 +270,7 @@ impl Sim {
                 clock: &*ports,
                 settings: settings(),
             };
-            let asked = answer.list(&name).await?.into_iter().next();
+            let asked = answer.list(&name, builders::by_admin().correlation).await?.into_iter().next();
             let id = asked.ok_or(RequestError::NotFound { what: "the access request" })?.id;
             let admin = builders::by_admin();
             if accepts {

@@ -963,10 +963,10 @@ impl Prober for Ports {
                 let made = MakeReplacement { policies: self, check }.run(organisation, region).await;
                 made.map_err(|error| failed(error.to_string()))
             }
-            ProbeRequest::Check { organisation, external_id, regions, enrolment } => {
+            ProbeRequest::Check { organisation, external_id, regions, enrolment, granted } => {
                 let check = CheckEnrolment { keys: self, roles: self, ids: self };
                 let whose = Checked { organisation: *organisation, external_id, regions };
-                Ok(ProbeAnswer::Checked { checks: check.run(whose, enrolment).await })
+                Ok(ProbeAnswer::Checked { checks: check.run(whose, enrolment, granted).await })
             }
         }
     }

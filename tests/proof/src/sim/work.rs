@@ -129,6 +129,7 @@ pub async fn pass_deadlines(ports: &Ports) -> Result<(), WorkError> {
         policies: ports,
         watch: ports,
         requests: ports,
+        templates: ports,
         instances: ports,
         overdue: ports,
         erasures: ports,
@@ -301,6 +302,7 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
             let probe = ports.probe_keys();
             let check = CheckEnrolment { keys: ports, roles: ports, ids: ports };
             let verify = VerifyPolicy {
+                organisations: ports,
                 policies: ports,
                 keys: ports,
                 check,
@@ -312,8 +314,9 @@ async fn effect(ports: &Ports, row: &OutboxRow) -> Result<(), WorkError> {
             verify.run(&row.organisation, row.correlation).await
         }
         Effect::ProvisionInstance { instance } => {
-            let (instances, policies, make) = (ports, ports, make(ports));
-            let provision = ProvisionInstance { instances, policies, make, clock: ports };
+            let (organisations, instances, policies, make) = (ports, ports, ports, make(ports));
+            let provision =
+                ProvisionInstance { organisations, instances, policies, make, clock: ports, settings };
             provision.run(*instance, row.correlation).await
         }
         Effect::SuspendInstances { epoch } => carry(ports, Order::Suspend, &FanOut::root(row, *epoch)).await,

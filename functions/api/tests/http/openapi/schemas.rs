@@ -779,7 +779,7 @@ pub struct AppInstance {
     /// The app's last answer to an order.
     #[schema(required)]
     acknowledged: Option<Acknowledged>,
-    /// Its site was deleted, and its data keys are to go.
+    /// Its site was deleted, and it is to go with its data keys.
     #[schema(required)]
     deletion: Option<SiteDeletion>,
     /// What its site was called before.
@@ -810,9 +810,11 @@ pub enum InstanceStatus {
 pub struct SiteDeletion {
     /// Since when it is known.
     at: Moment,
-    /// When the data keys go; until then everything is as before.
+    /// When the data keys go, or, of what has none, the app itself; until then everything is as before.
     erase_at: Moment,
-    ticket_id: Id,
+    /// The ticket that tells of it; none of an app that is not encrypted.
+    #[schema(required)]
+    ticket_id: Option<Id>,
 }
 
 /// Another name for a site.
@@ -1421,7 +1423,7 @@ pub enum ActorRole {
     Claviger,
 }
 
-/// What waits for support.
+/// What waits for support, or was approved and is not done yet.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct SupportRequest {
@@ -1429,16 +1431,20 @@ pub struct SupportRequest {
     kind: SupportRequestKind,
     organisation: OrganizationName,
     status: WaitingStatus,
+    /// When it was asked for; once it is approved, when that was.
     requested_at: Moment,
     due_at: Moment,
     overdue: bool,
 }
 
-/// Requests that wait have one status.
+/// Where a request stands that is not done.
 #[derive(ToSchema)]
 #[schema(rename_all = "kebab-case")]
 pub enum WaitingStatus {
+    /// Support has to decide.
     Requested,
+    /// Support approved it; it is not worked off yet.
+    Approved,
 }
 
 /// What is asked for.
