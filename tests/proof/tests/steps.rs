@@ -105,13 +105,14 @@ const CHANGES: [(&str, &[&str]); 46] = [
 ];
 
 /// What has no steps of its own: it reads, checks, words, or says how something is passed on.
-const READS: [&str; 25] = [
+const READS: [&str; 26] = [
     "as_of",
     "check_enrolment",
     "error",
     "explain_refusal",
     "lib",
     "list_instances",
+    "mass_failure",
     "messages",
     "ports",
     "preview_revocation",
