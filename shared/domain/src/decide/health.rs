@@ -111,18 +111,22 @@ pub(super) fn refusal(
 }
 
 /// Whether what was seen amounts to a revocation: every region refuses, or any, as the catalogue says.
+///
+/// INVARIANT (R5, I3): a key that was given up counts for nothing, whatever it answers and whether it answers. Were its
+/// refusal counted, nobody could restore without it; were its silence, it would veto the revocation by those that are
+/// left. It counts again once it works.
 pub(super) fn revoked(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
     seen: &BTreeMap<Region, KeyHealth>,
 ) -> bool {
     let given_up = |region: &Region| policy.keys.get(region).is_some_and(|key| key.given_up);
-    let mut refused = seen.values().map(|health| health.stands_refused());
+    let counted = seen.iter().filter(|(region, health)| **health == KeyHealth::Usable || !given_up(region));
+    let mut refused = counted.map(|(_, health)| health.stands_refused()).peekable();
     if rules.catalogue.any_region_is_enough {
-        // A key that was given up says nothing any more; were it counted, nobody could restore without it.
-        seen.iter().any(|(region, health)| !given_up(region) && health.stands_refused())
+        refused.any(|stands| stands)
     } else {
-        !seen.is_empty() && refused.all(|stands| stands)
+        refused.peek().is_some() && refused.all(|stands| stands)
     }
 }
 

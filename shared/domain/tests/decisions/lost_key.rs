@@ -1,7 +1,7 @@
 //! A regional key that is gone for good: restored without, and replaced (spec S2). And the preview of a revocation.
 
 use claviger_domain::catalogue::Catalogue;
-use claviger_domain::decide::{Decision, Refusal, preview};
+use claviger_domain::decide::{Decision, Refusal, preview, wants_confirmation};
 use claviger_domain::effect::Effect;
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::fence::Epoch;
@@ -11,10 +11,12 @@ use claviger_domain::vendor::Ground;
 use rstest::rstest;
 
 use crate::support::{
-    DENIED, DISABLED, DUBLIN, FRANKFURT, UNREACHABLE, USABLE, World, admin, prober, region, support as agent,
+    DENIED, DISABLED, DUBLIN, FRANKFURT, THROTTLED, UNREACHABLE, USABLE, World, admin, prober, region,
+    support as agent,
 };
 
 const GONE: Observation = Observation::Refused(RefusalKind::KeyPendingDeletion);
+const DELETED: Observation = Observation::Refused(RefusalKind::KeyNotFound);
 
 fn new_key() -> KeyArn {
     format!("arn:aws:kms:{DUBLIN}:222222222222:key/cc").parse().unwrap()
@@ -140,6 +142,46 @@ fn r5_without_a_lost_key_the_one_that_is_left_is_what_counts() {
     let mut world = World::degraded_for_good();
     world.probed_twice(DISABLED, GONE).unwrap();
     assert!(world.is_suspended());
+}
+
+#[rstest]
+#[case::its_region_is_out(UNREACHABLE, true)]
+#[case::it_is_throttled(THROTTLED, true)]
+#[case::it_is_deleted_and_that_is_new(DELETED, true)]
+#[case::it_is_deleted_and_the_control_probe_is_ill(DELETED, false)]
+fn r5_a_key_that_was_given_up_vetoes_no_revocation_by_the_one_that_is_left(
+    #[case] dublin: Observation,
+    #[case] controls_healthy: bool,
+) {
+    let mut world = World::degraded_for_good();
+    let mut rounds = world.rounds(DISABLED, dublin);
+    for round in &mut rounds {
+        round.controls_healthy = Some(controls_healthy);
+    }
+    assert!(wants_confirmation(&world.rules(), &world.policy, &rounds[0]));
+    world.happens(PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &prober()).unwrap();
+    assert!(world.is_suspended());
+}
+
+#[test]
+fn r5_a_key_that_was_given_up_and_works_again_counts_again() {
+    let mut world = World::degraded_for_good();
+    world.probed_twice(DISABLED, USABLE).unwrap();
+    assert!(world.policy.fence.is_open() && !world.policy.keys[&region(DUBLIN)].given_up);
+}
+
+#[rstest]
+#[case::throttled(THROTTLED, "the key in eu-central-1 gives no answer")]
+#[case::unreachable(UNREACHABLE, "the key in eu-central-1 gives no answer")]
+#[case::denied_just_now(DENIED, "the key in eu-central-1 refuses too, which counts when it lasts")]
+fn r5_the_ticket_says_of_no_key_that_it_works_but_of_one_that_does(
+    #[case] frankfurt: Observation,
+    #[case] said: &str,
+) {
+    let mut world = World::active();
+    let told = world.probed(frankfurt, DISABLED).unwrap();
+    let Effect::OpenTicket { body, .. } = &told.outbox[0].effect else { panic!("no ticket") };
+    assert!(body.contains(said) && !body.contains("still works"), "{body}");
 }
 
 #[test]
@@ -315,6 +357,14 @@ fn r5_disabling_the_last_key_that_works_is_previewed_as_the_cut_off_that_it_woul
     world.probed_twice(DISABLED, DISABLED).unwrap();
     assert_eq!(foretold.next.lifecycle.slug(), world.policy.lifecycle.slug());
     assert_eq!(foretold.next.fence.causes, world.policy.fence.causes);
+}
+
+#[test]
+fn r5_disabling_the_key_that_is_left_is_previewed_as_the_cut_off_though_the_lost_one_is_silent() {
+    let mut world = World::degraded_for_good();
+    world.probed(USABLE, UNREACHABLE).unwrap();
+    world.later(60);
+    assert!(!previewed(&world, FRANKFURT).unwrap().unwrap().next.fence.is_open());
 }
 
 #[test]
