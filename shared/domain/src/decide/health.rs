@@ -52,6 +52,18 @@ const fn is_open(lifecycle: &Lifecycle) -> bool {
     }
 }
 
+/// Whether its keys closed the fence, and it has not come back.
+const fn is_cut_off(lifecycle: &Lifecycle) -> bool {
+    match lifecycle {
+        Lifecycle::Suspended { .. } | Lifecycle::Restoring { .. } | Lifecycle::Lapsed { .. } => true,
+        Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Active { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => false,
+    }
+}
+
 /// What a round makes of each key's health.
 pub(super) fn observed(
     rules: &Rules<'_>,
@@ -172,7 +184,13 @@ pub(super) fn all_usable(
     if faults.is_empty() { Ok(()) } else { Err(Refusal::KeysNotUsable { faults }) }
 }
 
-/// Writes what was seen into the policy; says whether anything changed.
+/// Whether KMS says of a key that counts what only its owner can have done.
+pub(super) fn a_key_refuses_for_certain(policy: &EncryptionPolicy) -> bool {
+    let mut keys = policy.keys.values().filter(|key| !key.given_up);
+    keys.any(|key| matches!(key.health, KeyHealth::Refused { kind, .. } if kind.is_definite()))
+}
+
+/// Writes what was seen into the policy, and what follows from a refusal whoever saw it; says whether anything changed.
 pub(super) fn believe(
     next: &mut EncryptionPolicy,
     seen: &BTreeMap<Region, KeyHealth>,
@@ -193,6 +211,13 @@ pub(super) fn believe(
     }
     if changed {
         next.probed_at = Some(started_at);
+    }
+    // INVARIANT (S7): what an agent called a mistake is none once a key is seen to refuse.
+    if round.observations.values().any(|saw| matches!(saw, Observation::Refused(_))) {
+        next.lift = None;
+    }
+    if is_cut_off(&next.lifecycle) {
+        next.refused_for_certain |= a_key_refuses_for_certain(next);
     }
     changed
 }

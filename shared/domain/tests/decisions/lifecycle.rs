@@ -621,6 +621,38 @@ fn s7_what_the_customer_did_is_no_mistake_whatever_its_keys_say_now() {
 }
 
 #[test]
+fn s7_what_the_restorer_sees_the_customer_do_is_remembered_as_what_a_sweep_sees() {
+    let mut world = World::suspended_by_mistake();
+    world.calls_it_a_mistake(&agent()).unwrap();
+    world.later(60);
+    world.asks_for_restoration(&admin()).unwrap();
+    world.later(1);
+    let rounds = world.rounds(DISABLED, USABLE);
+    world.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in: None }, &restorer()).unwrap();
+    assert!(world.is_suspended());
+    assert_eq!(world.policy.lift, None, "the first agent's word is void");
+    // The customer enables its key and asks for nothing.
+    world.later(60);
+    world.probed(USABLE, USABLE).unwrap();
+    world.later(60);
+    let refusal = world.calls_it_a_mistake(&other_agent()).unwrap_err();
+    assert!(matches!(refusal, Refusal::Forbidden { who } if who.starts_with("an org admin")));
+    assert!(world.is_suspended());
+}
+
+#[test]
+fn s7_a_request_into_degraded_that_finds_a_key_taken_away_is_no_mistake_any_more() {
+    let gone = Observation::Refused(RefusalKind::KeyPendingDeletion);
+    let mut world = World::suspended_by_mistake();
+    world.calls_it_a_mistake(&agent()).unwrap();
+    world.later(60);
+    let (ticket, round) = (world.policy.ticket.unwrap(), world.round(USABLE, gone));
+    let event = PolicyEvent::RestorationRequested { ticket, round, into_degraded: true };
+    world.happens(event, &admin()).unwrap();
+    assert!(world.policy.lift.is_none() && world.policy.refused_for_certain);
+}
+
+#[test]
 fn s7_a_mistake_after_the_customers_own_suspension_is_one_again() {
     let mut world = World::suspended();
     world.asks_for_restoration(&admin()).unwrap();

@@ -12,7 +12,7 @@ use claviger_domain::fact::AuditHead;
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::PolicyId;
 use claviger_domain::instance::{AppInstance, InstanceDecision};
-use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle, RegionalKey};
 use claviger_domain::ticket::Ticket;
 use claviger_domain::values::{KeyArn, ShardId};
 
@@ -133,6 +133,16 @@ impl World {
             if let Some(org) = self.state().orgs.get_mut(index) {
                 (org.cause_at, org.taken) = (Some(now), taken);
             }
+        }
+        // Whoever saw it, and whatever the key says afterwards: it is in the stored policy that its owner did something.
+        let said =
+            |key: &RegionalKey| matches!(key.health, KeyHealth::Refused { kind, .. } if kind.is_definite());
+        if had(Cause::Key)
+            && has(Cause::Key)
+            && next.keys.values().any(|key| !key.given_up && said(key))
+            && let Some(org) = self.state().orgs.get_mut(index)
+        {
+            org.taken = true;
         }
         if had(Cause::Key) && !has(Cause::Key) {
             self.may_lift(org, next, now);
