@@ -5,7 +5,7 @@ use claviger_domain::event::{Origin, PolicyEvent};
 use claviger_domain::ids::TicketId;
 use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
-use claviger_domain::values::Subject;
+use claviger_domain::ticket::TicketRequest;
 
 use crate::messages::{ProbeAnswer, ProbeRequest};
 use crate::ports::{CallError, Clock, Policies, Prober, Tickets};
@@ -57,8 +57,8 @@ impl CarryOutRestoration<'_> {
         if policy.ticket != Some(ticket) {
             return Err(Refusal::WrongTicket { expected: policy.ticket }.into());
         }
-        let asked_by = self.request_on(organisation, &policy, ticket).await?;
-        let asked_by = asked_by.ok_or_else(|| RequestError::NotNow {
+        let asked = self.request_on(organisation, &policy, ticket).await?;
+        let asked = asked.ok_or_else(|| RequestError::NotNow {
             reason: "the ticket bears no org admin's request".to_owned(),
             help: "an org admin asks on it first: `POST .../tickets/{ticketId}/comments` with \
                    `{\"body\": \"...\", \"request\": \"restoration\"}`"
@@ -73,7 +73,8 @@ impl CarryOutRestoration<'_> {
             what: "the prober",
             reason: "it answered without a round".to_owned(),
         })?;
-        let carried = PolicyEvent::RestorationCarriedOut { ticket, asked_by, round };
+        let TicketRequest { by: asked_by, into_degraded, .. } = asked;
+        let carried = PolicyEvent::RestorationCarriedOut { ticket, asked_by, into_degraded, round };
         settle.run(&organisation.name, &carried, origin).await
     }
 
@@ -84,13 +85,13 @@ impl CarryOutRestoration<'_> {
         organisation: &Organisation,
         policy: &EncryptionPolicy,
         ticket: TicketId,
-    ) -> Result<Option<Subject>, RequestError> {
+    ) -> Result<Option<TicketRequest>, RequestError> {
         let Some(ticket) = self.tickets.ticket(&organisation.name, ticket).await? else {
             return Ok(None);
         };
         let since = policy.lifecycle.cut_off_at();
         let asked = ticket.comments.iter().rev().filter(|comment| Some(comment.at) >= since);
-        let mut by = asked.filter_map(|comment| comment.request.as_ref()).map(|request| &request.by);
-        Ok(by.find(|by| organisation.admins.contains(*by)).cloned())
+        let mut asked = asked.filter_map(|comment| comment.request.as_ref());
+        Ok(asked.find(|request| organisation.admins.contains(&request.by)).cloned())
     }
 }

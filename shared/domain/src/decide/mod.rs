@@ -221,8 +221,8 @@ pub fn decide(
         }
         PolicyEvent::KeysDescribed { described } => keys_described(rules, policy, described, now),
         PolicyEvent::WindowMomentCame { moment } => window_moment_came(rules, policy, *moment, now),
-        PolicyEvent::RestorationCarriedOut { ticket, asked_by, round } => {
-            restoration_carried_out(rules, policy, *ticket, asked_by, round, origin, now)
+        PolicyEvent::RestorationCarriedOut { ticket, asked_by, into_degraded, round } => {
+            restoration_carried_out(rules, policy, *ticket, (asked_by, *into_degraded), round, origin, now)
         }
         PolicyEvent::VendorSuspended { ground, reason } => {
             vendor_suspended(rules, policy, *ground, reason, origin, now)

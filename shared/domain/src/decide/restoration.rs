@@ -50,7 +50,7 @@ pub(super) fn restoration_carried_out(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
     ticket: TicketId,
-    asked_by: &Subject,
+    (asked_by, into_degraded): (&Subject, bool),
     round: &ProbeRound,
     origin: &Origin,
     now: Timestamp,
@@ -64,9 +64,11 @@ pub(super) fn restoration_carried_out(
         return Err(Refusal::Forbidden { who: "an org admin" });
     }
     asked_on(policy, ticket)?;
+    // INVARIANT (S1, S2): whether a lost key is done without is what the org admin asked, and never support's to say.
+    let without = if into_degraded { gone(policy, round) } else { BTreeSet::new() };
     let words =
         "Support carries out the org admin's request: every regional key answered and is being proven again.";
-    under_way(rules, policy, (ticket, words), (cut_off_at, asked_by, BTreeSet::new()), round, now)
+    under_way(rules, policy, (ticket, words), (cut_off_at, asked_by, without), round, now)
 }
 
 /// The cut-off from which the policy waits to be restored, and whether it has lapsed since.

@@ -62,7 +62,7 @@ impl World {
         world
     }
 
-    fn lapses(&mut self) {
+    pub fn lapses(&mut self) {
         self.policy.access = way(Mode::Byok);
         self.later(15 * DAY);
         self.deadlines_run();
@@ -97,7 +97,9 @@ impl World {
     fn support_restores_on(&mut self, ticket: TicketId, who: &Origin) -> Result<Decision, Refusal> {
         let round = self.round(USABLE, USABLE);
         let asked_by = "ada".parse().unwrap();
-        self.happens(PolicyEvent::RestorationCarriedOut { ticket, asked_by, round }, who)
+        let into_degraded = false;
+        let event = PolicyEvent::RestorationCarriedOut { ticket, asked_by, into_degraded, round };
+        self.happens(event, who)
     }
 
     fn causes(&self) -> Vec<Cause> {

@@ -200,6 +200,29 @@ fn r5_where_any_region_is_enough_a_key_that_was_given_up_suspends_nobody_again()
 }
 
 #[test]
+fn s2_after_lapse_an_organisation_comes_back_without_a_lost_key_if_its_admin_asked_for_that() {
+    let carried_out = |world: &mut World, into_degraded: bool| {
+        let (ticket, round) = (world.policy.ticket.unwrap(), world.round(USABLE, GONE));
+        let asked_by = "ada".parse().unwrap();
+        let event = PolicyEvent::RestorationCarriedOut { ticket, asked_by, into_degraded, round };
+        world.happens(event, &agent())
+    };
+    for mut world in [World::cut_off_for_good(), World::degraded_for_good()] {
+        if world.policy.fence.is_open() {
+            world.probed_twice(DISABLED, GONE).unwrap();
+        }
+        world.lapses();
+        let whole = carried_out(&mut world, false).unwrap_err();
+        assert_eq!(whole, Refusal::KeysNotUsable { faults: [(region(DUBLIN), GONE)].into() });
+        let decision = carried_out(&mut world, true).unwrap();
+        let Effect::CommentTicket { body, .. } = &decision.outbox[0].effect else { panic!("nothing told") };
+        assert!(body.contains("without the key of eu-west-1"), "{body}");
+        world.proven(USABLE, GONE, Some(FRANKFURT)).unwrap();
+        assert!(world.policy.fence.is_open() && world.policy.keys[&region(DUBLIN)].given_up);
+    }
+}
+
+#[test]
 fn s2_a_key_that_is_back_by_the_time_of_the_proof_is_not_given_up() {
     let mut world = World::cut_off_for_good();
     world.asks_without(USABLE, GONE).unwrap();
