@@ -160,6 +160,9 @@ pub enum PolicyEvent {
         ticket: TicketId,
         /// The org admin who asked.
         asked_by: Subject,
+        /// When that admin did.
+        #[serde(default)]
+        asked_at: Timestamp,
         /// Whether that admin asked to do without keys that are gone for good (spec S2).
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         into_degraded: bool,

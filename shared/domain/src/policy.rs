@@ -366,6 +366,9 @@ pub struct EncryptionPolicy {
     /// no mistake (spec S7).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused_for_certain: bool,
+    /// When a restoration stopped that opened nothing: what was asked for on the ticket up to then is done with (spec S1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoration_stopped_at: Option<Timestamp>,
     /// The moments of the restoration window that lie up to here have been told (spec S3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_told: Option<Timestamp>,

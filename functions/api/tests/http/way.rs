@@ -486,6 +486,35 @@ async fn s2_after_lapse_the_admin_says_on_the_ticket_whether_a_lost_key_is_done_
 }
 
 #[tokio::test]
+async fn s1_a_request_that_led_to_nothing_is_not_carried_out_again_until_an_admin_asks_anew() {
+    let (stage, ticket) = lapsed().await;
+    let (carry_out, ask) = ("support/organizations/acme/restorations", json!({ "ticketId": ticket }));
+    let comments = format!("organizations/acme/tickets/{ticket}/comments");
+    let request = json!({ "body": "please restore", "request": "restoration" });
+    stage.post("acme-admin", &comments, request.clone()).await;
+    answer(&stage, Observation::Usable, Observation::Usable).await;
+    assert_eq!(stage.post("support", carry_out, ask.clone()).await.status, StatusCode::ACCEPTED);
+
+    let policy = stored(&stage).await;
+    let now = stage.clock.advance(SignedDuration::from_secs(1));
+    let refused = a_round(&policy, Observation::Refused(RefusalKind::KeyDisabled), now);
+    let rounds = vec![refused.clone(), refused];
+    let event = claviger_domain::event::PolicyEvent::RestorationProbed { rounds, unwrapped_in: None };
+    let by = claviger_testkit::builders::by_claviger();
+    let stopped = claviger_testkit::builders::decided(&policy, &event, &by, now);
+    stage.world.commit_policy(Some(&policy), &stopped).await.unwrap();
+    assert_eq!(stage.get("acme-admin", POLICY).await.json()["lifecycle"], "lapsed");
+
+    stage.clock.advance(SignedDuration::from_secs(60));
+    let came = stage.post("support", carry_out, ask.clone()).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
+    assert!(came.text.contains("bears no org admin's request"), "{}", came.text);
+    stage.post("acme-admin", &comments, request).await;
+    answer(&stage, Observation::Usable, Observation::Usable).await;
+    assert_eq!(stage.post("support", carry_out, ask).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
 async fn e3_a_request_of_somebody_who_is_no_admin_any_more_is_not_carried_out() {
     let (stage, ticket) = lapsed().await;
     let comments = format!("organizations/acme/tickets/{ticket}/comments");

@@ -58,6 +58,7 @@ use self::reencryption::{
     reencryption_scan_due, reencryption_switched,
 };
 use self::replacement::{key_replaced, key_replacement_asked};
+pub use self::restoration::asked_since;
 use self::restoration::{
     instances_restored, restoration_carried_out, restoration_probed, restoration_requested,
 };
@@ -221,8 +222,9 @@ pub fn decide(
         }
         PolicyEvent::KeysDescribed { described } => keys_described(rules, policy, described, now),
         PolicyEvent::WindowMomentCame { moment } => window_moment_came(rules, policy, *moment, now),
-        PolicyEvent::RestorationCarriedOut { ticket, asked_by, into_degraded, round } => {
-            restoration_carried_out(rules, policy, *ticket, (asked_by, *into_degraded), round, origin, now)
+        PolicyEvent::RestorationCarriedOut { ticket, asked_by, asked_at, into_degraded, round } => {
+            let asked = (asked_by, *asked_at, *into_degraded);
+            restoration_carried_out(rules, policy, *ticket, asked, round, origin, now)
         }
         PolicyEvent::VendorSuspended { ground, reason } => {
             vendor_suspended(rules, policy, *ground, reason, origin, now)

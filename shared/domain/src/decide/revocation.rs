@@ -91,6 +91,7 @@ pub(super) fn cut_off(
     let was_open = next.fence.is_open();
     next.lifecycle = Lifecycle::Suspended { cut_off_at: now };
     next.refused_for_certain = a_key_refuses_for_certain(&next);
+    next.restoration_stopped_at = None;
     next.window_told = None;
     next.fence = next.fence.closed_by(Cause::Key, now);
     let epoch = next.fence.epoch;
@@ -120,6 +121,7 @@ pub(super) fn back_to_suspended(
     heard: &[HeardChange],
     now: Timestamp,
 ) -> Change {
+    next.restoration_stopped_at = Some(now);
     // What support tried after the window was over is over again, and not for a moment self-service.
     next.lifecycle = match window_phase(rules.catalogue, next.mode(), cut_off_at, now) {
         (WindowPhase::Lapsed, _) => Lifecycle::Lapsed { cut_off_at },

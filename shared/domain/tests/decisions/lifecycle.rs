@@ -11,6 +11,7 @@ use claviger_domain::key_access::{CustomerRole, KeyAccess};
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::Lifecycle;
 use claviger_domain::vendor::Ground;
+use jiff::Timestamp;
 use rstest::rstest;
 use uuid::Uuid;
 
@@ -95,10 +96,19 @@ impl World {
     }
 
     fn support_restores_on(&mut self, ticket: TicketId, who: &Origin) -> Result<Decision, Refusal> {
+        self.support_restores_what_was_asked(ticket, self.now, who)
+    }
+
+    fn support_restores_what_was_asked(
+        &mut self,
+        ticket: TicketId,
+        asked_at: Timestamp,
+        who: &Origin,
+    ) -> Result<Decision, Refusal> {
         let round = self.round(USABLE, USABLE);
         let asked_by = "ada".parse().unwrap();
         let into_degraded = false;
-        let event = PolicyEvent::RestorationCarriedOut { ticket, asked_by, into_degraded, round };
+        let event = PolicyEvent::RestorationCarriedOut { ticket, asked_by, asked_at, into_degraded, round };
         self.happens(event, who)
     }
 
@@ -269,6 +279,39 @@ fn s6_a_key_lost_while_support_restores_goes_back_to_lapsed() {
     world.probed_twice(DISABLED, DISABLED).unwrap();
     assert_eq!(world.policy.lifecycle.slug(), "lapsed");
     assert!(!world.policy.fence.is_open());
+}
+
+#[test]
+fn s1_one_request_on_the_ticket_is_carried_out_once() {
+    let mut world = World::lapsed();
+    let (ticket, asked_at) = (world.policy.ticket.unwrap(), world.now);
+    world.later(60);
+    world.support_restores_what_was_asked(ticket, asked_at, &agent()).unwrap();
+    world.later(1);
+    world.probed_twice(DISABLED, DISABLED).unwrap();
+    assert_eq!(world.policy.lifecycle.slug(), "lapsed");
+    let stopped = world.now;
+    // The keys come back for a reason of the customer's own.
+    world.later(3600);
+    for old in [asked_at, stopped] {
+        let refusal = world.support_restores_what_was_asked(ticket, old, &agent()).unwrap_err();
+        assert_eq!(refusal, Refusal::Stale);
+    }
+    let anew = stopped + jiff::SignedDuration::from_secs(1);
+    world.support_restores_what_was_asked(ticket, anew, &agent()).unwrap();
+    world.is_proven().unwrap();
+    assert!(world.policy.fence.is_open());
+    assert_eq!(world.policy.restoration_stopped_at, None, "the next cut-off has its own requests");
+}
+
+#[test]
+fn s1_a_request_of_before_the_cut_off_is_none() {
+    let mut world = World::lapsed();
+    let (ticket, cut_off_at) = (world.policy.ticket.unwrap(), world.policy.lifecycle.cut_off_at().unwrap());
+    let before = cut_off_at - jiff::SignedDuration::from_secs(1);
+    let refusal = world.support_restores_what_was_asked(ticket, before, &agent()).unwrap_err();
+    assert_eq!(refusal, Refusal::Stale);
+    world.support_restores_what_was_asked(ticket, cut_off_at, &agent()).unwrap();
 }
 
 #[rstest]

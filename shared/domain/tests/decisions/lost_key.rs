@@ -203,8 +203,8 @@ fn r5_where_any_region_is_enough_a_key_that_was_given_up_suspends_nobody_again()
 fn s2_after_lapse_an_organisation_comes_back_without_a_lost_key_if_its_admin_asked_for_that() {
     let carried_out = |world: &mut World, into_degraded: bool| {
         let (ticket, round) = (world.policy.ticket.unwrap(), world.round(USABLE, GONE));
-        let asked_by = "ada".parse().unwrap();
-        let event = PolicyEvent::RestorationCarriedOut { ticket, asked_by, into_degraded, round };
+        let (asked_by, asked_at) = ("ada".parse().unwrap(), world.now);
+        let event = PolicyEvent::RestorationCarriedOut { ticket, asked_by, asked_at, into_degraded, round };
         world.happens(event, &agent())
     };
     for mut world in [World::cut_off_for_good(), World::degraded_for_good()] {

@@ -859,6 +859,7 @@ impl Sim {
             taken: false,
             named: BTreeSet::new(),
             asked: Vec::new(),
+            stopped_at: None,
             agents: Vec::new(),
             mode,
             leaves: false,
