@@ -411,6 +411,11 @@ impl EncryptionPolicy {
         refused > 0 && refused < self.keys.len()
     }
 
+    /// Whether instances are being told that they may work again: what ends that reports on the ticket (spec S4).
+    pub fn is_coming_back(&self) -> bool {
+        self.fence.is_open() && self.told < self.fence.epoch
+    }
+
     /// The version of the key-policy template that its keys are known to have: of the newest request that was proven,
     /// else the one that the service began with.
     pub fn template_version(&self) -> &str {

@@ -143,7 +143,7 @@ pub(super) fn key_replaced(
     next.probed_at = Some(next.probed_at.map_or(round.started_at, |known| known.max(round.started_at)));
     let body =
         format!("The key of {region} is replaced by {arn}; {data_keys} data keys are wrapped under it.");
-    let effects = if next.is_degraded() {
+    let effects = if next.is_degraded() || next.is_coming_back() {
         next.ticket.map(|ticket| Effect::CommentTicket { ticket, body })
     } else {
         next.ticket.take().map(|ticket| Effect::ResolveTicket { ticket, body })

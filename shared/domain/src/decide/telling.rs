@@ -113,6 +113,8 @@ pub(super) fn tell_of_regions(
         tell(rules, next, body, now, &mut effects);
     } else if is.is_empty()
         && next.keys.values().all(|key| key.health == KeyHealth::Usable)
+        // INVARIANT (S4): the data-loss report has its ticket.
+        && !next.is_coming_back()
         && let Some(ticket) = next.ticket.take()
     {
         let body = "Every regional key works again.".to_owned();

@@ -532,6 +532,29 @@ fn s4_the_ticket_of_a_region_that_still_refuses_outlives_the_vendors_suspension(
     assert!(matches!(healed.outbox[0].effect, Effect::ResolveTicket { .. }));
 }
 
+#[test]
+fn s4_a_key_that_flickers_while_instances_are_told_does_not_take_the_ticket_of_the_data_loss_report() {
+    let mut world = World::suspended();
+    world.asks_for_restoration(&admin()).unwrap();
+    world.is_proven().unwrap();
+    for seen in [UNREACHABLE, DISABLED] {
+        world.later(10);
+        world.probed(seen, USABLE).unwrap();
+        world.later(10);
+        world.probed(USABLE, USABLE).unwrap();
+    }
+    assert!(world.policy.ticket.is_some());
+    let report = world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(2) }, &prober()).unwrap();
+    assert!(matches!(report.outbox[0].effect, Effect::ResolveTicket { .. }));
+    assert!(comments(&report)[0].contains("Data-loss report"));
+    // From then on the ticket of a region that is lost and found is resolved by the probe again.
+    world.later(10);
+    world.probed(DISABLED, USABLE).unwrap();
+    world.later(10);
+    world.probed(USABLE, USABLE).unwrap();
+    assert_eq!(world.policy.ticket, None);
+}
+
 // ---- a mistake (S7) ----
 
 #[test]

@@ -53,7 +53,15 @@ impl World {
         self.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in }, &prober())
     }
 
+    /// Degraded, and every instance is told that it may work again.
     fn degraded_for_good() -> Self {
+        let mut world = Self::about_to_be_degraded_for_good();
+        world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(2) }, &prober()).unwrap();
+        world
+    }
+
+    /// The same, before instances are told.
+    fn about_to_be_degraded_for_good() -> Self {
         let mut world = Self::cut_off_for_good();
         world.asks_without(USABLE, GONE).unwrap();
         world.proven(USABLE, GONE, Some(FRANKFURT)).unwrap();
@@ -279,6 +287,17 @@ fn s2_a_replaced_key_ends_the_degraded_realm_once_every_data_key_is_wrapped_unde
     assert_eq!(world.policy.claimed_keys().len(), 2, "the old key is anybody's again");
     assert!(matches!(done.outbox[0].effect, Effect::ResolveTicket { .. }));
     assert_eq!(world.is_replaced(USABLE).unwrap_err(), Refusal::Redundant);
+}
+
+#[test]
+fn s4_a_key_that_is_replaced_while_instances_are_told_leaves_the_ticket_to_the_data_loss_report() {
+    let mut world = World::about_to_be_degraded_for_good();
+    world.asks_for_replacement().unwrap();
+    let done = world.is_replaced(USABLE).unwrap();
+    assert!(matches!(done.outbox[0].effect, Effect::CommentTicket { .. }));
+    let report = world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(2) }, &prober()).unwrap();
+    let Effect::ResolveTicket { body, .. } = &report.outbox[0].effect else { panic!("no report") };
+    assert!(body.contains("Data-loss report"), "{body}");
 }
 
 #[test]
