@@ -10,7 +10,7 @@ use claviger_domain::observation::{NoAnswerKind, Observation, RefusedUnwrap};
 use claviger_domain::policy::{CONTEXT_PURPOSE, PURPOSE_DATA_KEY};
 use claviger_domain::ticket::TicketStatus;
 use claviger_testkit::KeyCall;
-use claviger_testkit::builders::parsed;
+use claviger_testkit::builders::{self, parsed};
 use jiff::SignedDuration;
 
 use crate::newer_data_keys::{Meanwhile, Racing};
@@ -122,7 +122,7 @@ async fn r4_a_data_key_that_was_refused_and_cannot_be_read_leaves_the_canary_not
     world.later(30);
     let policy = world.policy().await;
     let seen = report.of_policy(&policy, &Reason::default(), correlation()).await.unwrap();
-    assert!(!seen.is_proof() && !seen.all_usable());
+    assert!(!seen.is_proof(&builders::rules(), &policy) && !seen.all_usable());
     let policy = world.policy().await;
     assert!(policy.keys.values().all(|key| key.health.slug() == "unreachable"));
     assert_eq!(policy.refused_unwrap, Some(met));

@@ -16,6 +16,34 @@ pub fn wants_confirmation(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &
     is_open(&policy.lifecycle) && revoked(rules, policy, &observed(rules, policy, round))
 }
 
+/// Whether a round proves that data may be used: a region works, or every one, as the catalogue says. Where any region
+/// that refuses is enough to revoke, one that works says nothing of the others (spec I3). A key that was given up counts
+/// only while it works.
+pub fn proves_access(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &ProbeRound) -> bool {
+    let mut usable = counted(policy, round).map(|saw| matches!(saw, Observation::Usable)).peekable();
+    if rules.catalogue.any_region_is_enough {
+        usable.peek().is_some() && usable.all(|usable| usable)
+    } else {
+        usable.any(|usable| usable)
+    }
+}
+
+/// Whether every key that counts said something in a round.
+pub fn is_answered(policy: &EncryptionPolicy, round: &ProbeRound) -> bool {
+    counted(policy, round).all(|saw| !matches!(saw, Observation::NoAnswer(_)))
+}
+
+/// What a round saw of the keys that count: all but those that were given up and do not work.
+fn counted<'a>(
+    policy: &'a EncryptionPolicy,
+    round: &'a ProbeRound,
+) -> impl Iterator<Item = &'a Observation> + 'a {
+    let given_up = |region| policy.keys.get(region).is_some_and(|key| key.given_up);
+    let all = round.observations.iter();
+    all.filter(move |(region, saw)| matches!(saw, Observation::Usable) || !given_up(region))
+        .map(|(_, saw)| saw)
+}
+
 /// When ambiguous refusals that began with this change become due: from then on they stand, if they still
 /// persist. The prober asks again at that moment, so that nobody has to wait for the sweep after next.
 pub fn becomes_due(

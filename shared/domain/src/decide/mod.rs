@@ -45,7 +45,7 @@ pub use self::enrolment::enrol;
 use self::enrolment::{
     enrolment_approved, enrolment_rejected, keys_created, keys_verified, verification_failed,
 };
-pub use self::health::{becomes_due, wants_confirmation};
+pub use self::health::{becomes_due, is_answered, proves_access, wants_confirmation};
 use self::mistake::mistake_declared;
 pub use self::outlook::describes_news;
 use self::outlook::keys_described;
