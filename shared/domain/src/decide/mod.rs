@@ -208,8 +208,8 @@ pub fn decide(
         PolicyEvent::KeyReplacementAsked { region, key } => {
             key_replacement_asked(rules, policy, (region, key), origin, now)
         }
-        PolicyEvent::KeyReplaced { region, key, canary, data_keys, round } => {
-            key_replaced(rules, policy, (region, key), canary, *data_keys, round, now)
+        PolicyEvent::KeyReplaced { region, key, canary, data_keys, proven, round } => {
+            key_replaced(rules, policy, (region, key), (canary.as_str(), *data_keys, proven), round, now)
         }
         PolicyEvent::AccessRequested { template } => access_requested(policy, template, now),
         PolicyEvent::AccessGranted { request, proven } => {
@@ -273,6 +273,7 @@ pub fn decide(
         PolicyEvent::ReencryptionResumed { job } => reencryption_resumed(policy, *job, origin),
         PolicyEvent::ReencryptionCancelled { job } => reencryption_cancelled(policy, *job, origin),
     }?;
+    access::follow_up(&mut change);
     reencryption::follow_up(policy, &mut change);
     let json = serde_json::to_value(event).unwrap_or_default();
     // What was heard was told on that ticket; the next one has its own story.

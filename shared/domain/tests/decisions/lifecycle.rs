@@ -412,10 +412,12 @@ fn k1_a_suspension_over_an_access_request_ends_when_the_permission_is_proven_and
     };
     let of_another = proven(&world, Uuid::from_u128(6), USABLE);
     assert_eq!(world.happens(of_another, &prober()).unwrap_err(), Refusal::Redundant);
-    let of_half = proven(&world, request, UNREACHABLE);
-    assert!(matches!(world.happens(of_half, &prober()).unwrap_err(), Refusal::KeysNotUsable { .. }));
     let whole = proven(&world, request, USABLE);
     assert!(matches!(world.happens(whole.clone(), &admin()).unwrap_err(), Refusal::Forbidden { .. }));
+    assert_eq!(world.happens(whole.clone(), &prober()).unwrap_err(), Refusal::Stale, "it is not accepted");
+    world.grants(request, &[DUBLIN, FRANKFURT], &admin()).unwrap();
+    let of_half = proven(&world, request, UNREACHABLE);
+    assert!(matches!(world.happens(of_half, &prober()).unwrap_err(), Refusal::KeysNotUsable { .. }));
     world.happens(whole, &prober()).unwrap();
     assert!(world.policy.fence.is_open());
 }

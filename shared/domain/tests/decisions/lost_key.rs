@@ -1,5 +1,6 @@
 //! A regional key that is gone for good: restored without, and replaced (spec S2). And the preview of a revocation.
 
+use claviger_domain::access::{AccessAnswer, KeyPermission};
 use claviger_domain::catalogue::Catalogue;
 use claviger_domain::decide::{Decision, Refusal, preview, wants_confirmation};
 use claviger_domain::effect::Effect;
@@ -74,11 +75,20 @@ impl World {
     }
 
     fn is_replaced(&mut self, dublin: Observation) -> Result<Decision, Refusal> {
+        self.is_replaced_proving(dublin, &[])
+    }
+
+    fn is_replaced_proving(
+        &mut self,
+        dublin: Observation,
+        proven: &[KeyPermission],
+    ) -> Result<Decision, Refusal> {
         let event = PolicyEvent::KeyReplaced {
             region: region(DUBLIN),
             key: new_key(),
             canary: "QQ==".to_owned(),
             data_keys: 7,
+            proven: proven.iter().copied().collect(),
             round: self.round(USABLE, dublin),
         };
         self.happens(event, &prober())
@@ -308,7 +318,7 @@ fn s2_a_key_is_replaced_on_a_fresh_probe_of_the_very_key_that_was_asked_for() {
         let round = world.round(USABLE, USABLE);
         world.later(age);
         let (region, canary) = (region(DUBLIN), "QQ==".to_owned());
-        let event = PolicyEvent::KeyReplaced { region, key, canary, data_keys: 7, round };
+        let event = PolicyEvent::KeyReplaced { region, key, canary, data_keys: 7, proven: [].into(), round };
         world.happens(event, &prober()).map(|_| ())
     };
     assert_eq!(replaced(new_key(), 30), Ok(()));
@@ -369,6 +379,90 @@ fn s2_a_replacement_that_a_cut_off_interrupts_goes_on_when_the_fence_opens() {
     world.asks_without(USABLE, GONE).unwrap();
     let open = world.proven(USABLE, GONE, Some(FRANKFURT)).unwrap();
     assert_eq!(replacements(&open), 1);
+}
+
+// ---- a permission that is asked for while a key is lost (K1) ----
+
+impl World {
+    /// Asked for `kms:DescribeKey`, suspended over it, with Dublin's key gone for good.
+    fn suspended_over_a_request_with_a_lost_key() -> (Self, uuid::Uuid) {
+        let (mut world, request) = Self::asked();
+        world.declines(request, &admin()).unwrap();
+        let ground = Ground::AccessRequest { request };
+        world
+            .happens(PolicyEvent::VendorSuspended { ground, reason: "declined".to_owned() }, &agent())
+            .unwrap();
+        world.later(60);
+        world.probed(USABLE, GONE).unwrap();
+        world.later(60);
+        (world, request)
+    }
+
+    fn permission_is_proven(
+        &mut self,
+        request: uuid::Uuid,
+        dublin: Observation,
+    ) -> Result<Decision, Refusal> {
+        let round = self.round(USABLE, dublin);
+        self.happens(PolicyEvent::PermissionProven { request, round }, &prober())
+    }
+}
+
+#[test]
+fn k1_a_suspension_over_a_request_ends_without_a_lost_key_and_what_replaces_it_proves_the_permission() {
+    let (mut world, request) = World::suspended_over_a_request_with_a_lost_key();
+    assert!(matches!(world.asks_for_replacement().unwrap_err(), Refusal::IllegalForState { .. }));
+    assert!(matches!(world.grants(request, &[], &admin()).unwrap_err(), Refusal::KeysNotUsable { .. }));
+    let accepted = world.grants(request, &[FRANKFURT], &admin()).unwrap();
+    let Effect::ResolveTicket { body, .. } = &accepted.outbox[0].effect else { panic!("nothing told") };
+    assert!(body.contains("The key of eu-west-1 is gone for good"), "{body}");
+    world.permission_is_proven(request, GONE).unwrap();
+    assert!(world.policy.fence.is_open() && world.policy.is_degraded());
+
+    world.asks_for_replacement().unwrap();
+    let refusal = world.is_replaced(USABLE).unwrap_err();
+    assert_eq!(refusal, Refusal::KeysNotUsable { faults: [(region(DUBLIN), DENIED)].into() });
+    world.is_replaced_proving(USABLE, &[KeyPermission::DescribeKey]).unwrap();
+    let asked = &world.policy.access_requests[0];
+    assert!(asked.is_granted() && asked.unproven.is_empty());
+}
+
+#[rstest]
+#[case::only_disabled(DISABLED)]
+#[case::deleted_and_that_is_new(DELETED)]
+#[case::silent(UNREACHABLE)]
+fn k1_a_key_that_can_come_back_is_not_left_out_of_the_proof(#[case] dublin: Observation) {
+    let (mut world, request) = World::asked();
+    world.probed(USABLE, dublin).unwrap();
+    let refusal = world.grants(request, &[FRANKFURT], &admin()).unwrap_err();
+    assert!(matches!(refusal, Refusal::KeysNotUsable { faults } if faults.contains_key(&region(DUBLIN))));
+}
+
+#[test]
+fn k1_without_any_key_nothing_is_proven() {
+    let (mut world, request) = World::asked();
+    world.probed_twice(GONE, GONE).unwrap();
+    let refusal = world.grants(request, &[], &admin()).unwrap_err();
+    assert!(matches!(refusal, Refusal::KeysNotUsable { faults } if faults.len() == 2));
+}
+
+#[test]
+fn k1_a_key_that_was_left_out_and_comes_back_opens_the_request_again() {
+    let (mut world, request) = World::suspended_over_a_request_with_a_lost_key();
+    world.grants(request, &[FRANKFURT], &admin()).unwrap();
+    world.later(60);
+    let back = world.probed(USABLE, USABLE).unwrap();
+    let asked = &world.policy.access_requests[0];
+    assert!(asked.answer == AccessAnswer::Open && asked.unproven.is_empty());
+    assert!(
+        back.outbox.iter().any(
+            |row| matches!(&row.effect, Effect::CommentTicket { ticket, .. } if *ticket == asked.ticket)
+        )
+    );
+    assert_eq!(world.permission_is_proven(request, USABLE).unwrap_err(), Refusal::Stale);
+    world.grants(request, &[FRANKFURT, DUBLIN], &admin()).unwrap();
+    world.permission_is_proven(request, USABLE).unwrap();
+    assert!(world.policy.fence.is_open());
 }
 
 // ---- the preview ----
