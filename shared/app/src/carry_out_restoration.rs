@@ -1,11 +1,12 @@
 //! After the window, support carries out what an org admin asked for on the ticket (spec S1, S3).
 
-use claviger_domain::decide::Refusal;
+use claviger_domain::decide::{Refusal, asked_since};
 use claviger_domain::event::{Origin, PolicyEvent};
 use claviger_domain::ids::TicketId;
 use claviger_domain::organisation::Organisation;
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
-use claviger_domain::values::Subject;
+use claviger_domain::ticket::TicketRequest;
+use jiff::Timestamp;
 
 use crate::messages::{ProbeAnswer, ProbeRequest};
 use crate::ports::{CallError, Clock, Policies, Prober, Tickets};
@@ -57,10 +58,10 @@ impl CarryOutRestoration<'_> {
         if policy.ticket != Some(ticket) {
             return Err(Refusal::WrongTicket { expected: policy.ticket }.into());
         }
-        let asked_by = self.request_on(organisation, &policy, ticket).await?;
-        let asked_by = asked_by.ok_or_else(|| RequestError::NotNow {
-            reason: "the ticket bears no org admin's request".to_owned(),
-            help: "an org admin asks on it first: `POST .../tickets/{ticketId}/comments` with \
+        let asked = self.request_on(organisation, &policy, ticket).await?;
+        let asked = asked.ok_or_else(|| RequestError::NotNow {
+            reason: "the ticket bears no org admin's request that was not carried out yet".to_owned(),
+            help: "an org admin asks on it first, after each restoration that stopped: `POST .../tickets/{ticketId}/comments` with \
                    `{\"body\": \"...\", \"request\": \"restoration\"}`"
                 .to_owned(),
         })?;
@@ -73,24 +74,25 @@ impl CarryOutRestoration<'_> {
             what: "the prober",
             reason: "it answered without a round".to_owned(),
         })?;
-        let carried = PolicyEvent::RestorationCarriedOut { ticket, asked_by, round };
+        let (asked_at, TicketRequest { by: asked_by, into_degraded, .. }) = asked;
+        let carried = PolicyEvent::RestorationCarriedOut { ticket, asked_by, asked_at, into_degraded, round };
         settle.run(&organisation.name, &carried, origin).await
     }
 
-    /// INVARIANT (S1, E3): the newest request on the ticket since the cut-off, by somebody who is an org admin
+    /// INVARIANT (S1, E3): the newest request on the ticket that waits to be carried out, by somebody who is an org admin
     /// at this moment.
     async fn request_on(
         &self,
         organisation: &Organisation,
         policy: &EncryptionPolicy,
         ticket: TicketId,
-    ) -> Result<Option<Subject>, RequestError> {
+    ) -> Result<Option<(Timestamp, TicketRequest)>, RequestError> {
         let Some(ticket) = self.tickets.ticket(&organisation.name, ticket).await? else {
             return Ok(None);
         };
-        let since = policy.lifecycle.cut_off_at();
-        let asked = ticket.comments.iter().rev().filter(|comment| Some(comment.at) >= since);
-        let mut by = asked.filter_map(|comment| comment.request.as_ref()).map(|request| &request.by);
-        Ok(by.find(|by| organisation.admins.contains(*by)).cloned())
+        let waiting = ticket.comments.iter().rev().filter(|comment| asked_since(policy, comment.at));
+        let mut asked = waiting.filter_map(|comment| Some((comment.at, comment.request.as_ref()?)));
+        let asked = asked.find(|(_, request)| organisation.admins.contains(&request.by));
+        Ok(asked.map(|(at, request)| (at, request.clone())))
     }
 }

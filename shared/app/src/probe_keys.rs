@@ -75,8 +75,12 @@ impl ProbeKeys<'_> {
             .map(|(region, canary, repeated)| (region, canary.saw, repeated.map(|tried| tried.saw)))
             .collect();
         let refused_unwrap = repeated.filter(|_| still_refused(&seen, policy.refused_unwrap.is_some()));
+        let said = |canary, repeated| match data_key {
+            Repeated::Unread => without_data_key(canary),
+            Repeated::Nothing | Repeated::Key(_) => worse(canary, repeated),
+        };
         let observations: std::collections::BTreeMap<Region, Observation> =
-            seen.into_iter().map(|(region, canary, repeated)| (region, worse(canary, repeated))).collect();
+            seen.into_iter().map(|(region, canary, repeated)| (region, said(canary, repeated))).collect();
         let ambiguous: Vec<&Region> = observations
             .iter()
             .filter(|(_, saw)| matches!(saw, Observation::Refused(kind) if !kind.is_definite()))
@@ -196,6 +200,17 @@ fn still_refused(seen: &[(Region, Observation, Option<Observation>)], known: boo
         Some(Observation::Refused(_)) => known || *canary == Observation::Usable,
         Some(Observation::NoAnswer(_)) => known,
     })
+}
+
+/// What a region's key says where a data key that it refused could not be read to be tried again.
+///
+/// INVARIANT (R4, I5): the canary alone proves nothing then; it neither starts the clock of a refusal anew nor opens a
+/// fence. What it says against the key counts.
+const fn without_data_key(canary: Observation) -> Observation {
+    match canary {
+        Observation::Usable => Observation::NoAnswer(NoAnswerKind::OurFault),
+        Observation::Refused(_) | Observation::NoAnswer(_) => canary,
+    }
 }
 
 /// What a region's key says, by its canary and by the repeated unwrap together. A refusal of either counts, a

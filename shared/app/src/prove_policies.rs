@@ -1,6 +1,7 @@
 //! The broker's answer to a library whose watcher is late: one fresh proof per policy, shared by all
 //! brokers for a short time (design, point 6).
 
+use claviger_domain::decide::proves_access;
 use claviger_domain::ids::PolicyId;
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -28,14 +29,14 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(8);
 /// What is known of one policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// A key of it decrypted.
+    /// A key of it decrypted; every one, where the catalogue makes any region enough to revoke.
     Proven {
         /// Until when that counts.
         until: Timestamp,
     },
     /// Its fence is closed.
     Suspended,
-    /// No key of it decrypted now.
+    /// That was not so now.
     Unavailable,
 }
 
@@ -99,11 +100,7 @@ impl ProvePolicies<'_> {
         }
         let Probed { round, kms_calls: cost } = self.probe.round_and_cost(&policy, None).await;
         *kms_calls = cost;
-        let usable = round
-            .observations
-            .values()
-            .any(|saw| matches!(saw, claviger_domain::observation::Observation::Usable));
-        if !usable {
+        if !proves_access(&self.settings.rules(), &policy, &round) {
             return Ok(Proof::Unavailable);
         }
         self.proofs.record_proof(id, round.started_at).await?;

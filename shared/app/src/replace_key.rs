@@ -2,8 +2,11 @@
 //! region that works, then the new key takes the old one's place (spec S2). A page of instances a message;
 //! what is wrapped already is passed over, so it can be broken off and repeated at any point.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use claviger_domain::access::KeyPermission;
 use claviger_domain::decide::{Refusal, decide};
 use claviger_domain::effect::{Effect, OutboxRow};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
@@ -14,12 +17,13 @@ use jiff::SignedDuration;
 use zeroize::Zeroizing;
 
 use crate::error::{ATTEMPTS, WorkError};
-use crate::messages::{DataKeyPage, EncryptionContext};
+use crate::messages::{Check, CheckResult, DataKeyPage, EncryptionContext};
 use crate::ports::{
     Clock, CustomerKeys, DataKeyRegistry, FanOutQueue, Ids, Instances, KeyRef, Policies, StoreError, Wrap,
     WrappedDataKey,
 };
 use crate::probe_keys::ProbeKeys;
+use crate::prove_permissions::ProvePermissions;
 use crate::settings::Settings;
 
 /// How many instances one message handles.
@@ -186,11 +190,13 @@ impl ReplaceKey<'_> {
                 key.canary = Some(made.clone());
             }
             let round = self.probe.round(&replaced).await;
+            let proven = self.proven(&policy, arn, &made).await?;
             let event = PolicyEvent::KeyReplaced {
                 region: region.clone(),
                 key: arn.clone(),
                 canary: made.clone(),
                 data_keys,
+                proven,
                 round,
             };
             let actor = Actor::Claviger("provisioner".to_owned());
@@ -207,6 +213,28 @@ impl ReplaceKey<'_> {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+}
+
+impl ReplaceKey<'_> {
+    /// Which of the permissions that were accepted the new key gives.
+    async fn proven(
+        &self,
+        policy: &EncryptionPolicy,
+        arn: &KeyArn,
+        canary: &str,
+    ) -> Result<BTreeSet<KeyPermission>, WorkError> {
+        let wanted = policy.granted_permissions();
+        let prove = ProvePermissions { policies: self.policies, keys: self.keys };
+        let checks = prove.of_key(policy, arn, BASE64_STANDARD.decode(canary).ok(), &wanted).await;
+        if checks.iter().any(|check| check.result == CheckResult::Warn) {
+            return Err(WorkError::NotNow { reason: "the new key gave no answer about a permission" });
+        }
+        let gives = |permission: &KeyPermission| {
+            let passed = |check: &Check| check.id == permission.action() && check.result == CheckResult::Pass;
+            checks.iter().any(passed)
+        };
+        Ok(wanted.into_iter().filter(gives).collect())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Probes a policy and commits what that changes: the only way key health ever changes (design, 7).
 
-use claviger_domain::decide::{Decision, Refusal, Rules, becomes_due, decide, wants_confirmation};
+use claviger_domain::decide::{
+    Decision, Refusal, Rules, becomes_due, decide, is_answered, proves_access, wants_confirmation,
+};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::heard::HeardChange;
 use claviger_domain::ids::CorrelationId;
@@ -43,14 +45,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether the last round proves that the policy is not revoked, or that it is: at least one region
-    /// is usable, or every region answered. Otherwise nobody knows, and the policy is unproven.
-    pub fn is_proof(&self) -> bool {
-        let Some(last) = self.rounds.last() else {
-            return false;
-        };
-        let saw = |wanted: fn(&Observation) -> bool| last.observations.values().any(wanted);
-        saw(|one| matches!(one, Observation::Usable)) || !saw(|one| matches!(one, Observation::NoAnswer(_)))
+    /// Whether the last round proves that the policy, as it was probed, is not revoked, or that it is: enough regions
+    /// are usable, or every region that counts answered. Otherwise nobody knows, and the policy is unproven.
+    pub fn is_proof(&self, rules: &Rules<'_>, known: &EncryptionPolicy) -> bool {
+        let last = self.rounds.last();
+        last.is_some_and(|last| proves_access(rules, known, last) || is_answered(known, last))
     }
 
     /// Whether a region refused ambiguously that is not known yet to stand refused.

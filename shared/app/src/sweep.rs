@@ -294,7 +294,7 @@ impl Sweep<'_> {
             Ok(report) => Seen {
                 id,
                 open,
-                proven: report.is_proof(),
+                proven: report.is_proof(&self.report.settings.rules(), &policy),
                 newly_ambiguous: open && report.is_newly_ambiguous(&policy),
             },
             Err(error) => {

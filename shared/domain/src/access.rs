@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::ids::TicketId;
 use crate::invalid::{Invalid, shown};
-use crate::values::Subject;
+use crate::values::{Region, Subject};
 
 /// A permission on a customer's key that a template may carry: each that a probe can prove without leaving anything behind.
 ///
@@ -237,6 +237,10 @@ pub struct AccessRequest {
     pub ticket: TicketId,
     /// What the customer said.
     pub answer: AccessAnswer,
+    /// Regions that were not asked when it was accepted, because their key was gone for good: the key that takes its place
+    /// has to prove the permissions, and so has the lost one if it comes back after all.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unproven: BTreeSet<Region>,
 }
 
 impl AccessRequest {
@@ -250,6 +254,15 @@ impl AccessRequest {
             decide_by: template.decide_by.max(now + AT_LEAST),
             ticket,
             answer: AccessAnswer::Open,
+            unproven: BTreeSet::new(),
+        }
+    }
+
+    /// Whether the customer gave the permission, and probes proved it.
+    pub const fn is_granted(&self) -> bool {
+        match self.answer {
+            AccessAnswer::Granted { .. } => true,
+            AccessAnswer::Open | AccessAnswer::Declined { .. } => false,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::access::KeyPolicyTemplate;
+use crate::access::{KeyPermission, KeyPolicyTemplate};
 use crate::calendar::{MomentKind, WindowMoment};
 use crate::closing::{ClosingMoment, Counted};
 use crate::fence::Epoch;
@@ -112,6 +112,9 @@ pub enum PolicyEvent {
         canary: String,
         /// How many data keys.
         data_keys: u64,
+        /// The permissions that it was tried for and gives (spec K1).
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        proven: BTreeSet<KeyPermission>,
         /// The probe of the canary.
         round: ProbeRound,
     },
@@ -160,6 +163,12 @@ pub enum PolicyEvent {
         ticket: TicketId,
         /// The org admin who asked.
         asked_by: Subject,
+        /// When that admin did.
+        #[serde(default)]
+        asked_at: Timestamp,
+        /// Whether that admin asked to do without keys that are gone for good (spec S2).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        into_degraded: bool,
         /// The probe that this caused.
         round: ProbeRound,
     },

@@ -164,6 +164,12 @@ pub struct Replacement {
 }
 
 impl RegionalKey {
+    /// Whether it is gone for good, as far as probes tell, or an org admin gave it up: nothing can be proven on it.
+    pub const fn is_gone(&self) -> bool {
+        self.given_up
+            || matches!(self.health, KeyHealth::Refused { kind, stands: true, .. } if kind.is_for_good())
+    }
+
     /// What the customer should do about this key, if anything, ready to paste.
     pub fn help(&self) -> Option<String> {
         match self.health {
@@ -366,6 +372,9 @@ pub struct EncryptionPolicy {
     /// no mistake (spec S7).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused_for_certain: bool,
+    /// When a restoration stopped that opened nothing: what was asked for on the ticket up to then is done with (spec S1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoration_stopped_at: Option<Timestamp>,
     /// The moments of the restoration window that lie up to here have been told (spec S3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_told: Option<Timestamp>,
@@ -421,12 +430,29 @@ impl EncryptionPolicy {
         refused > 0 && refused < self.keys.len()
     }
 
+    /// Whether instances are being told that they may work again: what ends that reports on the ticket (spec S4).
+    pub fn is_coming_back(&self) -> bool {
+        self.fence.is_open() && self.told < self.fence.epoch
+    }
+
     /// The version of the key-policy template that its keys are known to have: of the newest request that was proven,
     /// else the one that the service began with.
     pub fn template_version(&self) -> &str {
-        let proven = |asked: &&AccessRequest| matches!(asked.answer, AccessAnswer::Granted { .. });
-        let newest = self.access_requests.iter().rev().find(proven);
+        let newest = self.access_requests.iter().rev().find(|asked| asked.is_granted());
         newest.map_or(KEY_POLICY_VERSION, |asked| asked.version.as_str())
+    }
+
+    /// Every permission that was accepted since it enrolled: a key that takes another's place has to prove them.
+    pub fn granted_permissions(&self) -> BTreeSet<KeyPermission> {
+        let granted = self.access_requests.iter().filter(|asked| asked.is_granted());
+        granted.flat_map(|asked| asked.permissions.iter().copied()).collect()
+    }
+
+    /// The regions in which a permission can be proven: all but those whose key is gone for good; all, if none is left.
+    pub fn provable_regions(&self) -> BTreeSet<Region> {
+        let whole = self.keys.iter().filter(|(_, key)| !key.is_gone());
+        let provable: BTreeSet<Region> = whole.map(|(region, _)| region.clone()).collect();
+        if provable.is_empty() { self.keys.keys().cloned().collect() } else { provable }
     }
 
     /// The access request for which new apps wait: one that was declined, or ignored (spec K1).

@@ -33,6 +33,9 @@ pub struct TicketRequest {
     pub asked: Asked,
     /// Who; never shown.
     pub by: Subject,
+    /// Whether to do without keys that are gone for good (spec S2).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub into_degraded: bool,
 }
 
 /// One entry of a ticket.

@@ -9,7 +9,7 @@ use claviger_domain::authorisation::Call;
 use claviger_domain::calendar::business_days_after;
 use claviger_domain::enrolment::parsed;
 use claviger_domain::ids::TicketId;
-use claviger_domain::invalid::Invalid;
+use claviger_domain::invalid::{Invalid, InvalidField};
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
 use claviger_lambda::problem::Problem;
 use http::StatusCode;
@@ -35,16 +35,7 @@ pub async fn request(
     let mut faults = Vec::new();
     let sent = body::object(sent).await?;
     let ticket: Option<TicketId> = parsed(&sent, "ticketId", &mut faults);
-    let into_degraded = match sent.get("intoDegraded") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(yes)) => *yes,
-        Some(_) => {
-            let invalid =
-                Invalid::new("it is not a truth value", "send `true` to do without keys that are lost");
-            faults.push(invalid.at("intoDegraded"));
-            false
-        }
-    };
+    let into_degraded = into_degraded(&sent, &mut faults);
     let (Some(ticket), true) = (ticket, faults.is_empty()) else {
         return Err(Problem::invalid(faults));
     };
@@ -60,6 +51,20 @@ pub async fn request(
     match restoration.run(name, ticket, into_degraded, &origin).await {
         Ok(policy) => Ok(accepted(&api, &org, ticket, &policy)),
         Err(error) => Err(restoration_trouble(&api, name, error).await),
+    }
+}
+
+/// Whether to do without keys that are gone for good.
+pub(super) fn into_degraded(sent: &Value, faults: &mut Vec<InvalidField>) -> bool {
+    match sent.get("intoDegraded") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(yes)) => *yes,
+        Some(_) => {
+            let invalid =
+                Invalid::new("it is not a truth value", "send `true` to do without keys that are lost");
+            faults.push(invalid.at("intoDegraded"));
+            false
+        }
     }
 }
 

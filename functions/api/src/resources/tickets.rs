@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::restorations::into_degraded;
 use crate::access::Visit;
 use crate::answer::{Answer, document, page, tagged};
 use crate::body;
@@ -41,11 +42,13 @@ struct TicketView {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct CommentView {
     at: Timestamp,
     author: String,
     body: String,
     request: Option<Asked>,
+    into_degraded: bool,
 }
 
 impl From<Ticket> for TicketView {
@@ -54,6 +57,7 @@ impl From<Ticket> for TicketView {
             at: comment.at,
             author: comment.author,
             body: comment.body,
+            into_degraded: comment.request.as_ref().is_some_and(|request| request.into_degraded),
             request: comment.request.map(|request| request.asked),
         });
         Self {
@@ -116,11 +120,20 @@ pub async fn comment(
 
 /// What is asked for with the words. Only an org admin asks (spec S1).
 fn request(sent: &Value, visit: &Visit, role: Role, faults: &mut Vec<InvalidField>) -> Option<TicketRequest> {
+    let into_degraded = into_degraded(sent, faults);
     let invalid = match sent.get("request") {
-        None | Some(Value::Null) => return None,
+        None | Some(Value::Null) => {
+            if into_degraded {
+                let help = "send `\"request\": \"restoration\"` with it, or leave it out";
+                let invalid = Invalid::new("it says how to restore, and nothing is asked for", help);
+                faults.push(invalid.at("intoDegraded"));
+            }
+            return None;
+        }
         Some(Value::String(word)) if word == "restoration" => {
             if role == Role::OrgAdmin {
-                return Some(TicketRequest { asked: Asked::Restoration, by: visit.caller.subject.clone() });
+                let by = visit.caller.subject.clone();
+                return Some(TicketRequest { asked: Asked::Restoration, by, into_degraded });
             }
             Invalid::new("only an org admin asks for restoration", "leave it out; the org admin asks itself")
         }

@@ -457,6 +457,65 @@ async fn s3_after_lapse_support_carries_out_what_an_admin_asked_for_on_the_ticke
 }
 
 #[tokio::test]
+async fn s2_after_lapse_the_admin_says_on_the_ticket_whether_a_lost_key_is_done_without() {
+    let (stage, ticket) = lapsed().await;
+    let gone = Observation::Refused(RefusalKind::KeyPendingDeletion);
+    let carry_out = "support/organizations/acme/restorations";
+    let comments = format!("organizations/acme/tickets/{ticket}/comments");
+    for wrong in [
+        json!({ "body": "please", "request": "restoration", "intoDegraded": "yes" }),
+        json!({ "body": "please", "intoDegraded": true }),
+    ] {
+        assert_eq!(stage.post("acme-admin", &comments, wrong).await.fields(), ["intoDegraded"]);
+    }
+    let whole = json!({ "body": "please restore", "request": "restoration" });
+    let came = stage.post("acme-admin", &comments, whole).await;
+    assert_eq!(came.json()["comments"].as_array().unwrap().last().unwrap()["intoDegraded"], false);
+    // Support cannot say it in the admin's place.
+    let says_so = json!({ "ticketId": ticket, "intoDegraded": true });
+    answer(&stage, Observation::Usable, gone).await;
+    assert_eq!(stage.post("support", carry_out, says_so.clone()).await.code(), "keys-not-usable");
+
+    stage.clock.advance(SignedDuration::from_secs(1));
+    let without = json!({ "body": "then without it", "request": "restoration", "intoDegraded": true });
+    let came = stage.post("acme-admin", &comments, without).await;
+    assert_eq!(came.json()["comments"].as_array().unwrap().last().unwrap()["intoDegraded"], true);
+    answer(&stage, Observation::Usable, gone).await;
+    let came = stage.post("support", carry_out, json!({ "ticketId": ticket })).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    assert_eq!(came.json()["lifecycle"], "restoring");
+}
+
+#[tokio::test]
+async fn s1_a_request_that_led_to_nothing_is_not_carried_out_again_until_an_admin_asks_anew() {
+    let (stage, ticket) = lapsed().await;
+    let (carry_out, ask) = ("support/organizations/acme/restorations", json!({ "ticketId": ticket }));
+    let comments = format!("organizations/acme/tickets/{ticket}/comments");
+    let request = json!({ "body": "please restore", "request": "restoration" });
+    stage.post("acme-admin", &comments, request.clone()).await;
+    answer(&stage, Observation::Usable, Observation::Usable).await;
+    assert_eq!(stage.post("support", carry_out, ask.clone()).await.status, StatusCode::ACCEPTED);
+
+    let policy = stored(&stage).await;
+    let now = stage.clock.advance(SignedDuration::from_secs(1));
+    let refused = a_round(&policy, Observation::Refused(RefusalKind::KeyDisabled), now);
+    let rounds = vec![refused.clone(), refused];
+    let event = claviger_domain::event::PolicyEvent::RestorationProbed { rounds, unwrapped_in: None };
+    let by = claviger_testkit::builders::by_claviger();
+    let stopped = claviger_testkit::builders::decided(&policy, &event, &by, now);
+    stage.world.commit_policy(Some(&policy), &stopped).await.unwrap();
+    assert_eq!(stage.get("acme-admin", POLICY).await.json()["lifecycle"], "lapsed");
+
+    stage.clock.advance(SignedDuration::from_secs(60));
+    let came = stage.post("support", carry_out, ask.clone()).await;
+    assert_eq!((came.status, came.code().as_str()), (StatusCode::CONFLICT, "illegal-state"));
+    assert!(came.text.contains("bears no org admin's request"), "{}", came.text);
+    stage.post("acme-admin", &comments, request).await;
+    answer(&stage, Observation::Usable, Observation::Usable).await;
+    assert_eq!(stage.post("support", carry_out, ask).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
 async fn e3_a_request_of_somebody_who_is_no_admin_any_more_is_not_carried_out() {
     let (stage, ticket) = lapsed().await;
     let comments = format!("organizations/acme/tickets/{ticket}/comments");

@@ -11,9 +11,13 @@ use claviger_app::request_error::RequestError;
 use claviger_app::request_instance::RequestInstance;
 use claviger_app::request_reencryption::RequestReencryption;
 use claviger_domain::access::{AccessStanding, KEY_PERMISSIONS, KeyPermission};
-use claviger_domain::event::{Actor, Origin};
+use claviger_domain::effect::{Effect, OutboxRow};
+use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::ids::CorrelationId;
+use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::Lifecycle;
+use claviger_domain::values::KeyArn;
+use claviger_domain::vendor::Ground;
 use claviger_testkit::builders::{self, parsed};
 use jiff::SignedDuration;
 use serde_json::json;
@@ -292,6 +296,67 @@ async fn k1_a_vendor_suspension_over_an_access_request_ends_when_the_permission_
     access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
     let policy = world.policy().await;
     assert!(policy.fence.is_open() && policy.vendor.is_none());
+}
+
+/// Suspended over an access request that was declined, with the key in Ireland lost for good, and accepted since.
+async fn accepted_without_a_lost_key(world: &World) -> (KeyArn, PolicyEvent) {
+    let prober = Direct(world);
+    let (access, id) = asked(world, &prober).await;
+    let lost = world.key("eu-west-1");
+    world.keys.answer(&lost, Observation::Refused(RefusalKind::KeyPendingDeletion));
+    world.sweep().await.unwrap();
+    access.decline(&world.name(), id, &builders::by_admin()).await.unwrap();
+    let ground = Ground::AccessRequest { request: id };
+    let suspended = PolicyEvent::VendorSuspended { ground, reason: "declined".to_owned() };
+    decided(world, &suspended, &builders::by_support()).await;
+    world.drain().await;
+    assert!(!world.policy().await.fence.is_open());
+
+    access.accept(&world.name(), id, &builders::by_admin()).await.unwrap();
+    let policy = world.policy().await;
+    assert!(policy.fence.is_open() && policy.vendor.is_none() && policy.is_degraded());
+    let new = builders::a_key("222222222222", "eu-west-1", 2);
+    world.keys.create(&new);
+    world.keys.bind(&new, builders::an_organisation("acme").id);
+    let asked = PolicyEvent::KeyReplacementAsked { region: new.region().clone(), key: new.clone() };
+    (new, asked)
+}
+
+async fn decided(world: &World, event: &PolicyEvent, origin: &Origin) -> Vec<OutboxRow> {
+    let policy = world.policy().await;
+    let decision = builders::decided(&policy, event, origin, world.now());
+    world.store.commit_policy(Some(&policy), &decision).await.unwrap();
+    decision.outbox
+}
+
+#[tokio::test]
+async fn k1_a_suspension_over_a_request_does_not_wait_for_a_key_that_is_gone_for_good() {
+    let world = World::with_acme().await;
+    let (new, asked) = accepted_without_a_lost_key(&world).await;
+    decided(&world, &asked, &builders::by_admin()).await;
+    world.drain().await;
+    let policy = world.policy().await;
+    assert_eq!(policy.keys[new.region()].arn, new);
+    assert!(policy.access_requests[0].unproven.is_empty());
+}
+
+#[tokio::test]
+async fn k1_a_key_that_does_not_give_what_was_accepted_does_not_take_the_lost_ones_place() {
+    let world = World::with_acme().await;
+    let (new, asked) = accepted_without_a_lost_key(&world).await;
+    world.keys.grant_not("GenerateDataKey");
+    let prove = ProvePermissions { policies: &world.store, keys: &world.keys };
+    let checks = prove.on(&world.name(), &new, &describing()).await.unwrap();
+    assert!(
+        checks.iter().all(|check| check.result == CheckResult::Fail && !check.help.is_empty()),
+        "{checks:?}"
+    );
+    let rows = decided(&world, &asked, &builders::by_admin()).await;
+    let row = rows.iter().find(|row| matches!(row.effect, Effect::ReplaceKey { .. })).unwrap();
+    world.work(row).await.unwrap_err();
+    let policy = world.policy().await;
+    assert_ne!(policy.keys[new.region()].arn, new);
+    assert!(!policy.access_requests[0].unproven.is_empty());
 }
 
 #[tokio::test]

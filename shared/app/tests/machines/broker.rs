@@ -4,12 +4,14 @@ use claviger_app::hand_out_data_key::HandOutError;
 use claviger_app::messages::ProbeMessage;
 use claviger_app::ports::DataKeyChoice;
 use claviger_app::prove_policies::{Proof, ProvePolicies};
+use claviger_app::report_probes::{Reason, ReportProbes};
+use claviger_app::settings::Settings;
 use claviger_domain::ids::DataKeyId;
 use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_testkit::SequentialIds;
 use jiff::SignedDuration;
 
-use crate::world::{DENIED, DISABLED, NOTES_ROLE, World};
+use crate::world::{DENIED, DISABLED, NOTES_ROLE, World, correlation};
 
 #[tokio::test]
 async fn r7_the_broker_gives_nothing_out_after_the_cut_off_cached_keys_included() {
@@ -164,4 +166,53 @@ async fn r2_a_proof_is_a_real_unwrap_shared_for_ten_seconds_and_refused_when_the
     world.keys_answer(DISABLED);
     world.sweep().await.unwrap();
     assert_eq!(prove.run(&[policy]).await[0].proof, Proof::Suspended);
+}
+
+/// The settings of a vendor that makes any region enough to revoke.
+fn any_region_is_enough(world: &World) -> Settings {
+    let mut settings = world.settings().clone();
+    settings.catalogue.any_region_is_enough = true;
+    settings
+}
+
+#[tokio::test]
+async fn i3_where_any_region_is_enough_to_revoke_one_that_works_proves_nothing() {
+    let world = World::with_acme().await;
+    let id = world.policy().await.id;
+    let switched = any_region_is_enough(&world);
+    let lost = world.key("eu-west-1");
+    world.keys.answer(&lost, DISABLED);
+    let proof = async |settings: &Settings| {
+        let (store, clock) = (&world.store, &world.clock);
+        let prove = ProvePolicies { policies: store, proofs: store, probe: world.probe(), clock, timer: clock, settings };
+        let proved = prove.run(&[id]).await[0].proof;
+        // What was proven is not shared with the next question.
+        world.later(11);
+        proved
+    };
+    assert_eq!(proof(&switched).await, Proof::Unavailable);
+    assert!(matches!(proof(world.settings()).await, Proof::Proven { .. }));
+    let mut policy = world.policy().await;
+    policy.keys.get_mut(lost.region()).unwrap().given_up = true;
+    world.store.seed_policy(policy);
+    assert!(
+        matches!(proof(&switched).await, Proof::Proven { .. }),
+        "nobody counts on a key that was given up"
+    );
+}
+
+#[tokio::test]
+async fn i3_where_any_region_is_enough_to_revoke_a_probe_with_a_silent_region_leaves_the_policy_unproven() {
+    let world = World::with_acme().await;
+    let switched = any_region_is_enough(&world);
+    let silent = world.key("eu-west-1");
+    world.keys.answer(&silent, Observation::NoAnswer(NoAnswerKind::Unreachable));
+    let policy = world.policy().await;
+    let report = ReportProbes { settings: &switched, ..world.report() };
+    let seen = report.of_policy(&policy, &Reason::default(), correlation()).await.unwrap();
+    assert!(!seen.is_proof(&switched.rules(), &policy));
+    assert!(seen.is_proof(&world.settings().rules(), &policy), "every region has to refuse, and one works");
+    let mut without = policy.clone();
+    without.keys.get_mut(silent.region()).unwrap().given_up = true;
+    assert!(seen.is_proof(&switched.rules(), &without));
 }

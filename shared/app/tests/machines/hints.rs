@@ -6,14 +6,15 @@ use claviger_app::messages::ProbeMessage;
 use claviger_app::ports::CallError;
 use claviger_app::report_probes::Reason;
 use claviger_domain::heard::HeardChange;
-use claviger_domain::observation::RefusedUnwrap;
+use claviger_domain::observation::{NoAnswerKind, Observation, RefusedUnwrap};
 use claviger_domain::policy::{CONTEXT_PURPOSE, PURPOSE_DATA_KEY};
 use claviger_domain::ticket::TicketStatus;
 use claviger_testkit::KeyCall;
-use claviger_testkit::builders::parsed;
+use claviger_testkit::builders::{self, parsed};
 use jiff::SignedDuration;
 
-use crate::world::{DENIED, DISABLED, USABLE, World};
+use crate::newer_data_keys::{Meanwhile, Racing};
+use crate::world::{DENIED, DISABLED, USABLE, World, correlation};
 
 const REGIONS: [&str; 2] = ["eu-central-1", "eu-west-1"];
 
@@ -106,6 +107,35 @@ async fn r3_no_policy_can_please_the_canary_and_refuse_the_data_keys() {
     world.keys.forget_calls();
     world.sweep().await.unwrap();
     assert_eq!(world.keys.calls().len(), 2, "the canaries alone again");
+}
+
+#[tokio::test]
+async fn r4_a_data_key_that_was_refused_and_cannot_be_read_leaves_the_canary_nothing_to_prove() {
+    let world = World::with_acme().await;
+    world.data_keys_are_refused(true);
+    let met = world.broker_meets_refusal().await;
+    world.hinted_by(&Reason { met: Some(met), ..Reason::default() }).await.unwrap();
+    // The registry is out while the refusal has to persist: its clock goes on.
+    let registry = Racing::new(&world, Meanwhile::Outage);
+    let mut report = world.report();
+    report.probe.registry = &registry;
+    world.later(30);
+    let policy = world.policy().await;
+    let seen = report.of_policy(&policy, &Reason::default(), correlation()).await.unwrap();
+    assert!(!seen.is_proof(&builders::rules(), &policy) && !seen.all_usable());
+    let policy = world.policy().await;
+    assert!(policy.keys.values().all(|key| key.health.slug() == "unreachable"));
+    assert_eq!(policy.refused_unwrap, Some(met));
+    world.later(30);
+    world.sweep().await.unwrap();
+    assert!(!world.policy().await.fence.is_open());
+    // Nor does the canary alone prove a restoration.
+    let waiting = report.probe.round(&world.policy().await).await;
+    assert!(waiting.observations.values().all(|saw| *saw == Observation::NoAnswer(NoAnswerKind::OurFault)));
+    // What the canary says against a key counts.
+    world.keys_answer(DISABLED);
+    let refused = report.probe.round(&world.policy().await).await;
+    assert!(refused.observations.values().all(|saw| *saw == DISABLED));
 }
 
 #[tokio::test]

@@ -79,6 +79,8 @@ pub enum Meanwhile {
     Other(NewerDataKey),
     /// It is stored, and the process dies before it knows.
     Crash,
+    /// Nothing can be read.
+    Outage,
 }
 
 /// The registry, in which something happens right before, or after, a data key is stored.
@@ -95,6 +97,9 @@ impl DataKeyRegistry for Racing<'_> {
         purpose: &str,
         choice: DataKeyChoice,
     ) -> Result<Option<WrappedDataKey>, StoreError> {
+        if matches!(*self.meanwhile.lock().unwrap(), Some(Meanwhile::Outage)) {
+            return Err(StoreError::Unavailable { reason: "an outage".to_owned() });
+        }
         self.world.store.data_key(instance, purpose, choice).await
     }
 
@@ -150,7 +155,7 @@ impl DataKeyRegistry for Racing<'_> {
                 let renewal = self.world.makes_newer(wanted).await.unwrap();
                 assert_eq!(renewal, Renewal::Made { version: 2 });
             }
-            Some(Meanwhile::Crash) | None => {}
+            Some(Meanwhile::Crash | Meanwhile::Outage) | None => {}
         }
         self.world.store.add_data_key_of(key, policy, instance).await?;
         match meanwhile {
@@ -165,7 +170,7 @@ impl DataKeyRegistry for Racing<'_> {
 }
 
 impl<'a> Racing<'a> {
-    fn new(world: &'a World, meanwhile: Meanwhile) -> Self {
+    pub fn new(world: &'a World, meanwhile: Meanwhile) -> Self {
         Self { world, meanwhile: Mutex::new(Some(meanwhile)) }
     }
 

@@ -79,9 +79,13 @@ impl Prober for Direct<'_> {
                 let unwrap = UnwrapDataKeys { probe, policies: store, instances: store, registry: store };
                 unwrap.run(organisation, region, cursor.as_deref()).await
             }
-            ProbeRequest::ProvePermissions { organisation, permissions } => {
+            ProbeRequest::ProvePermissions { organisation, permissions, on } => {
                 let prove = ProvePermissions { policies: store, keys: &self.0.keys };
-                prove.run(organisation, permissions).await.map(|checks| ProbeAnswer::Checked { checks })
+                let checks = match on {
+                    None => prove.run(organisation, permissions).await,
+                    Some(key) => prove.on(organisation, key, permissions).await,
+                };
+                checks.map(|checks| ProbeAnswer::Checked { checks })
             }
             ProbeRequest::MakeReplacement { organisation, region } => {
                 let check = CheckEnrolment { keys: &self.0.keys, roles: &self.0.keys, ids: &self.0.ids };

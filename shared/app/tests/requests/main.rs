@@ -16,6 +16,7 @@ mod pass_deadlines;
 mod put_organisation;
 mod read_audit;
 mod request_instance;
+mod request_replacement;
 mod request_restoration;
 mod show_key_policy;
 mod show_policy;

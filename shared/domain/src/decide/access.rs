@@ -10,7 +10,7 @@ use crate::effect::Effect;
 use crate::event::{Actor, Origin};
 use crate::fact::derived_ticket_id;
 use crate::observation::{NoAnswerKind, Observation};
-use crate::policy::EncryptionPolicy;
+use crate::policy::{EncryptionPolicy, KeyHealth};
 use crate::values::Region;
 
 use super::{Change, Refusal, illegal};
@@ -45,7 +45,8 @@ pub(super) fn access_requested(
     Ok(Change { next, effects: vec![Effect::OpenTicket { ticket, title, body }] })
 }
 
-/// INVARIANT (K1): accepted is what probes proved in every region, whoever says what.
+/// INVARIANT (K1): accepted is what probes proved in every region, whoever says what. A key that is gone for good proves
+/// nothing; what takes its place does, before it counts.
 pub(super) fn access_granted(
     policy: &EncryptionPolicy,
     id: Uuid,
@@ -57,22 +58,32 @@ pub(super) fn access_granted(
         return Err(Refusal::Forbidden { who: "an org admin" });
     };
     let missing: BTreeMap<Region, Observation> = policy
-        .keys
-        .keys()
-        .filter(|region| !proven.contains(*region))
-        .map(|region| (region.clone(), Observation::NoAnswer(NoAnswerKind::OurFault)))
+        .provable_regions()
+        .into_iter()
+        .filter(|region| !proven.contains(region))
+        .map(|region| (region, Observation::NoAnswer(NoAnswerKind::OurFault)))
         .collect();
     if !missing.is_empty() {
         return Err(Refusal::KeysNotUsable { faults: missing });
     }
+    let unproven: BTreeSet<Region> = policy.keys.keys().filter(|of| !proven.contains(*of)).cloned().collect();
     let mut next = policy.clone();
     let request = asked(&mut next, id)?;
-    if let AccessAnswer::Granted { .. } = request.answer {
+    if request.is_granted() {
         return Err(Refusal::Redundant);
     }
     request.answer = AccessAnswer::Granted { at: now };
+    request.unproven = unproven;
     let ticket = request.ticket;
-    let body = "The access request is accepted: every region's key proved the permissions.".to_owned();
+    let body = if request.unproven.is_empty() {
+        "The access request is accepted: every region's key proved the permissions.".to_owned()
+    } else {
+        format!(
+            "The access request is accepted: every key that is left proved the permissions. The key of {} is gone for \
+             good; the one that takes its place has to prove them too.",
+            named(&request.unproven)
+        )
+    };
     Ok(Change { next, effects: vec![Effect::ResolveTicket { ticket, body }] })
 }
 
@@ -97,6 +108,34 @@ pub(super) fn access_declined(
     let ticket = request.ticket;
     let body = "The access request is declined. There are no new apps while it is; it can still be accepted.";
     Ok(Change { next, effects: vec![Effect::CommentTicket { ticket, body: body.to_owned() }] })
+}
+
+/// A key that was gone for good, and not asked, works after all: whether it gives the permission nobody knows.
+///
+/// INVARIANT (K1): what is shown as accepted is proven on every key that works.
+pub(super) fn follow_up(change: &mut Change) {
+    let next = &mut change.next;
+    let works = |region: &Region| next.keys.get(region).is_some_and(|key| key.health == KeyHealth::Usable);
+    for request in &mut next.access_requests {
+        let back: BTreeSet<Region> =
+            request.unproven.iter().filter(|region| works(region)).cloned().collect();
+        if back.is_empty() || !request.is_granted() {
+            continue;
+        }
+        request.answer = AccessAnswer::Open;
+        request.unproven.clear();
+        let body = format!(
+            "The key of {} works again and has not proven the permissions: the access request is open. Put the key \
+             policy that `GET .../key-policy` prints on it, then accept the request once more.",
+            named(&back)
+        );
+        change.effects.push(Effect::CommentTicket { ticket: request.ticket, body });
+    }
+}
+
+fn named(regions: &BTreeSet<Region>) -> String {
+    let names: Vec<&str> = regions.iter().map(Region::as_str).collect();
+    names.join(", ")
 }
 
 fn asked(policy: &mut EncryptionPolicy, id: Uuid) -> Result<&mut AccessRequest, Refusal> {

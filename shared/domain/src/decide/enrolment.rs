@@ -78,6 +78,7 @@ pub fn enrol(
         erasure: None,
         lift: None,
         refused_for_certain: false,
+        restoration_stopped_at: None,
         window_told: None,
         probed_at: None,
         refused_unwrap: None,

@@ -16,6 +16,34 @@ pub fn wants_confirmation(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &
     is_open(&policy.lifecycle) && revoked(rules, policy, &observed(rules, policy, round))
 }
 
+/// Whether a round proves that data may be used: a region works, or every one, as the catalogue says. Where any region
+/// that refuses is enough to revoke, one that works says nothing of the others (spec I3). A key that was given up counts
+/// only while it works.
+pub fn proves_access(rules: &Rules<'_>, policy: &EncryptionPolicy, round: &ProbeRound) -> bool {
+    let mut usable = counted(policy, round).map(|saw| matches!(saw, Observation::Usable)).peekable();
+    if rules.catalogue.any_region_is_enough {
+        usable.peek().is_some() && usable.all(|usable| usable)
+    } else {
+        usable.any(|usable| usable)
+    }
+}
+
+/// Whether every key that counts said something in a round.
+pub fn is_answered(policy: &EncryptionPolicy, round: &ProbeRound) -> bool {
+    counted(policy, round).all(|saw| !matches!(saw, Observation::NoAnswer(_)))
+}
+
+/// What a round saw of the keys that count: all but those that were given up and do not work.
+fn counted<'a>(
+    policy: &'a EncryptionPolicy,
+    round: &'a ProbeRound,
+) -> impl Iterator<Item = &'a Observation> + 'a {
+    let given_up = |region| policy.keys.get(region).is_some_and(|key| key.given_up);
+    let all = round.observations.iter();
+    all.filter(move |(region, saw)| matches!(saw, Observation::Usable) || !given_up(region))
+        .map(|(_, saw)| saw)
+}
+
 /// When ambiguous refusals that began with this change become due: from then on they stand, if they still
 /// persist. The prober asks again at that moment, so that nobody has to wait for the sweep after next.
 pub fn becomes_due(
@@ -47,6 +75,18 @@ const fn is_open(lifecycle: &Lifecycle) -> bool {
         | Lifecycle::Verifying { .. }
         | Lifecycle::Suspended { .. }
         | Lifecycle::Lapsed { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => false,
+    }
+}
+
+/// Whether its keys closed the fence, and it has not come back.
+const fn is_cut_off(lifecycle: &Lifecycle) -> bool {
+    match lifecycle {
+        Lifecycle::Suspended { .. } | Lifecycle::Restoring { .. } | Lifecycle::Lapsed { .. } => true,
+        Lifecycle::Requested { .. }
+        | Lifecycle::Verifying { .. }
+        | Lifecycle::Active { .. }
         | Lifecycle::Closed { .. }
         | Lifecycle::Rejected { .. } => false,
     }
@@ -111,18 +151,22 @@ pub(super) fn refusal(
 }
 
 /// Whether what was seen amounts to a revocation: every region refuses, or any, as the catalogue says.
+///
+/// INVARIANT (R5, I3): a key that was given up counts for nothing, whatever it answers and whether it answers. Were its
+/// refusal counted, nobody could restore without it; were its silence, it would veto the revocation by those that are
+/// left. It counts again once it works.
 pub(super) fn revoked(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
     seen: &BTreeMap<Region, KeyHealth>,
 ) -> bool {
     let given_up = |region: &Region| policy.keys.get(region).is_some_and(|key| key.given_up);
-    let mut refused = seen.values().map(|health| health.stands_refused());
+    let counted = seen.iter().filter(|(region, health)| **health == KeyHealth::Usable || !given_up(region));
+    let mut refused = counted.map(|(_, health)| health.stands_refused()).peekable();
     if rules.catalogue.any_region_is_enough {
-        // A key that was given up says nothing any more; were it counted, nobody could restore without it.
-        seen.iter().any(|(region, health)| !given_up(region) && health.stands_refused())
+        refused.any(|stands| stands)
     } else {
-        !seen.is_empty() && refused.all(|stands| stands)
+        refused.peek().is_some() && refused.all(|stands| stands)
     }
 }
 
@@ -168,7 +212,13 @@ pub(super) fn all_usable(
     if faults.is_empty() { Ok(()) } else { Err(Refusal::KeysNotUsable { faults }) }
 }
 
-/// Writes what was seen into the policy; says whether anything changed.
+/// Whether KMS says of a key that counts what only its owner can have done.
+pub(super) fn a_key_refuses_for_certain(policy: &EncryptionPolicy) -> bool {
+    let mut keys = policy.keys.values().filter(|key| !key.given_up);
+    keys.any(|key| matches!(key.health, KeyHealth::Refused { kind, .. } if kind.is_definite()))
+}
+
+/// Writes what was seen into the policy, and what follows from a refusal whoever saw it; says whether anything changed.
 pub(super) fn believe(
     next: &mut EncryptionPolicy,
     seen: &BTreeMap<Region, KeyHealth>,
@@ -189,6 +239,13 @@ pub(super) fn believe(
     }
     if changed {
         next.probed_at = Some(started_at);
+    }
+    // INVARIANT (S7): what an agent called a mistake is none once a key is seen to refuse.
+    if round.observations.values().any(|saw| matches!(saw, Observation::Refused(_))) {
+        next.lift = None;
+    }
+    if is_cut_off(&next.lifecycle) {
+        next.refused_for_certain |= a_key_refuses_for_certain(next);
     }
     changed
 }

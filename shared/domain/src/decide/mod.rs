@@ -45,7 +45,7 @@ pub use self::enrolment::enrol;
 use self::enrolment::{
     enrolment_approved, enrolment_rejected, keys_created, keys_verified, verification_failed,
 };
-pub use self::health::{becomes_due, wants_confirmation};
+pub use self::health::{becomes_due, is_answered, proves_access, wants_confirmation};
 use self::mistake::mistake_declared;
 pub use self::outlook::describes_news;
 use self::outlook::keys_described;
@@ -58,6 +58,7 @@ use self::reencryption::{
     reencryption_scan_due, reencryption_switched,
 };
 use self::replacement::{key_replaced, key_replacement_asked, proposer_left};
+pub use self::restoration::asked_since;
 use self::restoration::{
     instances_restored, restoration_carried_out, restoration_probed, restoration_requested,
 };
@@ -207,8 +208,8 @@ pub fn decide(
         PolicyEvent::KeyReplacementAsked { region, key } => {
             key_replacement_asked(rules, policy, (region, key), origin, now)
         }
-        PolicyEvent::KeyReplaced { region, key, canary, data_keys, round } => {
-            key_replaced(rules, policy, (region, key), canary, *data_keys, round, now)
+        PolicyEvent::KeyReplaced { region, key, canary, data_keys, proven, round } => {
+            key_replaced(rules, policy, (region, key), (canary.as_str(), *data_keys, proven), round, now)
         }
         PolicyEvent::AccessRequested { template } => access_requested(policy, template, now),
         PolicyEvent::AccessGranted { request, proven } => {
@@ -221,8 +222,9 @@ pub fn decide(
         }
         PolicyEvent::KeysDescribed { described } => keys_described(rules, policy, described, now),
         PolicyEvent::WindowMomentCame { moment } => window_moment_came(rules, policy, *moment, now),
-        PolicyEvent::RestorationCarriedOut { ticket, asked_by, round } => {
-            restoration_carried_out(rules, policy, *ticket, asked_by, round, origin, now)
+        PolicyEvent::RestorationCarriedOut { ticket, asked_by, asked_at, into_degraded, round } => {
+            let asked = (asked_by, *asked_at, *into_degraded);
+            restoration_carried_out(rules, policy, *ticket, asked, round, origin, now)
         }
         PolicyEvent::VendorSuspended { ground, reason } => {
             vendor_suspended(rules, policy, *ground, reason, origin, now)
@@ -272,6 +274,7 @@ pub fn decide(
         PolicyEvent::ReencryptionResumed { job } => reencryption_resumed(policy, *job, origin),
         PolicyEvent::ReencryptionCancelled { job } => reencryption_cancelled(policy, *job, origin),
     }?;
+    access::follow_up(&mut change);
     reencryption::follow_up(policy, &mut change);
     let json = serde_json::to_value(event).unwrap_or_default();
     // What was heard was told on that ticket; the next one has its own story.

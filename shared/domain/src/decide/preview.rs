@@ -17,6 +17,8 @@ fn supposed(policy: &EncryptionPolicy, region: &Region, at: Timestamp) -> ProbeR
         let saw = match key.health {
             _ if of == region => Observation::Refused(RefusalKind::KeyDisabled),
             KeyHealth::Refused { kind, .. } => Observation::Refused(kind),
+            // Nobody counts on a key that was given up: it is not supposed to work.
+            KeyHealth::NoAnswer { kind, .. } if key.given_up => Observation::NoAnswer(kind),
             // Without an answer, the key is supposed to work: nothing follows from silence.
             KeyHealth::Unknown | KeyHealth::Usable | KeyHealth::NoAnswer { .. } => Observation::Usable,
         };

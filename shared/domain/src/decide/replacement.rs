@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::access::KeyPermission;
 use crate::effect::Effect;
 use crate::event::{Actor, Origin};
-use crate::observation::{Observation, ProbeRound};
+use crate::observation::{Observation, ProbeRound, RefusalKind};
 use crate::policy::{EncryptionPolicy, KeyChange, KeyHealth, RegionalKey, Replacement};
 use crate::values::{KeyArn, Region, Subject};
 
@@ -127,8 +128,7 @@ pub(super) fn key_replaced(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
     (region, arn): (&Region, &KeyArn),
-    canary: &str,
-    data_keys: u64,
+    (canary, data_keys, proven): (&str, u64, &BTreeSet<KeyPermission>),
     round: &ProbeRound,
     now: Timestamp,
 ) -> Result<Change, Refusal> {
@@ -148,6 +148,11 @@ pub(super) fn key_replaced(
         Some(saw) => return Err(Refusal::KeysNotUsable { faults: [(region.clone(), *saw)].into() }),
         None => return Err(Refusal::Stale),
     }
+    // INVARIANT (K1): what was accepted without the lost key is proven on the one that takes its place.
+    if !policy.granted_permissions().is_subset(proven) {
+        let denied = Observation::Refused(RefusalKind::AccessDenied);
+        return Err(Refusal::KeysNotUsable { faults: [(region.clone(), denied)].into() });
+    }
     let mut next = policy.clone();
     let fresh = RegionalKey {
         arn: arn.clone(),
@@ -160,10 +165,13 @@ pub(super) fn key_replaced(
         given_up: false,
     };
     next.keys.insert(region.clone(), fresh);
+    for request in &mut next.access_requests {
+        request.unproven.remove(region);
+    }
     next.probed_at = Some(next.probed_at.map_or(round.started_at, |known| known.max(round.started_at)));
     let body =
         format!("The key of {region} is replaced by {arn}; {data_keys} data keys are wrapped under it.");
-    let effects = if next.is_degraded() {
+    let effects = if next.is_degraded() || next.is_coming_back() {
         next.ticket.map(|ticket| Effect::CommentTicket { ticket, body })
     } else {
         next.ticket.take().map(|ticket| Effect::ResolveTicket { ticket, body })

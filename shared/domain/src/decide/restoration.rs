@@ -50,7 +50,7 @@ pub(super) fn restoration_carried_out(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
     ticket: TicketId,
-    asked_by: &Subject,
+    (asked_by, asked_at, into_degraded): (&Subject, Timestamp, bool),
     round: &ProbeRound,
     origin: &Origin,
     now: Timestamp,
@@ -64,9 +64,22 @@ pub(super) fn restoration_carried_out(
         return Err(Refusal::Forbidden { who: "an org admin" });
     }
     asked_on(policy, ticket)?;
+    // INVARIANT (I5, S1): a request serves once.
+    if !asked_since(policy, asked_at) {
+        return Err(Refusal::Stale);
+    }
+    // INVARIANT (S1, S2): whether a lost key is done without is what the org admin asked, and never support's to say.
+    let without = if into_degraded { gone(policy, round) } else { BTreeSet::new() };
     let words =
         "Support carries out the org admin's request: every regional key answered and is being proven again.";
-    under_way(rules, policy, (ticket, words), (cut_off_at, asked_by, BTreeSet::new()), round, now)
+    under_way(rules, policy, (ticket, words), (cut_off_at, asked_by, without), round, now)
+}
+
+/// Whether what an org admin asked for on the ticket at this moment waits to be carried out: it is of this cut-off, and
+/// no restoration has stopped since, on this request or another.
+pub fn asked_since(policy: &EncryptionPolicy, at: Timestamp) -> bool {
+    let of_this_one = policy.lifecycle.cut_off_at().is_some_and(|cut_off_at| at >= cut_off_at);
+    of_this_one && policy.restoration_stopped_at.is_none_or(|stopped| at > stopped)
 }
 
 /// The cut-off from which the policy waits to be restored, and whether it has lapsed since.
@@ -185,6 +198,7 @@ pub(super) fn keys_are_back(mut next: EncryptionPolicy, words: Option<String>, n
     next.lifecycle = Lifecycle::Active { since: now };
     next.lift = None;
     next.refused_for_certain = false;
+    next.restoration_stopped_at = None;
     next.window_told = None;
     let mut effects = Vec::new();
     if next.fence.is_open() {

@@ -9,11 +9,11 @@ use crate::catalogue::WindowPhase;
 use crate::effect::Effect;
 use crate::fence::{Cause, Epoch};
 use crate::heard::HeardChange;
-use crate::observation::{Observation, ProbeRound};
+use crate::observation::ProbeRound;
 use crate::policy::{EncryptionPolicy, KeyHealth, Lifecycle};
 use crate::values::Region;
 
-use super::health::{believe, fresh, observed, revoked, within_window};
+use super::health::{a_key_refuses_for_certain, believe, fresh, observed, revoked, within_window};
 use super::restoration::newly_told;
 use super::telling::{heard_lines, key_lines, tell, tell_late, tell_of_regions};
 use super::windows::window_lines;
@@ -33,13 +33,6 @@ pub(super) fn probes_reported(
     let seen = observed(rules, policy, last);
     let mut next = policy.clone();
     let changed = believe(&mut next, &seen, last);
-    // INVARIANT (S7): what an agent called a mistake is none once a key is seen to refuse.
-    if last.observations.values().any(|saw| matches!(saw, Observation::Refused(_))) {
-        next.lift = None;
-    }
-    if !matches!(policy.lifecycle, Lifecycle::Active { .. }) {
-        next.refused_for_certain |= a_key_refuses_for_certain(&next);
-    }
     match policy.lifecycle {
         Lifecycle::Active { .. } => {
             if proven_revoked(rules, policy, rounds, &seen) {
@@ -67,11 +60,6 @@ pub(super) fn probes_reported(
         | Lifecycle::Closed { .. }
         | Lifecycle::Rejected { .. } => illegal(policy),
     }
-}
-
-fn a_key_refuses_for_certain(policy: &EncryptionPolicy) -> bool {
-    let mut keys = policy.keys.values().filter(|key| !key.given_up);
-    keys.any(|key| matches!(key.health, KeyHealth::Refused { kind, .. } if kind.is_definite()))
 }
 
 fn changed_or_told(changed: bool, next: EncryptionPolicy, effects: Vec<Effect>) -> Result<Change, Refusal> {
@@ -103,6 +91,7 @@ pub(super) fn cut_off(
     let was_open = next.fence.is_open();
     next.lifecycle = Lifecycle::Suspended { cut_off_at: now };
     next.refused_for_certain = a_key_refuses_for_certain(&next);
+    next.restoration_stopped_at = None;
     next.window_told = None;
     next.fence = next.fence.closed_by(Cause::Key, now);
     let epoch = next.fence.epoch;
@@ -132,6 +121,7 @@ pub(super) fn back_to_suspended(
     heard: &[HeardChange],
     now: Timestamp,
 ) -> Change {
+    next.restoration_stopped_at = Some(now);
     // What support tried after the window was over is over again, and not for a moment self-service.
     next.lifecycle = match window_phase(rules.catalogue, next.mode(), cut_off_at, now) {
         (WindowPhase::Lapsed, _) => Lifecycle::Lapsed { cut_off_at },

@@ -72,6 +72,15 @@ pub(super) fn tell(
     effects.push(Effect::OpenTicket { ticket, title, body });
 }
 
+/// What is said of a key whose refusal does not count. Only one that decrypted works: silence says nothing.
+const fn still(health: KeyHealth) -> &'static str {
+    match health {
+        KeyHealth::Usable => "still works",
+        KeyHealth::Refused { .. } => "refuses too, which counts when it lasts",
+        KeyHealth::NoAnswer { .. } | KeyHealth::Unknown => "gives no answer",
+    }
+}
+
 /// Warns when regions newly stand refused while others work, and says when all is well again
 /// (spec R5: one region alone is *degraded*, warned of at once).
 pub(super) fn tell_of_regions(
@@ -88,12 +97,9 @@ pub(super) fn tell_of_regions(
     let (was, is) = (standing(before), standing(next));
     let mut effects = Vec::new();
     if is.difference(&was).next().is_some() {
-        let still: Vec<String> = next
-            .keys
-            .keys()
-            .filter(|region| !is.contains(*region))
-            .map(|region| format!("the key in {region} still works"))
-            .collect();
+        let others = next.keys.iter().filter(|(region, _)| !is.contains(*region));
+        let still: Vec<String> =
+            others.map(|(region, key)| format!("the key in {region} {}", still(key.health))).collect();
         let reads =
             if next.fence.is_open() { "Data stays readable." } else { "Data is cut off for another cause." };
         let heard = heard_lines(next, heard);
@@ -107,6 +113,8 @@ pub(super) fn tell_of_regions(
         tell(rules, next, body, now, &mut effects);
     } else if is.is_empty()
         && next.keys.values().all(|key| key.health == KeyHealth::Usable)
+        // INVARIANT (S4): the data-loss report has its ticket.
+        && !next.is_coming_back()
         && let Some(ticket) = next.ticket.take()
     {
         let body = "Every regional key works again.".to_owned();

@@ -14,7 +14,7 @@ use crate::policy::EncryptionPolicy;
 use crate::vendor::{Ground, VendorSuspension};
 
 use super::health::all_usable;
-use super::replacement::replacements_under_way;
+use super::replacement::{needed, replacements_under_way};
 use super::{Change, Refusal, Rules, illegal};
 
 pub(super) fn vendor_suspended(
@@ -110,7 +110,14 @@ pub(super) fn permission_proven(
         Some(Ground::AccessRequest { request }) if request == proven => {}
         Some(Ground::AccessRequest { .. } | Ground::Ordered) | None => return Err(Refusal::Redundant),
     }
-    all_usable(rules, policy, round, now)?;
+    // It may have been opened again since: a key that was gone came back.
+    if !policy.access_requests.iter().any(|known| known.id == proven && known.is_granted()) {
+        return Err(Refusal::Stale);
+    }
+    // A key that is gone for good stands in nobody's way: it can be replaced only behind an open fence.
+    let provable = policy.provable_regions();
+    let gone = policy.keys.keys().filter(|region| !provable.contains(*region)).cloned().collect();
+    all_usable(rules, &needed(policy, &gone), round, now)?;
     Ok(lifted(policy, "The permission that was asked for is proven.", now))
 }
 

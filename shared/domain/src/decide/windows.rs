@@ -74,7 +74,8 @@ fn words(moment: WindowMoment) -> String {
 
 /// How an organisation comes back after its window is over.
 pub const LAPSED_HELP: &str = "Give every key back; then an org admin asks on this ticket, with `POST .../tickets/{ticketId}/comments` \
-     and `{\"body\": \"...\", \"request\": \"restoration\"}`, and support carries it out.";
+     and `{\"body\": \"...\", \"request\": \"restoration\"}` (with `\"intoDegraded\": true` where a key is gone for \
+     good), and support carries it out.";
 
 const fn promise(phase: WindowPhase) -> &'static str {
     match phase {

@@ -11,6 +11,7 @@ use claviger_domain::key_access::{CustomerRole, KeyAccess};
 use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::Lifecycle;
 use claviger_domain::vendor::Ground;
+use jiff::Timestamp;
 use rstest::rstest;
 use uuid::Uuid;
 
@@ -62,7 +63,7 @@ impl World {
         world
     }
 
-    fn lapses(&mut self) {
+    pub fn lapses(&mut self) {
         self.policy.access = way(Mode::Byok);
         self.later(15 * DAY);
         self.deadlines_run();
@@ -95,9 +96,20 @@ impl World {
     }
 
     fn support_restores_on(&mut self, ticket: TicketId, who: &Origin) -> Result<Decision, Refusal> {
+        self.support_restores_what_was_asked(ticket, self.now, who)
+    }
+
+    fn support_restores_what_was_asked(
+        &mut self,
+        ticket: TicketId,
+        asked_at: Timestamp,
+        who: &Origin,
+    ) -> Result<Decision, Refusal> {
         let round = self.round(USABLE, USABLE);
         let asked_by = "ada".parse().unwrap();
-        self.happens(PolicyEvent::RestorationCarriedOut { ticket, asked_by, round }, who)
+        let into_degraded = false;
+        let event = PolicyEvent::RestorationCarriedOut { ticket, asked_by, asked_at, into_degraded, round };
+        self.happens(event, who)
     }
 
     fn causes(&self) -> Vec<Cause> {
@@ -269,6 +281,39 @@ fn s6_a_key_lost_while_support_restores_goes_back_to_lapsed() {
     assert!(!world.policy.fence.is_open());
 }
 
+#[test]
+fn s1_one_request_on_the_ticket_is_carried_out_once() {
+    let mut world = World::lapsed();
+    let (ticket, asked_at) = (world.policy.ticket.unwrap(), world.now);
+    world.later(60);
+    world.support_restores_what_was_asked(ticket, asked_at, &agent()).unwrap();
+    world.later(1);
+    world.probed_twice(DISABLED, DISABLED).unwrap();
+    assert_eq!(world.policy.lifecycle.slug(), "lapsed");
+    let stopped = world.now;
+    // The keys come back for a reason of the customer's own.
+    world.later(3600);
+    for old in [asked_at, stopped] {
+        let refusal = world.support_restores_what_was_asked(ticket, old, &agent()).unwrap_err();
+        assert_eq!(refusal, Refusal::Stale);
+    }
+    let anew = stopped + jiff::SignedDuration::from_secs(1);
+    world.support_restores_what_was_asked(ticket, anew, &agent()).unwrap();
+    world.is_proven().unwrap();
+    assert!(world.policy.fence.is_open());
+    assert_eq!(world.policy.restoration_stopped_at, None, "the next cut-off has its own requests");
+}
+
+#[test]
+fn s1_a_request_of_before_the_cut_off_is_none() {
+    let mut world = World::lapsed();
+    let (ticket, cut_off_at) = (world.policy.ticket.unwrap(), world.policy.lifecycle.cut_off_at().unwrap());
+    let before = cut_off_at - jiff::SignedDuration::from_secs(1);
+    let refusal = world.support_restores_what_was_asked(ticket, before, &agent()).unwrap_err();
+    assert_eq!(refusal, Refusal::Stale);
+    world.support_restores_what_was_asked(ticket, cut_off_at, &agent()).unwrap();
+}
+
 #[rstest]
 #[case::assured(5, "suspended")]
 #[case::best_effort(15, "suspended")]
@@ -367,10 +412,12 @@ fn k1_a_suspension_over_an_access_request_ends_when_the_permission_is_proven_and
     };
     let of_another = proven(&world, Uuid::from_u128(6), USABLE);
     assert_eq!(world.happens(of_another, &prober()).unwrap_err(), Refusal::Redundant);
-    let of_half = proven(&world, request, UNREACHABLE);
-    assert!(matches!(world.happens(of_half, &prober()).unwrap_err(), Refusal::KeysNotUsable { .. }));
     let whole = proven(&world, request, USABLE);
     assert!(matches!(world.happens(whole.clone(), &admin()).unwrap_err(), Refusal::Forbidden { .. }));
+    assert_eq!(world.happens(whole.clone(), &prober()).unwrap_err(), Refusal::Stale, "it is not accepted");
+    world.grants(request, &[DUBLIN, FRANKFURT], &admin()).unwrap();
+    let of_half = proven(&world, request, UNREACHABLE);
+    assert!(matches!(world.happens(of_half, &prober()).unwrap_err(), Refusal::KeysNotUsable { .. }));
     world.happens(whole, &prober()).unwrap();
     assert!(world.policy.fence.is_open());
 }
@@ -485,6 +532,29 @@ fn s4_the_ticket_of_a_region_that_still_refuses_outlives_the_vendors_suspension(
     world.later(60);
     let healed = world.probed(USABLE, USABLE).unwrap();
     assert!(matches!(healed.outbox[0].effect, Effect::ResolveTicket { .. }));
+}
+
+#[test]
+fn s4_a_key_that_flickers_while_instances_are_told_does_not_take_the_ticket_of_the_data_loss_report() {
+    let mut world = World::suspended();
+    world.asks_for_restoration(&admin()).unwrap();
+    world.is_proven().unwrap();
+    for seen in [UNREACHABLE, DISABLED] {
+        world.later(10);
+        world.probed(seen, USABLE).unwrap();
+        world.later(10);
+        world.probed(USABLE, USABLE).unwrap();
+    }
+    assert!(world.policy.ticket.is_some());
+    let report = world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(2) }, &prober()).unwrap();
+    assert!(matches!(report.outbox[0].effect, Effect::ResolveTicket { .. }));
+    assert!(comments(&report)[0].contains("Data-loss report"));
+    // From then on the ticket of a region that is lost and found is resolved by the probe again.
+    world.later(10);
+    world.probed(DISABLED, USABLE).unwrap();
+    world.later(10);
+    world.probed(USABLE, USABLE).unwrap();
+    assert_eq!(world.policy.ticket, None);
 }
 
 // ---- a mistake (S7) ----
@@ -618,6 +688,38 @@ fn s7_what_the_customer_did_is_no_mistake_whatever_its_keys_say_now() {
             assert!(!world.policy.fence.is_open());
         }
     }
+}
+
+#[test]
+fn s7_what_the_restorer_sees_the_customer_do_is_remembered_as_what_a_sweep_sees() {
+    let mut world = World::suspended_by_mistake();
+    world.calls_it_a_mistake(&agent()).unwrap();
+    world.later(60);
+    world.asks_for_restoration(&admin()).unwrap();
+    world.later(1);
+    let rounds = world.rounds(DISABLED, USABLE);
+    world.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in: None }, &restorer()).unwrap();
+    assert!(world.is_suspended());
+    assert_eq!(world.policy.lift, None, "the first agent's word is void");
+    // The customer enables its key and asks for nothing.
+    world.later(60);
+    world.probed(USABLE, USABLE).unwrap();
+    world.later(60);
+    let refusal = world.calls_it_a_mistake(&other_agent()).unwrap_err();
+    assert!(matches!(refusal, Refusal::Forbidden { who } if who.starts_with("an org admin")));
+    assert!(world.is_suspended());
+}
+
+#[test]
+fn s7_a_request_into_degraded_that_finds_a_key_taken_away_is_no_mistake_any_more() {
+    let gone = Observation::Refused(RefusalKind::KeyPendingDeletion);
+    let mut world = World::suspended_by_mistake();
+    world.calls_it_a_mistake(&agent()).unwrap();
+    world.later(60);
+    let (ticket, round) = (world.policy.ticket.unwrap(), world.round(USABLE, gone));
+    let event = PolicyEvent::RestorationRequested { ticket, round, into_degraded: true };
+    world.happens(event, &admin()).unwrap();
+    assert!(world.policy.lift.is_none() && world.policy.refused_for_certain);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A regional key that is gone for good: restored without, and replaced (spec S2). And the preview of a revocation.
 
+use claviger_domain::access::{AccessAnswer, KeyPermission};
 use claviger_domain::catalogue::Catalogue;
-use claviger_domain::decide::{Decision, Refusal, preview};
+use claviger_domain::decide::{Decision, Refusal, preview, wants_confirmation};
 use claviger_domain::effect::Effect;
 use claviger_domain::event::PolicyEvent;
 use claviger_domain::fence::Epoch;
@@ -11,10 +12,12 @@ use claviger_domain::vendor::Ground;
 use rstest::rstest;
 
 use crate::support::{
-    DENIED, DISABLED, DUBLIN, FRANKFURT, UNREACHABLE, USABLE, World, admin, prober, region, support as agent,
+    DENIED, DISABLED, DUBLIN, FRANKFURT, THROTTLED, UNREACHABLE, USABLE, World, admin, prober, region,
+    support as agent,
 };
 
 const GONE: Observation = Observation::Refused(RefusalKind::KeyPendingDeletion);
+const DELETED: Observation = Observation::Refused(RefusalKind::KeyNotFound);
 
 fn new_key() -> KeyArn {
     format!("arn:aws:kms:{DUBLIN}:222222222222:key/cc").parse().unwrap()
@@ -51,7 +54,15 @@ impl World {
         self.happens(PolicyEvent::RestorationProbed { rounds, unwrapped_in }, &prober())
     }
 
+    /// Degraded, and every instance is told that it may work again.
     fn degraded_for_good() -> Self {
+        let mut world = Self::about_to_be_degraded_for_good();
+        world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(2) }, &prober()).unwrap();
+        world
+    }
+
+    /// The same, before instances are told.
+    fn about_to_be_degraded_for_good() -> Self {
         let mut world = Self::cut_off_for_good();
         world.asks_without(USABLE, GONE).unwrap();
         world.proven(USABLE, GONE, Some(FRANKFURT)).unwrap();
@@ -64,11 +75,20 @@ impl World {
     }
 
     fn is_replaced(&mut self, dublin: Observation) -> Result<Decision, Refusal> {
+        self.is_replaced_proving(dublin, &[])
+    }
+
+    fn is_replaced_proving(
+        &mut self,
+        dublin: Observation,
+        proven: &[KeyPermission],
+    ) -> Result<Decision, Refusal> {
         let event = PolicyEvent::KeyReplaced {
             region: region(DUBLIN),
             key: new_key(),
             canary: "QQ==".to_owned(),
             data_keys: 7,
+            proven: proven.iter().copied().collect(),
             round: self.round(USABLE, dublin),
         };
         self.happens(event, &prober())
@@ -142,6 +162,46 @@ fn r5_without_a_lost_key_the_one_that_is_left_is_what_counts() {
     assert!(world.is_suspended());
 }
 
+#[rstest]
+#[case::its_region_is_out(UNREACHABLE, true)]
+#[case::it_is_throttled(THROTTLED, true)]
+#[case::it_is_deleted_and_that_is_new(DELETED, true)]
+#[case::it_is_deleted_and_the_control_probe_is_ill(DELETED, false)]
+fn r5_a_key_that_was_given_up_vetoes_no_revocation_by_the_one_that_is_left(
+    #[case] dublin: Observation,
+    #[case] controls_healthy: bool,
+) {
+    let mut world = World::degraded_for_good();
+    let mut rounds = world.rounds(DISABLED, dublin);
+    for round in &mut rounds {
+        round.controls_healthy = Some(controls_healthy);
+    }
+    assert!(wants_confirmation(&world.rules(), &world.policy, &rounds[0]));
+    world.happens(PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &prober()).unwrap();
+    assert!(world.is_suspended());
+}
+
+#[test]
+fn r5_a_key_that_was_given_up_and_works_again_counts_again() {
+    let mut world = World::degraded_for_good();
+    world.probed_twice(DISABLED, USABLE).unwrap();
+    assert!(world.policy.fence.is_open() && !world.policy.keys[&region(DUBLIN)].given_up);
+}
+
+#[rstest]
+#[case::throttled(THROTTLED, "the key in eu-central-1 gives no answer")]
+#[case::unreachable(UNREACHABLE, "the key in eu-central-1 gives no answer")]
+#[case::denied_just_now(DENIED, "the key in eu-central-1 refuses too, which counts when it lasts")]
+fn r5_the_ticket_says_of_no_key_that_it_works_but_of_one_that_does(
+    #[case] frankfurt: Observation,
+    #[case] said: &str,
+) {
+    let mut world = World::active();
+    let told = world.probed(frankfurt, DISABLED).unwrap();
+    let Effect::OpenTicket { body, .. } = &told.outbox[0].effect else { panic!("no ticket") };
+    assert!(body.contains(said) && !body.contains("still works"), "{body}");
+}
+
 #[test]
 fn r5_where_any_region_is_enough_a_key_that_was_given_up_suspends_nobody_again() {
     let mut catalogue = Catalogue::shipped().unwrap();
@@ -155,6 +215,29 @@ fn r5_where_any_region_is_enough_a_key_that_was_given_up_suspends_nobody_again()
     world.later(60);
     world.probed_twice(DISABLED, GONE).unwrap();
     assert!(world.is_suspended());
+}
+
+#[test]
+fn s2_after_lapse_an_organisation_comes_back_without_a_lost_key_if_its_admin_asked_for_that() {
+    let carried_out = |world: &mut World, into_degraded: bool| {
+        let (ticket, round) = (world.policy.ticket.unwrap(), world.round(USABLE, GONE));
+        let (asked_by, asked_at) = ("ada".parse().unwrap(), world.now);
+        let event = PolicyEvent::RestorationCarriedOut { ticket, asked_by, asked_at, into_degraded, round };
+        world.happens(event, &agent())
+    };
+    for mut world in [World::cut_off_for_good(), World::degraded_for_good()] {
+        if world.policy.fence.is_open() {
+            world.probed_twice(DISABLED, GONE).unwrap();
+        }
+        world.lapses();
+        let whole = carried_out(&mut world, false).unwrap_err();
+        assert_eq!(whole, Refusal::KeysNotUsable { faults: [(region(DUBLIN), GONE)].into() });
+        let decision = carried_out(&mut world, true).unwrap();
+        let Effect::CommentTicket { body, .. } = &decision.outbox[0].effect else { panic!("nothing told") };
+        assert!(body.contains("without the key of eu-west-1"), "{body}");
+        world.proven(USABLE, GONE, Some(FRANKFURT)).unwrap();
+        assert!(world.policy.fence.is_open() && world.policy.keys[&region(DUBLIN)].given_up);
+    }
 }
 
 #[test]
@@ -217,6 +300,17 @@ fn s2_a_replaced_key_ends_the_degraded_realm_once_every_data_key_is_wrapped_unde
 }
 
 #[test]
+fn s4_a_key_that_is_replaced_while_instances_are_told_leaves_the_ticket_to_the_data_loss_report() {
+    let mut world = World::about_to_be_degraded_for_good();
+    world.asks_for_replacement().unwrap();
+    let done = world.is_replaced(USABLE).unwrap();
+    assert!(matches!(done.outbox[0].effect, Effect::CommentTicket { .. }));
+    let report = world.happens(PolicyEvent::InstancesRestored { epoch: Epoch(2) }, &prober()).unwrap();
+    let Effect::ResolveTicket { body, .. } = &report.outbox[0].effect else { panic!("no report") };
+    assert!(body.contains("Data-loss report"), "{body}");
+}
+
+#[test]
 fn s2_a_key_is_replaced_on_a_fresh_probe_of_the_very_key_that_was_asked_for() {
     let replaced = |key: KeyArn, age: i64| {
         let mut world = World::degraded_for_good();
@@ -224,7 +318,7 @@ fn s2_a_key_is_replaced_on_a_fresh_probe_of_the_very_key_that_was_asked_for() {
         let round = world.round(USABLE, USABLE);
         world.later(age);
         let (region, canary) = (region(DUBLIN), "QQ==".to_owned());
-        let event = PolicyEvent::KeyReplaced { region, key, canary, data_keys: 7, round };
+        let event = PolicyEvent::KeyReplaced { region, key, canary, data_keys: 7, proven: [].into(), round };
         world.happens(event, &prober()).map(|_| ())
     };
     assert_eq!(replaced(new_key(), 30), Ok(()));
@@ -287,6 +381,90 @@ fn s2_a_replacement_that_a_cut_off_interrupts_goes_on_when_the_fence_opens() {
     assert_eq!(replacements(&open), 1);
 }
 
+// ---- a permission that is asked for while a key is lost (K1) ----
+
+impl World {
+    /// Asked for `kms:DescribeKey`, suspended over it, with Dublin's key gone for good.
+    fn suspended_over_a_request_with_a_lost_key() -> (Self, uuid::Uuid) {
+        let (mut world, request) = Self::asked();
+        world.declines(request, &admin()).unwrap();
+        let ground = Ground::AccessRequest { request };
+        world
+            .happens(PolicyEvent::VendorSuspended { ground, reason: "declined".to_owned() }, &agent())
+            .unwrap();
+        world.later(60);
+        world.probed(USABLE, GONE).unwrap();
+        world.later(60);
+        (world, request)
+    }
+
+    fn permission_is_proven(
+        &mut self,
+        request: uuid::Uuid,
+        dublin: Observation,
+    ) -> Result<Decision, Refusal> {
+        let round = self.round(USABLE, dublin);
+        self.happens(PolicyEvent::PermissionProven { request, round }, &prober())
+    }
+}
+
+#[test]
+fn k1_a_suspension_over_a_request_ends_without_a_lost_key_and_what_replaces_it_proves_the_permission() {
+    let (mut world, request) = World::suspended_over_a_request_with_a_lost_key();
+    assert!(matches!(world.asks_for_replacement().unwrap_err(), Refusal::IllegalForState { .. }));
+    assert!(matches!(world.grants(request, &[], &admin()).unwrap_err(), Refusal::KeysNotUsable { .. }));
+    let accepted = world.grants(request, &[FRANKFURT], &admin()).unwrap();
+    let Effect::ResolveTicket { body, .. } = &accepted.outbox[0].effect else { panic!("nothing told") };
+    assert!(body.contains("The key of eu-west-1 is gone for good"), "{body}");
+    world.permission_is_proven(request, GONE).unwrap();
+    assert!(world.policy.fence.is_open() && world.policy.is_degraded());
+
+    world.asks_for_replacement().unwrap();
+    let refusal = world.is_replaced(USABLE).unwrap_err();
+    assert_eq!(refusal, Refusal::KeysNotUsable { faults: [(region(DUBLIN), DENIED)].into() });
+    world.is_replaced_proving(USABLE, &[KeyPermission::DescribeKey]).unwrap();
+    let asked = &world.policy.access_requests[0];
+    assert!(asked.is_granted() && asked.unproven.is_empty());
+}
+
+#[rstest]
+#[case::only_disabled(DISABLED)]
+#[case::deleted_and_that_is_new(DELETED)]
+#[case::silent(UNREACHABLE)]
+fn k1_a_key_that_can_come_back_is_not_left_out_of_the_proof(#[case] dublin: Observation) {
+    let (mut world, request) = World::asked();
+    world.probed(USABLE, dublin).unwrap();
+    let refusal = world.grants(request, &[FRANKFURT], &admin()).unwrap_err();
+    assert!(matches!(refusal, Refusal::KeysNotUsable { faults } if faults.contains_key(&region(DUBLIN))));
+}
+
+#[test]
+fn k1_without_any_key_nothing_is_proven() {
+    let (mut world, request) = World::asked();
+    world.probed_twice(GONE, GONE).unwrap();
+    let refusal = world.grants(request, &[], &admin()).unwrap_err();
+    assert!(matches!(refusal, Refusal::KeysNotUsable { faults } if faults.len() == 2));
+}
+
+#[test]
+fn k1_a_key_that_was_left_out_and_comes_back_opens_the_request_again() {
+    let (mut world, request) = World::suspended_over_a_request_with_a_lost_key();
+    world.grants(request, &[FRANKFURT], &admin()).unwrap();
+    world.later(60);
+    let back = world.probed(USABLE, USABLE).unwrap();
+    let asked = &world.policy.access_requests[0];
+    assert!(asked.answer == AccessAnswer::Open && asked.unproven.is_empty());
+    assert!(
+        back.outbox.iter().any(
+            |row| matches!(&row.effect, Effect::CommentTicket { ticket, .. } if *ticket == asked.ticket)
+        )
+    );
+    assert_eq!(world.permission_is_proven(request, USABLE).unwrap_err(), Refusal::Stale);
+    world.grants(request, &[FRANKFURT, DUBLIN], &admin()).unwrap();
+    world.permission_is_proven(request, USABLE).unwrap();
+    assert!(world.policy.fence.is_open());
+}
+
 // ---- the preview ----
 
 fn previewed(world: &World, of: &str) -> Result<Option<Decision>, Refusal> {
@@ -315,6 +493,14 @@ fn r5_disabling_the_last_key_that_works_is_previewed_as_the_cut_off_that_it_woul
     world.probed_twice(DISABLED, DISABLED).unwrap();
     assert_eq!(foretold.next.lifecycle.slug(), world.policy.lifecycle.slug());
     assert_eq!(foretold.next.fence.causes, world.policy.fence.causes);
+}
+
+#[test]
+fn r5_disabling_the_key_that_is_left_is_previewed_as_the_cut_off_though_the_lost_one_is_silent() {
+    let mut world = World::degraded_for_good();
+    world.probed(USABLE, UNREACHABLE).unwrap();
+    world.later(60);
+    assert!(!previewed(&world, FRANKFURT).unwrap().unwrap().next.fence.is_open());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use claviger_domain::fact::AuditHead;
 use claviger_domain::fence::Cause;
 use claviger_domain::ids::PolicyId;
 use claviger_domain::instance::{AppInstance, InstanceDecision};
-use claviger_domain::policy::{EncryptionPolicy, Lifecycle};
+use claviger_domain::policy::{EncryptionPolicy, KeyHealth, Lifecycle, RegionalKey};
 use claviger_domain::ticket::Ticket;
 use claviger_domain::values::{KeyArn, ShardId};
 
@@ -134,6 +134,16 @@ impl World {
                 (org.cause_at, org.taken) = (Some(now), taken);
             }
         }
+        // Whoever saw it, and whatever the key says afterwards: it is in the stored policy that its owner did something.
+        let said =
+            |key: &RegionalKey| matches!(key.health, KeyHealth::Refused { kind, .. } if kind.is_definite());
+        if had(Cause::Key)
+            && has(Cause::Key)
+            && next.keys.values().any(|key| !key.given_up && said(key))
+            && let Some(org) = self.state().orgs.get_mut(index)
+        {
+            org.taken = true;
+        }
         if had(Cause::Key) && !has(Cause::Key) {
             self.may_lift(org, next, now);
             if let Some(org) = self.state().orgs.get_mut(index) {
@@ -160,6 +170,21 @@ impl World {
         self.checked("I5", !lapsed || !restoring || carried, || {
             format!("{} lapsed, and is restored without support", org.name)
         });
+        let asked_at = decision.fact.event.get("askedAt").and_then(serde_json::Value::as_str);
+        let asked_at = asked_at.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let anew =
+            asked_at.is_some_and(|at| org.stopped_at.is_none_or(|stopped| at.as_millisecond() > stopped));
+        self.checked("I5", !carried || anew, || {
+            format!("support carried a request of {} out that had been carried out before", org.name)
+        });
+        let was_restoring = previous.is_some_and(|it| matches!(it.lifecycle, Lifecycle::Restoring { .. }));
+        let stopped = matches!(next.lifecycle, Lifecycle::Suspended { .. } | Lifecycle::Lapsed { .. });
+        if was_restoring
+            && stopped
+            && let Some(org) = self.state().orgs.get_mut(index)
+        {
+            org.stopped_at = Some(now);
+        }
     }
 
     /// Whether its owner had disabled a key for so long that every probe which counts saw just that.

@@ -945,9 +945,12 @@ impl Prober for Ports {
                 let rounds = now.run(organisation, *rounds).await;
                 Ok(ProbeAnswer::Probed { rounds: rounds.map_err(|error| failed(error.to_string()))? })
             }
-            ProbeRequest::ProvePermissions { organisation, permissions } => {
+            ProbeRequest::ProvePermissions { organisation, permissions, on } => {
                 let prove = ProvePermissions { policies: self, keys: self };
-                let checks = prove.run(organisation, permissions).await;
+                let checks = match on {
+                    None => prove.run(organisation, permissions).await,
+                    Some(key) => prove.on(organisation, key, permissions).await,
+                };
                 Ok(ProbeAnswer::Checked { checks: checks.map_err(|error| failed(error.to_string()))? })
             }
             ProbeRequest::UnwrapDataKeys { organisation, region, cursor } => {

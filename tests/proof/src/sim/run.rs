@@ -669,7 +669,8 @@ impl Sim {
             let (policies, prober, clock) = (&*ports, &*ports, &*ports);
             let answer = if admin && matches!(policy.lifecycle, Lifecycle::Lapsed { .. }) {
                 let people = PeoplesTickets { tickets: &*ports, clock };
-                let asked = TicketRequest { asked: Asked::Restoration, by: builders::parsed("admin") };
+                let by = builders::parsed("admin");
+                let asked = TicketRequest { asked: Asked::Restoration, by, into_degraded: without };
                 let said = people.comment(&name, ticket, "please", Role::OrgAdmin, Some(asked)).await;
                 let Ok(Some(organisation)) = world.store.organisation(&name).await else { return false };
                 let (tickets, settings) = (&*ports, settings());
@@ -860,6 +861,7 @@ impl Sim {
             taken: false,
             named: BTreeSet::new(),
             asked: Vec::new(),
+            stopped_at: None,
             agents: Vec::new(),
             mode,
             leaves: false,

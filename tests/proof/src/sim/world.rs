@@ -212,6 +212,8 @@ pub struct OrgTruth {
     pub taken: bool,
     /// When its admins asked for restoration, and whether without what is gone for good.
     pub asked: Vec<(i64, bool)>,
+    /// When a restoration of it last stopped that opened nothing.
+    pub stopped_at: Option<i64>,
     /// Keys that its admins named to take a lost one's place.
     pub named: BTreeSet<KeyArn>,
     /// Which agents called its suspension a mistake, and when.

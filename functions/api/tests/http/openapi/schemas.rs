@@ -922,6 +922,8 @@ pub struct TicketComment {
     /// What an org admin asks for with it.
     #[schema(required)]
     request: Option<TicketRequest>,
+    /// Whether it is asked for without keys that are gone for good.
+    into_degraded: bool,
 }
 
 /// What can be asked for on a ticket.
@@ -941,6 +943,8 @@ pub struct Comment {
     body: String,
     /// What is asked for with it; only an org admin asks.
     request: Option<TicketRequest>,
+    /// With a request: whether to do without keys that are gone for good, if another region unwraps every data key.
+    into_degraded: Option<bool>,
 }
 
 /// A page of orders that apps have not answered.
