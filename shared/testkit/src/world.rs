@@ -73,7 +73,8 @@ struct Store {
     tickets: BTreeMap<(OrganisationName, TicketId), Ticket>,
     /// Shared, because every change works on a copy of the store and there are many of them.
     facts: BTreeMap<(OrganisationName, Uuid, u64), Arc<Fact>>,
-    outbox: BTreeMap<(OrganisationName, EffectId), OutboxRow>,
+    /// With when each is due.
+    outbox: BTreeMap<(OrganisationName, EffectId), (Timestamp, OutboxRow)>,
     watched: BTreeMap<(ShardId, PolicyId), EncryptionPolicy>,
     hints: BTreeMap<AccountId, HintRecord>,
     fences: BTreeMap<PolicyId, FenceItem>,
@@ -232,7 +233,8 @@ impl MemoryWorld {
 
     /// The outbox as it stands, oldest first.
     pub fn outbox(&self) -> Vec<OutboxRow> {
-        let mut rows: Vec<OutboxRow> = self.state().store.outbox.values().cloned().collect();
+        let mut rows: Vec<OutboxRow> =
+            self.state().store.outbox.values().map(|(_, row)| row.clone()).collect();
         rows.sort_by_key(|row| (row.created_at, row.id));
         rows
     }
@@ -357,7 +359,7 @@ impl Store {
         require(!self.facts.contains_key(&key), StoreError::Conflict)?;
         self.facts.insert(key, Arc::new(fact.clone()));
         for row in outbox {
-            self.outbox.insert((row.organisation.clone(), row.id), row.clone());
+            self.outbox.insert((row.organisation.clone(), row.id), (row.created_at, row.clone()));
         }
         Ok(())
     }
@@ -778,16 +780,30 @@ impl Audit for MemoryWorld {
 impl Outbox for MemoryWorld {
     async fn overdue_effects(&self, before: Timestamp, limit: u16) -> Result<Vec<OutboxRow>, StoreError> {
         let state = self.state();
-        let late = |row: &&OutboxRow| row.created_at.as_millisecond() < before.as_millisecond();
-        let mut rows: Vec<OutboxRow> = state.store.outbox.values().filter(late).cloned().collect();
-        rows.sort_by_key(|row| (row.created_at.as_millisecond(), row.id));
+        let late = |due: Timestamp| due.as_millisecond() < before.as_millisecond();
+        let mut rows: Vec<_> = state.store.outbox.values().filter(|(due, _)| late(*due)).cloned().collect();
+        rows.sort_by_key(|(due, row)| (due.as_millisecond(), row.id));
         rows.truncate(usize::from(limit));
-        Ok(rows)
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
     async fn effect_done(&self, organisation: &OrganisationName, id: EffectId) -> Result<(), StoreError> {
         self.changed(|store| {
             store.outbox.remove(&(organisation.clone(), id));
+            Ok(())
+        })
+    }
+
+    async fn effect_failed(
+        &self,
+        organisation: &OrganisationName,
+        id: EffectId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.changed(|store| {
+            if let Some((known, _)) = store.outbox.get_mut(&(organisation.clone(), id)) {
+                *known = due;
+            }
             Ok(())
         })
     }
