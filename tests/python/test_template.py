@@ -163,6 +163,12 @@ def test_the_key_access_role_is_retained_and_in_a_stack_of_its_own() -> None:
     assert list(KEY_ACCESS["Resources"]) == ["KeyAccessRole"]
 
 
+def test_i7_the_key_access_role_uses_nothing_of_the_vendors_own_account() -> None:
+    [policy] = KEY_ACCESS["Resources"]["KeyAccessRole"]["Properties"]["Policies"]
+    for statement in policy["PolicyDocument"]["Statement"]:
+        assert statement["Condition"] == {"StringNotEquals": {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
 def test_every_work_queue_has_dead_letters_and_an_alarm_on_them() -> None:
     queues = of_type(TEMPLATE, "AWS::SQS::Queue")
     work = [name for name in queues if name.endswith("Queue")]
