@@ -1,13 +1,19 @@
 //! Data keys and proofs: what the data plane gets, and when it stops.
 
-use claviger_app::hand_out_data_key::HandOutError;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use claviger_app::hand_out_data_key::{HandOutDataKey, HandOutError, HandedOut, KeyRequest};
 use claviger_app::messages::ProbeMessage;
-use claviger_app::ports::DataKeyChoice;
+use claviger_app::ports::{Clock, DataKeyChoice, Policies, StoreError};
 use claviger_app::prove_policies::{Proof, ProvePolicies};
-use claviger_domain::ids::DataKeyId;
+use claviger_domain::decide::Decision;
+use claviger_domain::ids::{DataKeyId, PolicyId};
 use claviger_domain::observation::{NoAnswerKind, Observation};
-use claviger_testkit::SequentialIds;
-use jiff::SignedDuration;
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::values::{AccountId, OrganisationName};
+use claviger_testkit::{FakeClock, SequentialIds, builders};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::world::{DENIED, DISABLED, NOTES_ROLE, World};
 
@@ -128,4 +134,108 @@ async fn r2_a_proof_is_a_real_unwrap_shared_for_ten_seconds_and_refused_when_the
     world.keys_answer(DISABLED);
     world.sweep().await.unwrap();
     assert_eq!(prove.run(&[policy]).await[0].proof, Proof::Suspended);
+}
+
+/// A clock on which every look costs so much time: what lies between two looks was slow.
+struct Slow {
+    clock: FakeClock,
+    each: SignedDuration,
+}
+
+impl Clock for Slow {
+    fn now(&self) -> Timestamp {
+        self.clock.advance(self.each)
+    }
+}
+
+/// Policies of which the first reading is of before something happened.
+struct AsOfBefore<'a> {
+    world: &'a World,
+    before: Mutex<Option<EncryptionPolicy>>,
+}
+
+#[async_trait]
+impl Policies for AsOfBefore<'_> {
+    async fn policy(&self, organisation: &OrganisationName) -> Result<Option<EncryptionPolicy>, StoreError> {
+        let before = self.before.lock().unwrap().take();
+        match before {
+            Some(before) => Ok(Some(before)),
+            None => self.world.store.policy(organisation).await,
+        }
+    }
+
+    async fn policy_by_id(&self, id: PolicyId) -> Result<Option<EncryptionPolicy>, StoreError> {
+        self.world.store.policy_by_id(id).await
+    }
+
+    async fn commit_policy(&self, _: Option<&EncryptionPolicy>, _: &Decision) -> Result<(), StoreError> {
+        panic!("a broker decides nothing")
+    }
+
+    async fn organisations_of_account(&self, _: &AccountId) -> Result<Vec<OrganisationName>, StoreError> {
+        panic!("a broker does not ask for it")
+    }
+}
+
+/// A key for an app that came when the policy was as it was before, from a broker that is as slow as this.
+async fn asked_before(
+    world: &World,
+    before: EncryptionPolicy,
+    each: SignedDuration,
+) -> Result<HandedOut, HandOutError> {
+    let policies = AsOfBefore { world, before: Mutex::new(Some(before)) };
+    let clock = Slow { clock: FakeClock::default(), each };
+    clock.clock.set(world.now());
+    let home = builders::parsed("eu-central-1");
+    let broker = HandOutDataKey {
+        policies: &policies,
+        instances: &world.store,
+        registry: &world.store,
+        keys: &world.keys,
+        hints: &world.store,
+        newer: &world.store,
+        cache: &world.cache,
+        lifetime: SignedDuration::from_mins(5),
+        home: &home,
+        ids: &world.ids,
+        clock: &clock,
+        settings: world.settings(),
+    };
+    let request = KeyRequest {
+        caller_role: NOTES_ROLE.to_owned(),
+        organisation: world.name(),
+        site: builders::parsed("acme-eng"),
+        app: builders::parsed("jira"),
+        choice: DataKeyChoice::Current,
+        newer_than: None,
+    };
+    broker.run(&request).await
+}
+
+#[tokio::test]
+async fn i1_a_fence_that_closes_while_an_unwrap_is_under_way_keeps_its_answer_back() {
+    let world = World::with_acme().await;
+    let open = world.policy().await;
+    world.cut_off().await;
+    world.keys_answer(Observation::Usable);
+    let slow = SignedDuration::from_secs(1);
+    let refused = asked_before(&world, open.clone(), slow).await.err().unwrap();
+    assert!(matches!(refused, HandOutError::Suspended), "{refused}");
+
+    // Closed and opened again: the unwrap began under a fence that is no more.
+    world.restore().await;
+    let refused = asked_before(&world, open, slow).await.err().unwrap();
+    assert!(matches!(refused, HandOutError::Unavailable { .. }), "{refused}");
+    let policy = world.policy().await;
+    asked_before(&world, policy, slow).await.unwrap();
+}
+
+#[tokio::test]
+async fn a10_an_answer_in_time_reads_the_policy_once() {
+    let world = World::with_acme().await;
+    let open = world.policy().await;
+    world.cut_off().await;
+    world.keys_answer(Observation::Usable);
+    // Nobody can be quicker than one reading: what is asked for at the same moment is answered as of before.
+    asked_before(&world, open, SignedDuration::from_millis(100)).await.unwrap();
 }
