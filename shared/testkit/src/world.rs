@@ -96,6 +96,9 @@ struct State {
     store: Store,
     store_faults: VecDeque<StoreError>,
     hints_unreadable: bool,
+    /// Whether the next commit is the last thing for a while that the store does well.
+    falls_ill: bool,
+    ill: bool,
     call_faults: VecDeque<CallError>,
     probes: Vec<(ProbeMessage, SignedDuration)>,
     webhooks: Vec<(WebhookMessage, SignedDuration)>,
@@ -138,6 +141,11 @@ impl MemoryWorld {
     /// The next *changes* of the store fail like this, one each, and change nothing.
     pub fn fail_changes(&self, faults: impl IntoIterator<Item = StoreError>) {
         self.state().store_faults.extend(faults);
+    }
+
+    /// From the next commit of a policy or an instance on, what is looked up beside them cannot be read.
+    pub fn falls_ill_after_a_commit(&self) {
+        self.state().falls_ill = true;
     }
 
     /// What is remembered of accounts' hints cannot be read.
@@ -277,6 +285,22 @@ impl MemoryWorld {
     }
 
     /// A change of the store: applied whole, or not at all.
+    /// What a commit does.
+    fn committed(&self, change: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.changed(change)?;
+        let mut state = self.state();
+        state.ill = state.falls_ill;
+        Ok(())
+    }
+
+    fn well(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state();
+        if state.ill {
+            return Err(StoreError::Unavailable { reason: "ill since the last commit".to_owned() });
+        }
+        Ok(state)
+    }
+
     fn changed(&self, change: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let mut state = self.state();
         if let Some(fault) = state.store_faults.pop_front() {
@@ -546,7 +570,7 @@ impl Policies for MemoryWorld {
         previous: Option<&EncryptionPolicy>,
         decision: &Decision,
     ) -> Result<(), StoreError> {
-        self.changed(|store| store.commit_policy(previous, decision))
+        self.committed(|store| store.commit_policy(previous, decision))
     }
 
     async fn organisations_of_account(
@@ -570,7 +594,7 @@ impl Instances for MemoryWorld {
     }
 
     async fn instance_at(&self, site: &SiteName, app: &App) -> Result<Option<AppInstance>, StoreError> {
-        let state = self.state();
+        let state = self.well()?;
         let id = state.store.places.get(&(site.clone(), app.clone()));
         Ok(id.and_then(|id| state.store.instances.get(id)).cloned())
     }
@@ -604,7 +628,7 @@ impl Instances for MemoryWorld {
         decision: &InstanceDecision,
     ) -> Result<(), StoreError> {
         let next = &decision.next;
-        self.changed(|store| {
+        self.committed(|store| {
             let stored = store.instances.get(&next.id);
             let as_known = match previous {
                 None => stored.is_none(),
@@ -967,7 +991,7 @@ fn follows(known: Option<u64>, version: u64) -> Result<(), StoreError> {
 #[async_trait]
 impl Checkpoints for MemoryWorld {
     async fn progress(&self, job: ReencryptionId) -> Result<Option<JobProgress>, StoreError> {
-        Ok(self.state().store.jobs.get(&job).cloned())
+        Ok(self.well()?.store.jobs.get(&job).cloned())
     }
 
     async fn save_progress(&self, progress: &JobProgress) -> Result<(), StoreError> {
@@ -1027,7 +1051,7 @@ impl Backups for MemoryWorld {
         cursor: Option<&str>,
         limit: u16,
     ) -> Result<Page<Backup>, StoreError> {
-        let state = self.state();
+        let state = self.well()?;
         let ours = state.store.backups.iter().filter(|((of, _), _)| of == organisation);
         Ok(page(ours.map(|((_, id), backup)| (id.clone(), backup.clone())), cursor, limit, false))
     }

@@ -258,3 +258,15 @@ async fn e3_where_two_admins_have_to_agree_the_first_is_told_what_it_waits_for()
     assert_eq!(second.json()["status"], json!("preparing"));
     assert_eq!(stage.get("acme-admin", POLICY).await.json()["reencryptionProposal"], Value::Null);
 }
+
+#[tokio::test]
+async fn i4_what_was_decided_is_answered_whatever_the_store_does_afterwards() {
+    let stage = active().await;
+    stage.keys_are_good();
+    stage.world.falls_ill_after_a_commit();
+    let headers = [("idempotency-key", "one")];
+    let came = stage.post_with("acme-admin", JOBS, &headers, json!({ "keys": keys(2) })).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let again = stage.post_with("acme-admin", JOBS, &headers, json!({ "keys": keys(2) })).await;
+    assert_eq!((again.status, &again.text), (came.status, &came.text));
+}
