@@ -110,7 +110,7 @@ impl List {
     /// A cursor as the store knows it. One of another list or organisation is refused.
     fn opened(&self, text: &str) -> Result<String, InvalidField> {
         let bytes = if text.len() <= 1024 { BASE64_URL_SAFE_NO_PAD.decode(text).ok() } else { None };
-        let plain = |letter: char| letter.is_ascii_alphanumeric() || "#-_:.".contains(letter);
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "#-_:./".contains(letter);
         bytes
             .as_deref()
             .and_then(|bytes| bytes.split_at_checked(SEAL))

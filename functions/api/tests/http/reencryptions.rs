@@ -260,6 +260,29 @@ async fn e3_where_two_admins_have_to_agree_the_first_is_told_what_it_waits_for()
 }
 
 #[tokio::test]
+async fn x4_a_page_of_backups_leads_to_the_next_whatever_signs_their_names_have() {
+    let stage = active().await;
+    let signs = "a-Z_0.9:b/c";
+    for id in [signs, "b1", "b2"] {
+        let backup = json!({
+            "id": id, "takenAt": "2026-11-01T00:00:00Z", "expiresAt": "2027-11-01T00:00:00Z",
+            "generation": 1, "holdsWrappedKeys": false,
+        });
+        let came = stage.post("system", BACKUPS, backup).await;
+        assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    }
+    let (mut seen, mut path) = (Vec::new(), format!("{BACKUPS}?limit=1"));
+    while seen.len() < 3 {
+        let came = stage.get("acme-admin", &path).await;
+        assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+        seen.push(came.json()["items"][0]["id"].as_str().unwrap().to_owned());
+        let Some(next) = came.json()["nextCursor"].as_str().map(str::to_owned) else { break };
+        path = format!("{BACKUPS}?limit=1&cursor={next}");
+    }
+    assert_eq!(seen, [signs, "b1", "b2"]);
+}
+
+#[tokio::test]
 async fn i4_what_was_decided_is_answered_whatever_the_store_does_afterwards() {
     let stage = active().await;
     stage.keys_are_good();
