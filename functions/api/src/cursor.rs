@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::extract::Query;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use claviger_app::ports::Page;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::invalid::{Invalid, InvalidField};
 use claviger_lambda::problem::Problem;
@@ -65,6 +66,25 @@ impl Asked {
     /// Where a page of this list starts, and how long it is.
     pub fn page(&self, list: &List) -> Result<(Option<String>, u16), Problem> {
         Ok((self.cursor(list)?, self.limit()?.unwrap_or(USUAL)))
+    }
+
+    /// A page of a list that is read as a whole, and whose entries have these names. A cursor is the last name of the page
+    /// before.
+    pub fn page_of<T>(
+        &self,
+        list: &List,
+        all: Vec<T>,
+        name: impl Fn(&T) -> String,
+    ) -> Result<Page<T>, Problem> {
+        let (cursor, limit) = self.page(list)?;
+        let mut rest = all.into_iter();
+        if let Some(cursor) = cursor {
+            rest.by_ref().find(|entry| name(entry) == cursor);
+        }
+        let mut rest = rest.peekable();
+        let items: Vec<T> = rest.by_ref().take(usize::from(limit)).collect();
+        let next = items.last().filter(|_| rest.peek().is_some()).map(name);
+        Ok(Page { items, next })
     }
 
     /// Where a page of this list starts.

@@ -100,11 +100,21 @@ async fn asked(
 }
 
 /// Lists the organisation's re-encryptions, newest first.
-pub async fn list(State(api): State<Shared>, visit: Visit, Path(org): Path<String>) -> Answer {
+pub async fn list(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(org): Path<String>,
+    asked: Result<Asked, Problem>,
+) -> Answer {
     let access = api.enter(&visit, &org, Call::SeeReencryption).await?;
+    let list = List { name: "reencryptions", owner: Some(access.organisation.id) };
+    let asked = asked?;
+    asked.page(&list)?;
     let views = shows(&api).list(&access.organisation.name).await.map_err(trouble)?;
+    let page = asked.page_of(&list, views, |view| view.id.to_string())?;
+    let next = page.next.as_deref().map(|cursor| list.sealed(cursor));
     // What to weigh can be read before anything is asked for.
-    Ok(document(StatusCode::OK, &json!({ "items": views, "nextCursor": null, "advice": ADVICE })))
+    Ok(document(StatusCode::OK, &json!({ "items": page.items, "nextCursor": next, "advice": ADVICE })))
 }
 
 /// Shows one.

@@ -283,6 +283,27 @@ async fn x4_a_page_of_backups_leads_to_the_next_whatever_signs_their_names_have(
 }
 
 #[tokio::test]
+async fn x2_re_encryptions_are_listed_a_page_at_a_time() {
+    let stage = active().await;
+    let (first, location) = asked(&stage).await;
+    let cancelled = stage.call("acme-admin", "POST", &format!("{location}/cancel"), None).await;
+    assert_eq!(cancelled.status, StatusCode::ACCEPTED, "{}", cancelled.text);
+    let now = stage.clock.advance(SignedDuration::from_secs(60));
+    let policy = stored(&stage).await;
+    let job = policy.reencryption.as_ref().unwrap().id;
+    let ledger = String::new();
+    let event = PolicyEvent::ReencryptionEnded { job, data_keys: 0, old_versions: None, ledger };
+    let decision = decided(&policy, &event, &by_claviger(), now);
+    stage.world.commit_policy(Some(&policy), &decision).await.unwrap();
+    let (second, _) = asked(&stage).await;
+    let page = stage.get("acme-admin", &format!("{JOBS}?limit=1")).await.json();
+    assert_eq!((&page["items"][0]["id"], page["items"].as_array().unwrap().len()), (&second["id"], 1));
+    let next = page["nextCursor"].as_str().unwrap();
+    let rest = stage.get("acme-admin", &format!("{JOBS}?limit=1&cursor={next}")).await.json();
+    assert_eq!((&rest["items"][0]["id"], &rest["nextCursor"]), (&first["id"], &Value::Null));
+}
+
+#[tokio::test]
 async fn i4_what_was_decided_is_answered_whatever_the_store_does_afterwards() {
     let stage = active().await;
     stage.keys_are_good();
