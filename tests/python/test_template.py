@@ -142,6 +142,21 @@ def test_no_function_has_a_kms_permission_of_its_own() -> None:
     for name in FUNCTIONS:
         for statement in statements(TEMPLATE, f"{name}Role"):
             assert not [action for action in actions(statement) if action.startswith("kms:")]
+    # But for the vendor's own keys, in which its stores lie: through those stores alone, and only where there are any.
+    with_keys = {
+        name: item
+        for name, item in of_type(TEMPLATE, "AWS::IAM::Policy").items()
+        if "kms:" in str(item["Properties"]["PolicyDocument"])
+    }
+    assert list(with_keys) == ["ReencryptionWorkerKeys"]
+    keys = with_keys["ReencryptionWorkerKeys"]
+    assert keys["Condition"] == "HasRecordKmsKeys"
+    assert keys["Properties"]["Roles"] == [{"Ref": "ReencryptionWorkerRole"}]
+    [statement] = keys["Properties"]["PolicyDocument"]["Statement"]
+    assert actions(statement) == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert statement["Resource"] == {"Ref": "RecordKmsKeyArns"}
+    services = statement["Condition"]["StringEquals"]["kms:ViaService"]
+    assert [service["Fn::Sub"].split(".")[0] for service in services] == ["dynamodb", "s3"]
 
 
 def test_an_app_may_read_the_fence_and_nothing_else_of_claviger() -> None:
