@@ -159,6 +159,13 @@ def test_no_function_has_a_kms_permission_of_its_own() -> None:
     assert [service["Fn::Sub"].split(".")[0] for service in services] == ["dynamodb", "s3"]
 
 
+def test_a_webhook_secret_is_read_anew_when_another_version_of_it_is_named() -> None:
+    _, reference, _ = FUNCTIONS["Outbox"]["Properties"]["Environment"]["Variables"]["CLAVIGER_WEBHOOK_SECRET"]["Fn::If"]
+    where = "{{resolve:secretsmanager:${WebhookSecretArn}:SecretString:::${WebhookSecretVersion}}}"
+    assert reference == {"Fn::Sub": where}
+    assert TEMPLATE["Parameters"]["WebhookSecretVersion"]["Default"] == ""
+
+
 def test_an_app_may_read_the_fence_and_nothing_else_of_claviger() -> None:
     of_claviger = [
         statement
