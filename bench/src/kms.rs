@@ -142,7 +142,7 @@ impl Brokers {
                 unwrapped = true;
                 Ok::<_, Infallible>((Zeroizing::new(vec![0; 32]), now))
             };
-            let Ok(_) = caches[broker].get_or_unwrap(id, Epoch(1), now, lifetime, unwrap).await;
+            let Ok(_) = caches[broker].get_or_unwrap(id, Epoch(1), || now, lifetime, unwrap).await;
             assert_ne!(unwrapped, found, "the trace and the broker's cache do not agree");
             if unwrapped {
                 self.kms_calls += 1;

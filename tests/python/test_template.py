@@ -170,6 +170,28 @@ def test_no_function_has_a_kms_permission_of_its_own() -> None:
     for name in FUNCTIONS:
         for statement in statements(TEMPLATE, f"{name}Role"):
             assert not [action for action in actions(statement) if action.startswith("kms:")]
+    # But for the vendor's own keys, in which its stores lie: through those stores alone, and only where there are any.
+    with_keys = {
+        name: item
+        for name, item in of_type(TEMPLATE, "AWS::IAM::Policy").items()
+        if "kms:" in str(item["Properties"]["PolicyDocument"])
+    }
+    assert list(with_keys) == ["ReencryptionWorkerKeys"]
+    keys = with_keys["ReencryptionWorkerKeys"]
+    assert keys["Condition"] == "HasRecordKmsKeys"
+    assert keys["Properties"]["Roles"] == [{"Ref": "ReencryptionWorkerRole"}]
+    [statement] = keys["Properties"]["PolicyDocument"]["Statement"]
+    assert actions(statement) == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert statement["Resource"] == {"Ref": "RecordKmsKeyArns"}
+    services = statement["Condition"]["StringEquals"]["kms:ViaService"]
+    assert [service["Fn::Sub"].split(".")[0] for service in services] == ["dynamodb", "s3"]
+
+
+def test_a_webhook_secret_is_read_anew_when_another_version_of_it_is_named() -> None:
+    _, reference, _ = FUNCTIONS["Outbox"]["Properties"]["Environment"]["Variables"]["CLAVIGER_WEBHOOK_SECRET"]["Fn::If"]
+    where = "{{resolve:secretsmanager:${WebhookSecretArn}:SecretString:::${WebhookSecretVersion}}}"
+    assert reference == {"Fn::Sub": where}
+    assert TEMPLATE["Parameters"]["WebhookSecretVersion"]["Default"] == ""
 
 
 def test_an_app_may_read_the_fence_and_nothing_else_of_claviger() -> None:
@@ -189,6 +211,12 @@ def test_the_key_access_role_is_retained_and_in_a_stack_of_its_own() -> None:
     role = KEY_ACCESS["Resources"]["KeyAccessRole"]
     assert role["DeletionPolicy"] == role["UpdateReplacePolicy"] == "Retain"
     assert list(KEY_ACCESS["Resources"]) == ["KeyAccessRole"]
+
+
+def test_i7_the_key_access_role_uses_nothing_of_the_vendors_own_account() -> None:
+    [policy] = KEY_ACCESS["Resources"]["KeyAccessRole"]["Properties"]["Policies"]
+    for statement in policy["PolicyDocument"]["Statement"]:
+        assert statement["Condition"] == {"StringNotEquals": {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
 def test_every_work_queue_has_dead_letters_and_an_alarm_on_them() -> None:

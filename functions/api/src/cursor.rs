@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::extract::Query;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use claviger_app::ports::Page;
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::invalid::{Invalid, InvalidField};
 use claviger_lambda::problem::Problem;
@@ -67,6 +68,25 @@ impl Asked {
         Ok((self.cursor(list)?, self.limit()?.unwrap_or(USUAL)))
     }
 
+    /// A page of a list that is read as a whole, and whose entries have these names. A cursor is the last name of the page
+    /// before.
+    pub fn page_of<T>(
+        &self,
+        list: &List,
+        all: Vec<T>,
+        name: impl Fn(&T) -> String,
+    ) -> Result<Page<T>, Problem> {
+        let (cursor, limit) = self.page(list)?;
+        let mut rest = all.into_iter();
+        if let Some(cursor) = cursor {
+            rest.by_ref().find(|entry| name(entry) == cursor);
+        }
+        let mut rest = rest.peekable();
+        let items: Vec<T> = rest.by_ref().take(usize::from(limit)).collect();
+        let next = items.last().filter(|_| rest.peek().is_some()).map(name);
+        Ok(Page { items, next })
+    }
+
     /// Where a page of this list starts.
     pub fn cursor(&self, list: &List) -> Result<Option<String>, Problem> {
         let opened = self.text("cursor").map(|text| list.opened(text)).transpose();
@@ -110,7 +130,7 @@ impl List {
     /// A cursor as the store knows it. One of another list or organisation is refused.
     fn opened(&self, text: &str) -> Result<String, InvalidField> {
         let bytes = if text.len() <= 1024 { BASE64_URL_SAFE_NO_PAD.decode(text).ok() } else { None };
-        let plain = |letter: char| letter.is_ascii_alphanumeric() || "#-_:.".contains(letter);
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "#-_:./".contains(letter);
         bytes
             .as_deref()
             .and_then(|bytes| bytes.split_at_checked(SEAL))

@@ -63,6 +63,7 @@ pub fn router(api: Api) -> Router {
     let for_callers = Router::new()
         .nest("/v1/organizations/{org}", organization)
         .route("/v1/support/key-policy-templates", post(access_requests::publish))
+        .route("/v1/support/key-policy-templates/{version}", get(access_requests::published))
         .route("/v1/support/requests", get(support::list))
         .route("/v1/support/requests/{id}/approve", post(support::approve))
         .route("/v1/support/requests/{id}/reject", post(support::reject))

@@ -156,3 +156,15 @@ async fn a10_a_proof_says_what_it_cost_also_where_there_is_none() {
     // The canaries of this policy are no ciphertexts.
     assert_eq!(answer, json!({"proofs": [said(stage.policy, 2), said(unknown, 0)]}));
 }
+
+#[tokio::test]
+async fn i7_a_role_that_is_no_apps_gets_no_proof_and_costs_no_call() {
+    let stage = Stage::new().await;
+    let stranger = PROOFS.replace("claviger-notes-app", "some-other-role");
+    assert_ne!(stranger, PROOFS);
+    stage.keys.forget_calls();
+    let asked = json!([stage.policy]);
+    let (status, problem) = stage.asks_with(&stranger, |body| body["policies"] = asked).await;
+    assert_eq!(status, 403, "{problem}");
+    assert!(stage.keys.calls().is_empty());
+}

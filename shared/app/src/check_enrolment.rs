@@ -154,15 +154,19 @@ impl CheckEnrolment<'_> {
         let stranger = OrganisationId::from_uuid(self.ids.random());
         let foreign = self.keys.encrypt(key, sample.as_bytes(), &context(stranger)).await;
         const CONDITION: &str = "context-condition";
-        match foreign.map_err(|error| error.observation) {
-            Err(Observation::Refused(_)) => {
+        let unbound = match foreign.map_err(|error| error.observation) {
+            Err(Observation::Refused(RefusalKind::AccessDenied)) => {
                 checks.add(pass(CONDITION, region, "refused with another organisation's context"));
+                false
             }
-            Ok(_) => checks.add(fail(
-                CONDITION,
-                region,
-                "the key also works with another organisation's context",
-                match key.access {
+            // A key that is gone by now would refuse everybody: that proves no condition.
+            Err(Observation::Refused(kind)) => {
+                let observed = "another organisation's context was refused, but for another reason";
+                checks.add(fail(CONDITION, region, observed, kind.remedy_for(key.arn)));
+                true
+            }
+            Ok(_) => {
+                let help = match key.access {
                     KeyAccess::KeyPolicy => format!(
                         "add the condition `kms:EncryptionContext:claviger:organisation` of the key policy that \
                          `GET .../key-policy` prints to every statement that allows our principal: {}",
@@ -173,12 +177,20 @@ impl CheckEnrolment<'_> {
                          `ClavigerOnlyWithContext` is missing: {}",
                         put_policy(key)
                     ),
-                },
-            )),
+                };
+                let observed = "the key also works with another organisation's context";
+                checks.add(fail(CONDITION, region, observed, help));
+                true
+            }
             Err(Observation::Usable | Observation::NoAnswer(_)) => {
                 let observed = "no answer when another organisation's context was tried";
                 checks.add_unanswered(CONDITION, region, observed);
+                true
             }
+        };
+        // Neither is it shown while anybody's context will do: it may be any customer's of ours, or nobody's.
+        if unbound {
+            return checks;
         }
         self.actions(key, &sealed, &ours, &mut checks).await;
         self.granted(key, &ours, granted, &mut checks).await;

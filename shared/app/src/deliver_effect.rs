@@ -8,10 +8,25 @@ use jiff::SignedDuration;
 use crate::error::{ATTEMPTS, WorkError};
 use crate::messages::AppOrder;
 use crate::ports::{Bus, Clock, Instances, Outbox, StoreError, Tickets};
+use crate::tickets::json_length;
 use crate::webhooks::Webhooks;
 
 /// Rows that the stream has not brought after this long are swept.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
+
+/// A row that fails waits as long again as it has waited, but no longer than this.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
+
+/// A row that has failed for this long is somebody's to look at.
+const HOPELESS: SignedDuration = SignedDuration::from_hours(1);
+
+/// All comments of a ticket together as JSON, in bytes. It is one item of the store, which takes 400 KB: beyond that
+/// no comment could ever be delivered. Above what people may write, so that they silence nobody.
+const FULL: usize = 300_000;
+
+/// The last that is written on a ticket that is full.
+const LAST_WORDS: &str = "This ticket is full. What happens from now on is not written here any more: the audit log \
+                          has it, `GET .../audit`. If you need an answer, reach support another way.";
 
 /// Delivers effects.
 pub struct DeliverEffect<'a> {
@@ -59,7 +74,8 @@ impl DeliverEffect<'_> {
         Ok(self.outbox.effect_done(&row.organisation, row.id).await?)
     }
 
-    /// Delivers what the stream missed; says how many rows. One that fails stays for the next sweep.
+    /// Delivers what the stream missed; says how many rows. One that fails is tried again later, behind those that wait
+    /// by then: rows of one organisation that can never be delivered keep nobody else's waiting.
     ///
     /// # Errors
     /// When the outbox cannot be read.
@@ -69,10 +85,26 @@ impl DeliverEffect<'_> {
         for row in &rows {
             match self.run(row).await {
                 Ok(()) => delivered = delivered.saturating_add(1),
-                Err(error) => tracing::warn!(effect.id = %row.id, ?error, "an overdue effect failed"),
+                Err(error) => self.failed(row, &error).await,
             }
         }
         Ok(delivered)
+    }
+
+    async fn failed(&self, row: &OutboxRow, error: &WorkError) {
+        let now = self.clock.now();
+        let waited = now.duration_since(row.created_at);
+        let (effect, policy, waited_s) = (row.id, row.policy, waited.as_secs());
+        if waited >= HOPELESS {
+            tracing::error!(effect.id = %effect, policy.id = %policy, waited_s, ?error, "an effect cannot be delivered");
+        } else {
+            tracing::warn!(effect.id = %effect, policy.id = %policy, waited_s, ?error, "an overdue effect failed");
+        }
+        let again = now + waited.clamp(SignedDuration::ZERO, LONGEST_WAIT) - OVERDUE;
+        // It stays where it is, and the next sweep finds it there.
+        if let Err(error) = self.outbox.effect_failed(&row.organisation, row.id, again).await {
+            tracing::warn!(effect.id = %effect, %error, "an effect that failed keeps its place");
+        }
     }
 
     async fn open_ticket(
@@ -125,9 +157,22 @@ impl DeliverEffect<'_> {
             let ticket = self.tickets.ticket(&row.organisation, id).await?;
             let ticket = ticket.ok_or(WorkError::NotThere { what: "the ticket" })?;
             let status = if resolve { TicketStatus::Resolved } else { ticket.status };
-            let Some(next) = ticket.commented(self.words(row, body), status) else {
+            let Some(mut next) = ticket.commented(self.words(row, body), status) else {
                 return Ok(());
             };
+            let said = |known: &TicketComment| known.effect.is_some() && known.body == LAST_WORDS;
+            let closed = ticket.comments.iter().any(said);
+            if closed || json_length(&next.comments) > FULL {
+                let last = if closed {
+                    ticket.with_status(status, row.created_at)
+                } else {
+                    ticket.commented(self.words(row, LAST_WORDS), status)
+                };
+                let Some(last) = last else {
+                    return Ok(());
+                };
+                next = last;
+            }
             match self.tickets.save_ticket(&next).await {
                 Err(StoreError::Conflict) => {}
                 other => return Ok(other?),

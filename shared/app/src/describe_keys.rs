@@ -7,7 +7,7 @@ use claviger_domain::decide::{Refusal, decide, describes_news};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::ids::{CorrelationId, OrganisationId};
 use claviger_domain::key_access::KeyAccess;
-use claviger_domain::observation::Observation;
+use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::outlook::{Described, Loophole, MaterialShare};
 use claviger_domain::policy::{EncryptionPolicy, PURPOSE_CANARY, encryption_context};
 use claviger_domain::values::{KeyArn, OrganisationName, Region, ShardId};
@@ -174,7 +174,7 @@ impl DescribeKeys<'_> {
     }
 
     /// Whether the key works for who does not come for the organisation, as a dry run (spec E12). None where it cannot be
-    /// told: of a key that refuses the organisation too, a refusal says nothing.
+    /// told: of a key that refuses the organisation too, or for another reason, a refusal says nothing.
     async fn key_lets_others_in(&self, policy: &EncryptionPolicy, key: KeyRef<'_>) -> Option<bool> {
         let context = |organisation| {
             encryption_context(organisation, PURPOSE_CANARY, "binding-check", &policy.context_tag)
@@ -184,8 +184,8 @@ impl DescribeKeys<'_> {
         let tried = self.keys.dry_run(key, Trial::Encrypt, &context(stranger)).await;
         match tried.map_err(|error| error.observation) {
             Ok(()) => Some(true),
-            Err(Observation::Refused(_)) => Some(false),
-            Err(Observation::NoAnswer(_) | Observation::Usable) => None,
+            Err(Observation::Refused(RefusalKind::AccessDenied)) => Some(false),
+            Err(Observation::Refused(_) | Observation::NoAnswer(_) | Observation::Usable) => None,
         }
     }
 

@@ -25,6 +25,10 @@ pub use crate::unwrapped_keys::UnwrappedKeys;
 /// How long an app may use a data key before it asks again, at most.
 pub const NOT_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
+/// How long an answer may rest on one reading of the gate. An unwrap takes longer than that when KMS is slow or others
+/// are waited for.
+const GATE_HOLDS: SignedDuration = SignedDuration::from_secs(1);
+
 /// Why an app got no data key.
 #[derive(Debug, thiserror::Error)]
 pub enum HandOutError {
@@ -134,7 +138,7 @@ impl HandOutDataKey<'_> {
         let instance = self.entitled(request).await?;
         let started_at = self.clock.now();
         // INVARIANT (I1): the gate is a consistent read of the policy itself, on every answer, before
-        // anything is unwrapped or taken from the cache.
+        // anything is unwrapped or taken from the cache, and again before the answer if that took its time.
         let policy = self.policies.policy(&request.organisation).await?;
         let policy = policy.ok_or(HandOutError::NotFound)?;
         gate(&policy)?;
@@ -149,7 +153,8 @@ impl HandOutDataKey<'_> {
                 found.ok_or(HandOutError::NotFound)?
             }
         };
-        let (key, unwrapped_at, kms_calls) = self.unwrapped(&policy, &instance, &wrapped, started_at).await?;
+        let (key, unwrapped_at, kms_calls) = self.unwrapped(&policy, &instance, &wrapped).await?;
+        self.still_open(&policy, started_at).await?;
         if wrapped.id == current_id && request.newer_than == Some(wrapped.version) {
             self.ask_for_newer(&policy, &wrapped, started_at);
         }
@@ -169,6 +174,19 @@ impl HandOutDataKey<'_> {
             proven_until: self.proven_until(&policy, unwrapped_at),
             kms_calls,
         })
+    }
+
+    /// INVARIANT (I1): nothing is handed out long after the cut-off, however long the unwrap took.
+    async fn still_open(&self, policy: &EncryptionPolicy, read_at: Timestamp) -> Result<(), HandOutError> {
+        if self.clock.now().duration_since(read_at).abs() <= GATE_HOLDS {
+            return Ok(());
+        }
+        let now = self.policies.policy(&policy.organisation_name).await?.ok_or(HandOutError::NotFound)?;
+        gate(&now)?;
+        if now.id != policy.id || now.fence.epoch != policy.fence.epoch {
+            return Err(HandOutError::Unavailable { reason: "the fence changed meanwhile".to_owned() });
+        }
+        Ok(())
     }
 
     /// The newest version that the policy's keys may hand out. A re-encryption makes the next one beforehand, under
@@ -240,7 +258,6 @@ impl HandOutDataKey<'_> {
         policy: &EncryptionPolicy,
         instance: &AppInstance,
         wrapped: &WrappedDataKey,
-        now: Timestamp,
     ) -> Result<(RawKey, Timestamp, u32), HandOutError> {
         let context = policy.encryption_context(PURPOSE_DATA_KEY, &instance.id.to_string());
         let (mut calls, mut refused_at) = (0_u32, None);
@@ -269,7 +286,8 @@ impl HandOutDataKey<'_> {
             Err(HandOutError::Unavailable { reason })
         };
         let epoch = policy.fence.epoch;
-        let unwrapped = self.cache.get_or_unwrap(wrapped.id, epoch, now, self.lifetime, unwrap).await;
+        let unwrapped =
+            self.cache.get_or_unwrap(wrapped.id, epoch, || self.clock.now(), self.lifetime, unwrap).await;
         // Not before every region was tried, nor while others wait for this data key: a queue may take its time.
         if refused_at.is_some_and(|at| self.cache.may_hint(policy.id, at)) {
             self.hint(&policy.organisation_name, instance.id, wrapped.id).await;

@@ -87,6 +87,15 @@ pub struct DataView {
     pub up_to_days: Option<u16>,
 }
 
+/// What else of an app's family is on its site, as far as it matters to what is shown of the app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Family {
+    /// Those that are not encrypted, or not there.
+    others: Vec<App>,
+    /// Whether one is.
+    encrypted: bool,
+}
+
 /// Lists instances.
 pub struct ListInstances<'a> {
     /// Where instances are.
@@ -120,19 +129,41 @@ impl ListInstances<'_> {
     /// # Errors
     /// When the store fails.
     pub async fn shown(&self, instance: AppInstance) -> Result<InstanceView, StoreError> {
-        let mut family = Vec::new();
-        let mut encrypted_sibling = false;
         // INVARIANT (I7): what gave its place up has no family any more, and the name may be another organisation's.
-        let siblings = self.settings.catalogue.siblings(&instance.app);
-        for sibling in siblings.filter(|_| instance.status.holds_place()) {
-            let known = self.instances.instance_at(&instance.site, sibling).await?;
-            let ours = |known: &AppInstance| known.organisation_name == instance.organisation_name;
+        let family = if instance.status.holds_place() {
+            self.family(&instance.organisation_name, &instance.site, &instance.app).await?
+        } else {
+            Family { others: Vec::new(), encrypted: false }
+        };
+        Ok(self.view(instance, family))
+    }
+
+    /// What else of an app's family an organisation has on a site. Whoever decides something asks beforehand: an answer
+    /// that fails after the decision has the caller ask again for what is there already.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn family(
+        &self,
+        organisation: &OrganisationName,
+        site: &SiteName,
+        app: &App,
+    ) -> Result<Family, StoreError> {
+        let mut family = Family { others: Vec::new(), encrypted: false };
+        for sibling in self.settings.catalogue.siblings(app) {
+            let known = self.instances.instance_at(site, sibling).await?;
+            let ours = |known: &AppInstance| known.organisation_name == *organisation;
             if known.as_ref().is_some_and(|known| ours(known) && known.status.is_encrypted()) {
-                encrypted_sibling = true;
+                family.encrypted = true;
             } else {
-                family.push(sibling.clone());
+                family.others.push(sibling.clone());
             }
         }
+        Ok(family)
+    }
+
+    /// What is shown of an instance beside this family.
+    pub fn view(&self, instance: AppInstance, family: Family) -> InstanceView {
         let encrypted = instance.status.is_encrypted();
         let (since, due_at) = match instance.status {
             InstanceStatus::Requested { at, due_at, .. } => (at, Some(due_at)),
@@ -145,14 +176,14 @@ impl ListInstances<'_> {
             InstanceStatus::Erasing { since, .. } => (since, None),
         };
         let status = instance.status.slug();
-        let coverage = match (encrypted, encrypted_sibling) {
+        let coverage = match (encrypted, family.encrypted) {
             (true, _) => Coverage::Covered,
             (false, true) => Coverage::Partly,
             (false, false) => Coverage::NotCovered,
         };
         let data = self.data(&instance.app, coverage);
         let fuller_coverage = self.fuller(&instance.app, coverage);
-        Ok(InstanceView {
+        InstanceView {
             id: instance.id,
             site: instance.site,
             app: instance.app,
@@ -167,7 +198,7 @@ impl ListInstances<'_> {
                 InstanceStatus::Rejected { reason, .. } => Some(reason),
                 _ => None,
             },
-            family: if encrypted { family } else { Vec::new() },
+            family: if encrypted { family.others } else { Vec::new() },
             acknowledged: instance.acknowledged,
             deletion: instance.deletion.map(|deletion| DeletionView {
                 at: deletion.at,
@@ -176,7 +207,7 @@ impl ListInstances<'_> {
             }),
             former_site: instance.former_site,
             etag: crate::as_of::tag(instance.id.as_uuid(), instance.version),
-        })
+        }
     }
 
     /// Each type of the app's data, as far as this coverage of the app reaches.

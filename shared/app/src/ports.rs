@@ -403,10 +403,18 @@ pub trait Audit: Send + Sync {
 /// Effects that wait.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Rows older than `before` that are still there: what the stream missed.
+    /// Rows that became due before `before` and are still there: what the stream missed. Due first, first; a row is due
+    /// from when it was decided on, until [`effect_failed`](Self::effect_failed) says otherwise.
     async fn overdue_effects(&self, before: Timestamp, limit: u16) -> Result<Vec<OutboxRow>, StoreError>;
     /// Takes a row away, once its effect has been handed on. A row that is gone is no error.
     async fn effect_done(&self, organisation: &OrganisationName, id: EffectId) -> Result<(), StoreError>;
+    /// Makes a row due at another moment. A row that is gone is no error, and stays gone.
+    async fn effect_failed(
+        &self,
+        organisation: &OrganisationName,
+        id: EffectId,
+        due: Timestamp,
+    ) -> Result<(), StoreError>;
 }
 
 /// What a sweep needs to know of one policy.

@@ -166,6 +166,13 @@ pub struct ShowReencryption<'a> {
     pub in_transit: SignedDuration,
 }
 
+/// What is shown of a job and does not lie in its policy. By default that of a job that has just been asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    progress: Option<JobProgress>,
+    backups: Vec<Backup>,
+}
+
 /// A job, whether it has ended or not.
 struct Known<'p> {
     job: &'p Reencryption,
@@ -181,7 +188,8 @@ impl ShowReencryption<'_> {
         let policy = self.load(organisation).await?;
         let mut views = Vec::new();
         for known in known(&policy) {
-            views.push(self.view(&policy, &known).await?);
+            let beside = self.beside(organisation, known.job.id).await?;
+            views.push(self.view(&policy, &known, &beside));
         }
         Ok(views)
     }
@@ -196,21 +204,38 @@ impl ShowReencryption<'_> {
         id: ReencryptionId,
     ) -> Result<ReencryptionView, RequestError> {
         let policy = self.load(organisation).await?;
-        self.of(&policy, id).await
+        let beside = self.beside(organisation, id).await?;
+        self.of(&policy, id, &beside)
     }
 
-    /// One job of a policy.
+    /// What lies beside the policy. Whoever decides something asks beforehand: an answer that fails after the decision has
+    /// the caller ask again for what is done already.
     ///
     /// # Errors
-    /// When it is not there, or the store fails.
-    pub async fn of(
+    /// When the store fails.
+    pub async fn beside(
+        &self,
+        organisation: &OrganisationName,
+        id: ReencryptionId,
+    ) -> Result<Beside, StoreError> {
+        let progress = self.checkpoints.progress(id).await?;
+        let backups = all_backups(self.backups, organisation).await?;
+        Ok(Beside { progress, backups })
+    }
+
+    /// One job of a policy, with what lies beside it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn of(
         &self,
         policy: &EncryptionPolicy,
         id: ReencryptionId,
+        beside: &Beside,
     ) -> Result<ReencryptionView, RequestError> {
         let found = known(policy).into_iter().find(|known| known.job.id == id);
         let found = found.ok_or(RequestError::NotFound { what: "the re-encryption" })?;
-        Ok(self.view(policy, &found).await?)
+        Ok(self.view(policy, &found, beside))
     }
 
     async fn load(&self, organisation: &OrganisationName) -> Result<EncryptionPolicy, RequestError> {
@@ -218,19 +243,14 @@ impl ShowReencryption<'_> {
         policy.ok_or(RequestError::NotFound { what: "the encryption policy" })
     }
 
-    async fn view(
-        &self,
-        policy: &EncryptionPolicy,
-        known: &Known<'_>,
-    ) -> Result<ReencryptionView, StoreError> {
+    fn view(&self, policy: &EncryptionPolicy, known: &Known<'_>, beside: &Beside) -> ReencryptionView {
         let job = known.job;
-        let progress = self.checkpoints.progress(job.id).await?;
-        let backups = all_backups(self.backups, &policy.organisation_name).await?;
+        let Beside { progress, backups } = beside;
         let now = self.clock.now();
         let open = known.ended.is_none();
         let hindrance = policy.hindrance().filter(|_| open);
         let former = policy.former_keys.iter().rev().filter(|former| former.generation < job.generation);
-        Ok(ReencryptionView {
+        ReencryptionView {
             id: job.id,
             status: match known.ended {
                 None => job.phase.slug(),
@@ -258,13 +278,13 @@ impl ShowReencryption<'_> {
                 former
                     .map(|former| {
                         let of = (job, progress.as_ref(), open);
-                        ledger(policy, former, of, &backups, (now, self.in_transit))
+                        ledger(policy, former, of, backups, (now, self.in_transit))
                     })
                     .collect()
             },
             advice: ADVICE,
             etag: crate::as_of::tag(policy.id.as_uuid(), policy.version),
-        })
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use claviger_domain::values::OrganisationName;
 use crate::ports::{Clock, Page, StoreError, Tickets};
 use crate::request_error::{ATTEMPTS, RequestError};
 
-/// All comments of a ticket together as JSON, in bytes: it is one item of the store, and one answer.
+/// All comments of a ticket together as JSON, in bytes, while people may add to them: it is one item of the store, and
+/// one answer. What claviger itself has to say has room above that.
 const FULL: usize = 200_000;
 
 /// Tickets and people.
@@ -72,7 +73,8 @@ impl PeoplesTickets<'_> {
     }
 }
 
-fn json_length(value: &impl serde::Serialize) -> usize {
+/// Its length as JSON, in bytes.
+pub(crate) fn json_length(value: &impl serde::Serialize) -> usize {
     serde_json::to_string(value).map_or(FULL, |text| text.len())
 }
 

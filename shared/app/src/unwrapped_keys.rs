@@ -51,7 +51,7 @@ impl UnwrappedKeys {
     }
 
     /// The key and when its unwrap began: what is there, if it is of `epoch` and not older than `lifetime`, else
-    /// what `unwrap` brings.
+    /// what `unwrap` brings. `now` is asked again once it is this request's turn: others may have taken their time.
     ///
     /// # Errors
     /// What `unwrap` returns; nothing is kept then.
@@ -59,14 +59,16 @@ impl UnwrappedKeys {
         &self,
         id: DataKeyId,
         epoch: Epoch,
-        now: Timestamp,
+        now: impl Fn() -> Timestamp,
         lifetime: SignedDuration,
         unwrap: impl AsyncFnOnce() -> Result<(Zeroizing<Vec<u8>>, Timestamp), E>,
     ) -> Result<(RawKey, Timestamp), E> {
-        let valid = |held: &Unwrapped| now.duration_since(held.at) < lifetime;
-        let slot = self.slot(id, now, valid);
+        let valid = |held: &Unwrapped, now: Timestamp| now.duration_since(held.at) < lifetime;
+        let asked_at = now();
+        let slot = self.slot(id, asked_at, |held| valid(held, asked_at));
         let mut held = slot.lock().await;
-        if let Some(held) = held.as_ref().filter(|held| valid(held) && held.epoch == epoch) {
+        let now = now();
+        if let Some(held) = held.as_ref().filter(|held| valid(held, now) && held.epoch == epoch) {
             return Ok((Arc::clone(&held.key), held.at));
         }
         *held = None;
@@ -119,4 +121,39 @@ pub(crate) fn first_in<T: Eq + Hash>(
     }
     seen.insert(id, now);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use claviger_domain::ids::DataKeyId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn i1_a_key_that_grew_too_old_while_others_were_waited_for_is_unwrapped_anew() {
+        let (cache, id) = (UnwrappedKeys::new(), DataKeyId::from_uuid(Uuid::from_u128(1)));
+        let start: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let lifetime = SignedDuration::from_mins(5);
+        let unwraps = Cell::new(0);
+        let unwrap = |at: Timestamp| {
+            let unwraps = &unwraps;
+            async move || {
+                unwraps.set(unwraps.get() + 1);
+                Ok::<_, ()>((Zeroizing::new(vec![7; 32]), at))
+            }
+        };
+        cache.get_or_unwrap(id, Epoch(1), || start, lifetime, unwrap(start)).await.unwrap();
+        // Asked at four minutes; its turn came two minutes later.
+        let clock = Cell::new(start + SignedDuration::from_mins(2));
+        let now = || {
+            clock.set(clock.get() + SignedDuration::from_mins(2));
+            clock.get()
+        };
+        let turn = start + SignedDuration::from_mins(6);
+        let (_, at) = cache.get_or_unwrap(id, Epoch(1), now, lifetime, unwrap(turn)).await.unwrap();
+        assert_eq!((at, unwraps.get()), (turn, 2));
+    }
 }

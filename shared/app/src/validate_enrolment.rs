@@ -64,7 +64,7 @@ impl ValidateEnrolment<'_> {
             }
             Err(faults) => {
                 checks.extend(faults.iter().map(fault));
-                readable(body)
+                readable(body, self.settings)
             }
         };
         if let Some(enrolment) = to_check {
@@ -133,9 +133,15 @@ fn slug(field: &str) -> String {
 
 /// What can be read of a request that has faults: its keys are checked too, so that one dry run shows
 /// everything. None if there is no key or no tag to check them with.
-fn readable(body: &Value) -> Option<Enrolment> {
+///
+/// INVARIANT (I7): what a request that is refused can have us call is no more than one that is granted: no key or role of
+/// our own account, and nothing outside of the catalogue's regions.
+fn readable(body: &Value, settings: &Settings) -> Option<Enrolment> {
     let mut ignored = Vec::new();
     let account: AccountId = parsed(body, "awsAccountId", &mut ignored)?;
+    if account == settings.vendor.account {
+        return None;
+    }
     let realm: Realm = parsed(body, "realm", &mut ignored)?;
     let context_tag: ContextTag = parsed(body, "contextTag", &mut ignored)?;
     let mode: Mode = parsed(body, "mode", &mut ignored)?;
@@ -146,6 +152,7 @@ fn readable(body: &Value) -> Option<Enrolment> {
         return own.then_some(Enrolment { holding, account, realm, context_tag });
     }
     let entries = body.get("keys").and_then(Value::as_array).filter(|entries| entries.len() <= 16)?;
+    let known = settings.catalogue.all_regions();
     let mut keys = BTreeMap::new();
     for entry in entries {
         let region: Option<Region> = parsed(entry, "region", &mut ignored);
@@ -153,6 +160,7 @@ fn readable(body: &Value) -> Option<Enrolment> {
         if let (Some(region), Some(arn)) = (region, arn)
             && arn.region() == &region
             && arn.account() == &account
+            && known.contains(&region)
         {
             keys.insert(region, arn);
         }

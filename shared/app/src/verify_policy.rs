@@ -9,9 +9,10 @@ use claviger_domain::decide::{Refusal, decide};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
 use claviger_domain::ids::{CorrelationId, OrganisationId};
 use claviger_domain::key_access::KeyAccess;
-use claviger_domain::observation::Observation;
+use claviger_domain::observation::{Observation, RefusalKind};
 use claviger_domain::policy::{EncryptionPolicy, Lifecycle, PURPOSE_CANARY, encryption_context};
 use claviger_domain::values::{OrganisationName, Region};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::check_enrolment::CheckEnrolment;
 use crate::enrol::eligible;
@@ -20,6 +21,10 @@ use crate::explain_refusal::explained;
 use crate::ports::{Clock, CustomerKeys, Ids, KeyError, KeyRef, Organisations, Policies, StoreError};
 use crate::probe_keys::ProbeKeys;
 use crate::settings::Settings;
+
+/// KMS tells of a new key and of its policy everywhere only after a while. Of a key that we made, a refusal that may mean
+/// no more than that counts only once the key is this old.
+const NEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// Verifies the keys of an approved policy.
 pub struct VerifyPolicy<'a> {
@@ -109,7 +114,7 @@ impl VerifyPolicy<'_> {
         let foreign = encryption_context(stranger, PURPOSE_CANARY, &id, &policy.context_tag);
         for (region, key) in &mut with_canaries.keys {
             let sample = self.ids.random();
-            let way = KeyRef::of(policy, &key.arn).fresh();
+            let (way, made_at) = (KeyRef::of(policy, &key.arn).fresh(), key.since);
             match self.keys.encrypt(way, sample.as_bytes(), &context).await {
                 Ok(sealed) => {
                     let text = BASE64_STANDARD.encode(sealed);
@@ -117,7 +122,7 @@ impl VerifyPolicy<'_> {
                     canaries.insert(region.clone(), text);
                 }
                 Err(error) => {
-                    faults.insert(region.clone(), self.fault(way, error).await?);
+                    faults.insert(region.clone(), self.fault(way, error, made_at).await?);
                     continue;
                 }
             }
@@ -128,24 +133,24 @@ impl VerifyPolicy<'_> {
                                  `GET .../key-policy` prints on it";
                     faults.insert(region.clone(), fault.to_owned());
                 }
-                Err(error) if matches!(error.observation, Observation::Refused(_)) => {}
-                Err(error) => return Err(error.into()),
+                // No other refusal is about the context: a key that is gone by now would refuse everybody.
+                Err(error) if error.observation == Observation::Refused(RefusalKind::AccessDenied) => {}
+                Err(error) => {
+                    faults.insert(region.clone(), self.fault(way, error, made_at).await?);
+                }
             }
         }
         if !faults.is_empty() {
             return Ok(PolicyEvent::VerificationFailed { faults });
         }
         let round = self.probe.round(&with_canaries).await;
-        let refused: BTreeMap<Region, String> = round
-            .observations
-            .iter()
-            .filter_map(|(region, saw)| match saw {
-                Observation::Refused(kind) => {
-                    policy.keys.get(region).map(|key| (region.clone(), kind.remedy_for(&key.arn)))
-                }
-                Observation::Usable | Observation::NoAnswer(_) => None,
-            })
-            .collect();
+        let mut refused: BTreeMap<Region, String> = BTreeMap::new();
+        for (region, saw) in &round.observations {
+            if let (Observation::Refused(kind), Some(key)) = (saw, policy.keys.get(region)) {
+                self.counts(&policy.access, *kind, key.since)?;
+                refused.insert(region.clone(), kind.remedy_for(&key.arn));
+            }
+        }
         if !refused.is_empty() {
             return Ok(PolicyEvent::VerificationFailed { faults: refused });
         }
@@ -156,10 +161,23 @@ impl VerifyPolicy<'_> {
     }
 
     /// What a refusal says; no answer is an error, to be tried again.
-    async fn fault(&self, key: KeyRef<'_>, error: KeyError) -> Result<String, WorkError> {
+    async fn fault(&self, key: KeyRef<'_>, error: KeyError, made_at: Timestamp) -> Result<String, WorkError> {
         match explained(self.keys, key, &error).await {
-            Observation::Refused(kind) => Ok(format!("{}; {}", error.code, kind.remedy_for(key.arn))),
+            Observation::Refused(kind) => {
+                self.counts(key.access, kind, made_at)?;
+                Ok(format!("{}; {}", error.code, kind.remedy_for(key.arn)))
+            }
             Observation::NoAnswer(_) | Observation::Usable => Err(error.into()),
         }
+    }
+
+    /// INVARIANT (R3): that a key which was just made is not known yet rejects nobody; it is asked again.
+    fn counts(&self, access: &KeyAccess, kind: RefusalKind, made_at: Timestamp) -> Result<(), WorkError> {
+        let made_by_us = matches!(access, KeyAccess::Role(_));
+        let may_be_news = matches!(kind, RefusalKind::KeyNotFound | RefusalKind::AccessDenied);
+        if made_by_us && may_be_news && self.clock.now().duration_since(made_at) < NEW {
+            return Err(WorkError::NotNow { reason: "a key that was just made is not known everywhere yet" });
+        }
+        Ok(())
     }
 }

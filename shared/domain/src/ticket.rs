@@ -88,13 +88,24 @@ impl Ticket {
         if again {
             return None;
         }
+        let mut next = self.changed(status, comment.at);
+        next.comments.push(comment);
+        Some(next)
+    }
+
+    /// The ticket with another status and no word more; `None` if it has it already.
+    #[must_use]
+    pub fn with_status(&self, status: TicketStatus, at: Timestamp) -> Option<Self> {
+        (status != self.status).then(|| self.changed(status, at))
+    }
+
+    fn changed(&self, status: TicketStatus, at: Timestamp) -> Self {
         let mut next = self.clone();
         if status == TicketStatus::Resolved && self.status == TicketStatus::Open {
-            next.resolved_at = Some(comment.at);
+            next.resolved_at = Some(at);
         }
         next.status = status;
-        next.comments.push(comment);
         next.version = self.version.saturating_add(1);
-        Some(next)
+        next
     }
 }

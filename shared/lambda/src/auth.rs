@@ -20,8 +20,11 @@ pub const GROUP_SYSTEM: &str = "claviger-system";
 /// The group of the vendor's support agents.
 pub const GROUP_SUPPORT: &str = "claviger-support";
 
-/// A key that is not known is asked for at most this often: a forged key id costs no request.
+/// Keys are asked for at most this often, whatever came of it: neither a forged key id nor an issuer that is ill costs
+/// every request one of ours.
 const REFETCH: Duration = Duration::from_secs(30);
+/// The same while there is no key at all: nobody can be told apart until there is.
+const RETRY: Duration = Duration::from_secs(5);
 /// Keys are asked for again after this long, so that one that the issuer withdrew ends here too.
 const REFRESH: Duration = Duration::from_secs(900);
 /// How far clocks may be apart.
@@ -138,7 +141,12 @@ impl IssuerKeys for PublishedKeys {
 
 struct Cache {
     keys: JwkSet,
+    /// When these keys came.
     fetched: Option<Instant>,
+    /// When keys were last asked for.
+    asked: Option<Instant>,
+    /// Why none came then.
+    failed: Option<String>,
 }
 
 /// Verifies the tokens of one issuer.
@@ -191,27 +199,39 @@ impl TokenVerifier {
             issuer: issuer.to_owned(),
             audiences: audiences.map(str::to_owned).collect(),
             source,
-            cache: Mutex::new(Cache { keys: JwkSet { keys: Vec::new() }, fetched: None }),
+            cache: Mutex::new(Cache {
+                keys: JwkSet { keys: Vec::new() },
+                fetched: None,
+                asked: None,
+                failed: None,
+            }),
         }
     }
 
     /// The key with this id. The lock is held over the fetch, so that many callers make one.
     async fn key(&self, kid: &str) -> Result<DecodingKey, AuthError> {
         let mut cache = self.cache.lock().await;
-        let age = cache.fetched.map(|at| at.elapsed());
+        let over = |since: Option<Instant>, time| since.is_none_or(|at| at.elapsed() >= time);
         let known = cache.keys.find(kid).is_some();
-        let due = match age {
-            None => true,
-            Some(age) if known => age >= REFRESH,
-            Some(age) => age >= REFETCH,
-        };
-        if due {
-            match self.source.fetch().await {
-                Ok(keys) => *cache = Cache { keys, fetched: Some(Instant::now()) },
-                // Known keys go on: an issuer that is away for a while locks nobody out.
-                Err(reason) if known => tracing::warn!(reason, "the issuer's keys cannot be refreshed"),
-                Err(reason) => return Err(AuthError::Unavailable { reason }),
+        let wait = if cache.keys.keys.is_empty() { RETRY } else { REFETCH };
+        if over(cache.asked, wait) && (!known || over(cache.fetched, REFRESH)) {
+            let fetched = self.source.fetch().await;
+            let now = Some(Instant::now());
+            cache.asked = now;
+            match fetched {
+                Ok(keys) if !keys.keys.is_empty() => {
+                    *cache = Cache { keys, fetched: now, asked: now, failed: None };
+                }
+                // Known keys go on: an issuer that is away for a while, or lists none, locks nobody out.
+                Ok(_) => cache.failed = Some("the issuer lists no key".to_owned()),
+                Err(reason) => cache.failed = Some(reason),
             }
+            if let Some(reason) = &cache.failed {
+                tracing::warn!(reason, "the issuer's keys cannot be refreshed");
+            }
+        }
+        if let (None, Some(reason)) = (cache.keys.find(kid), &cache.failed) {
+            return Err(AuthError::Unavailable { reason: reason.clone() });
         }
         let key = cache.keys.find(kid).ok_or_else(|| refused("its key is not the issuer's"))?;
         DecodingKey::from_jwk(key).map_err(|_| refused("its key is not of a kind that is used"))

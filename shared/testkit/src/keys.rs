@@ -169,6 +169,11 @@ impl FakeKeys {
         self.state().assumed.clone()
     }
 
+    /// Which keys were made through roles.
+    pub fn made(&self) -> Vec<KeyArn> {
+        self.state().made_keys.values().cloned().collect()
+    }
+
     /// How many keys were made through roles.
     pub fn made_count(&self) -> usize {
         self.state().made_keys.len()

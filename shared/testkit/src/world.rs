@@ -73,7 +73,8 @@ struct Store {
     tickets: BTreeMap<(OrganisationName, TicketId), Ticket>,
     /// Shared, because every change works on a copy of the store and there are many of them.
     facts: BTreeMap<(OrganisationName, Uuid, u64), Arc<Fact>>,
-    outbox: BTreeMap<(OrganisationName, EffectId), OutboxRow>,
+    /// With when each is due.
+    outbox: BTreeMap<(OrganisationName, EffectId), (Timestamp, OutboxRow)>,
     watched: BTreeMap<(ShardId, PolicyId), EncryptionPolicy>,
     hints: BTreeMap<AccountId, HintRecord>,
     fences: BTreeMap<PolicyId, FenceItem>,
@@ -97,6 +98,9 @@ struct State {
     store: Store,
     store_faults: VecDeque<StoreError>,
     hints_unreadable: bool,
+    /// Whether the next commit is the last thing for a while that the store does well.
+    falls_ill: bool,
+    ill: bool,
     call_faults: VecDeque<CallError>,
     probes: Vec<(ProbeMessage, SignedDuration)>,
     webhooks: Vec<(WebhookMessage, SignedDuration)>,
@@ -139,6 +143,11 @@ impl MemoryWorld {
     /// The next *changes* of the store fail like this, one each, and change nothing.
     pub fn fail_changes(&self, faults: impl IntoIterator<Item = StoreError>) {
         self.state().store_faults.extend(faults);
+    }
+
+    /// From the next commit of a policy or an instance on, what is looked up beside them cannot be read.
+    pub fn falls_ill_after_a_commit(&self) {
+        self.state().falls_ill = true;
     }
 
     /// What is remembered of accounts' hints cannot be read.
@@ -234,7 +243,8 @@ impl MemoryWorld {
 
     /// The outbox as it stands, oldest first.
     pub fn outbox(&self) -> Vec<OutboxRow> {
-        let mut rows: Vec<OutboxRow> = self.state().store.outbox.values().cloned().collect();
+        let mut rows: Vec<OutboxRow> =
+            self.state().store.outbox.values().map(|(_, row)| row.clone()).collect();
         rows.sort_by_key(|row| (row.created_at, row.id));
         rows
     }
@@ -277,6 +287,22 @@ impl MemoryWorld {
     }
 
     /// A change of the store: applied whole, or not at all.
+    /// What a commit does.
+    fn committed(&self, change: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.changed(change)?;
+        let mut state = self.state();
+        state.ill = state.falls_ill;
+        Ok(())
+    }
+
+    fn well(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state();
+        if state.ill {
+            return Err(StoreError::Unavailable { reason: "ill since the last commit".to_owned() });
+        }
+        Ok(state)
+    }
+
     fn changed(&self, change: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let mut state = self.state();
         if let Some(fault) = state.store_faults.pop_front() {
@@ -359,7 +385,7 @@ impl Store {
         require(!self.facts.contains_key(&key), StoreError::Conflict)?;
         self.facts.insert(key, Arc::new(fact.clone()));
         for row in outbox {
-            self.outbox.insert((row.organisation.clone(), row.id), row.clone());
+            self.outbox.insert((row.organisation.clone(), row.id), (row.created_at, row.clone()));
         }
         Ok(())
     }
@@ -533,7 +559,7 @@ impl Policies for MemoryWorld {
         previous: Option<&EncryptionPolicy>,
         decision: &Decision,
     ) -> Result<(), StoreError> {
-        self.changed(|store| store.commit_policy(previous, decision))
+        self.committed(|store| store.commit_policy(previous, decision))
     }
 
     async fn organisations_of_account(
@@ -557,7 +583,7 @@ impl Instances for MemoryWorld {
     }
 
     async fn instance_at(&self, site: &SiteName, app: &App) -> Result<Option<AppInstance>, StoreError> {
-        let state = self.state();
+        let state = self.well()?;
         let id = state.store.places.get(&(site.clone(), app.clone()));
         Ok(id.and_then(|id| state.store.instances.get(id)).cloned())
     }
@@ -591,7 +617,7 @@ impl Instances for MemoryWorld {
         decision: &InstanceDecision,
     ) -> Result<(), StoreError> {
         let next = &decision.next;
-        self.changed(|store| {
+        self.committed(|store| {
             let stored = store.instances.get(&next.id);
             let as_known = match previous {
                 None => stored.is_none(),
@@ -767,16 +793,30 @@ impl Audit for MemoryWorld {
 impl Outbox for MemoryWorld {
     async fn overdue_effects(&self, before: Timestamp, limit: u16) -> Result<Vec<OutboxRow>, StoreError> {
         let state = self.state();
-        let late = |row: &&OutboxRow| row.created_at.as_millisecond() < before.as_millisecond();
-        let mut rows: Vec<OutboxRow> = state.store.outbox.values().filter(late).cloned().collect();
-        rows.sort_by_key(|row| (row.created_at.as_millisecond(), row.id));
+        let late = |due: Timestamp| due.as_millisecond() < before.as_millisecond();
+        let mut rows: Vec<_> = state.store.outbox.values().filter(|(due, _)| late(*due)).cloned().collect();
+        rows.sort_by_key(|(due, row)| (due.as_millisecond(), row.id));
         rows.truncate(usize::from(limit));
-        Ok(rows)
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
     async fn effect_done(&self, organisation: &OrganisationName, id: EffectId) -> Result<(), StoreError> {
         self.changed(|store| {
             store.outbox.remove(&(organisation.clone(), id));
+            Ok(())
+        })
+    }
+
+    async fn effect_failed(
+        &self,
+        organisation: &OrganisationName,
+        id: EffectId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.changed(|store| {
+            if let Some((known, _)) = store.outbox.get_mut(&(organisation.clone(), id)) {
+                *known = due;
+            }
             Ok(())
         })
     }
@@ -971,7 +1011,7 @@ fn follows(known: Option<u64>, version: u64) -> Result<(), StoreError> {
 #[async_trait]
 impl Checkpoints for MemoryWorld {
     async fn progress(&self, job: ReencryptionId) -> Result<Option<JobProgress>, StoreError> {
-        Ok(self.state().store.jobs.get(&job).cloned())
+        Ok(self.well()?.store.jobs.get(&job).cloned())
     }
 
     async fn save_progress(&self, progress: &JobProgress) -> Result<(), StoreError> {
@@ -1031,7 +1071,7 @@ impl Backups for MemoryWorld {
         cursor: Option<&str>,
         limit: u16,
     ) -> Result<Page<Backup>, StoreError> {
-        let state = self.state();
+        let state = self.well()?;
         let ours = state.store.backups.iter().filter(|((of, _), _)| of == organisation);
         Ok(page(ours.map(|((_, id), backup)| (id.clone(), backup.clone())), cursor, limit, false))
     }

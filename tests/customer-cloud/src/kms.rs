@@ -234,6 +234,7 @@ impl Job<'_> {
     ) -> Result<(), Failure> {
         let mut context = self.caller.context(&self.call.region);
         context.set("kms:CallerAccount", self.caller.account());
+        context.set("aws:ResourceAccount", account);
         if let Some(pairs) = encryption_context.filter(|pairs| !pairs.is_empty()) {
             for (key, value) in pairs {
                 context.set(&format!("kms:EncryptionContext:{key}"), value);

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use claviger_app::access_requests::{AnswerAccess, PublishTemplate};
 use claviger_app::as_of::AsOf;
+use claviger_app::ports::PublishedTemplate;
 use claviger_app::show_policy::AccessView;
 use claviger_domain::access::{KeyPermission, TemplateVersion};
 use claviger_domain::authorisation::Call;
@@ -18,11 +19,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::access::Visit;
-use crate::answer::{Answer, document};
+use crate::answer::{Answer, document, located, page};
 use crate::body;
+use crate::cursor::{Asked, List};
 use crate::if_match::IfMatch;
 use crate::state::{Api, Shared};
-use crate::trouble::trouble;
+use crate::trouble::{store_trouble, trouble};
 
 /// How far away a date may be.
 const FURTHEST: SignedDuration = SignedDuration::from_hours(24 * 366);
@@ -38,15 +40,23 @@ fn answers<'a>(api: &'a Api, policies: &'a dyn claviger_app::ports::Policies) ->
 }
 
 /// Lists what the vendor asks for.
-pub async fn list(State(api): State<Shared>, visit: Visit, Path(org): Path<String>) -> Answer {
+pub async fn list(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(org): Path<String>,
+    asked: Result<Asked, Problem>,
+) -> Answer {
     let access = api.enter(&visit, &org, Call::ListAccessRequests).await?;
+    let list = List { name: "access-requests", owner: Some(access.organisation.id) };
+    let asked = asked?;
+    asked.page(&list)?;
     let seen = claviger_app::as_of::Seen::Anything;
     let stores = AsOf { stores: &*api.stores, seen: &seen };
     let found =
         answers(&api, &stores).list(&access.organisation.name, visit.correlation).await.map_err(trouble)?;
     let now = api.clock.now();
-    let items: Vec<AccessView> = found.iter().map(|request| AccessView::of(request, now)).collect();
-    Ok(document(StatusCode::OK, &json!({ "items": items, "nextCursor": null })))
+    let views: Vec<AccessView> = found.iter().map(|request| AccessView::of(request, now)).collect();
+    Ok(page(&list, &asked.page_of(&list, views, |view| view.id.to_string())?))
 }
 
 /// Accepts a request, on proof.
@@ -115,12 +125,24 @@ pub async fn publish(State(api): State<Shared>, visit: Visit, sent: Body) -> Ans
         settings: &api.settings,
     };
     let published = publish.run(version, permissions, decide_by, &origin).await.map_err(trouble)?;
+    let location = format!("/v1/support/key-policy-templates/{}", published.template.version);
+    Ok(located(StatusCode::ACCEPTED, &location, &shown(&published)))
+}
+
+/// Shows a template, and how far its customers were asked.
+pub async fn published(State(api): State<Shared>, visit: Visit, Path(version): Path<String>) -> Answer {
+    api.admit_vendor(&visit, Call::PublishTemplate)?;
+    let known = api.stores.templates().await.map_err(|error| store_trouble(&error))?;
+    let found = known.iter().find(|known| known.template.version.as_str() == version);
+    Ok(document(StatusCode::OK, &shown(found.ok_or_else(Problem::not_found)?)))
+}
+
+fn shown(published: &PublishedTemplate) -> Value {
     let template = &published.template;
-    let answer = json!({
+    json!({
         "version": template.version, "permissions": template.permissions, "decideBy": template.decide_by,
         "publishedAt": template.published_at, "opened": published.opened, "done": published.done,
-    });
-    Ok(document(StatusCode::ACCEPTED, &answer))
+    })
 }
 
 fn permissions(sent: &Value, faults: &mut Vec<InvalidField>) -> BTreeSet<KeyPermission> {

@@ -51,8 +51,12 @@ pub async fn request(State(api): State<Shared>, visit: Visit, Path(org): Path<St
         clock: &*api.clock,
         settings: &api.settings,
     };
+    let family = lists(&api)
+        .family(&access.organisation.name, &site, &app)
+        .await
+        .map_err(|error| store_trouble(&error))?;
     let instance = request.run(&access.organisation, &site, &app, &origin).await.map_err(trouble)?;
-    let view = lists(&api).shown(instance).await.map_err(|error| store_trouble(&error))?;
+    let view = lists(&api).view(instance, family);
     let answer = located(StatusCode::ACCEPTED, &format!("/v1/organizations/{org}/app-instances"), &view);
     Ok(tagged(answer, &view.etag))
 }
@@ -88,9 +92,13 @@ pub async fn add_directly(
         clock: &*api.clock,
         settings: &api.settings,
     };
+    let family = lists(&api)
+        .family(&access.organisation.name, &site, &app)
+        .await
+        .map_err(|error| store_trouble(&error))?;
     let added = add.run(&access.organisation, &site, &app, &origin).await;
     let (instance, created) = added.map_err(trouble)?;
-    let view = lists(&api).shown(instance).await.map_err(|error| store_trouble(&error))?;
+    let view = lists(&api).view(instance, family);
     let answer = document(if created { StatusCode::CREATED } else { StatusCode::OK }, &view);
     Ok(tagged(answer, &view.etag))
 }

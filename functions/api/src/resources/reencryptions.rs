@@ -7,7 +7,7 @@ use claviger_app::as_of::AsOf;
 use claviger_app::request_reencryption::RequestReencryption;
 use claviger_app::show_policy::ShowPolicy;
 use claviger_app::show_reencrypted_instances::ShowReencryptedInstances;
-use claviger_app::show_reencryption::ShowReencryption;
+use claviger_app::show_reencryption::{Beside, ShowReencryption};
 use claviger_app::steer_reencryption::{Steer, SteerReencryption};
 use claviger_domain::authorisation::Call;
 use claviger_domain::catalogue::Mode;
@@ -37,8 +37,8 @@ fn shows(api: &Api) -> ShowReencryption<'_> {
 }
 
 /// The answer to a job that was asked for or steered.
-async fn accepted(api: &Api, org: &str, policy: &EncryptionPolicy, id: ReencryptionId) -> Answer {
-    let view = shows(api).of(policy, id).await.map_err(trouble)?;
+fn accepted(api: &Api, org: &str, policy: &EncryptionPolicy, id: ReencryptionId, beside: &Beside) -> Answer {
+    let view = shows(api).of(policy, id, beside).map_err(trouble)?;
     let location = format!("/v1/organizations/{org}/reencryptions/{id}");
     Ok(tagged(located(StatusCode::ACCEPTED, &location, &view), &view.etag))
 }
@@ -91,7 +91,7 @@ async fn asked(
     let request = RequestReencryption { policies: &policies, prober, clock, settings };
     let policy = request.run(&access.organisation, &sent, &origin).await.map_err(trouble)?;
     if let Some(job) = &policy.reencryption {
-        return accepted(api, org, &policy, job.id).await;
+        return accepted(api, org, &policy, job.id, &Beside::default());
     }
     // It waits for a second org admin.
     let show = ShowPolicy { policies: &*api.stores, watch_list: &*api.stores, clock, settings };
@@ -100,11 +100,21 @@ async fn asked(
 }
 
 /// Lists the organisation's re-encryptions, newest first.
-pub async fn list(State(api): State<Shared>, visit: Visit, Path(org): Path<String>) -> Answer {
+pub async fn list(
+    State(api): State<Shared>,
+    visit: Visit,
+    Path(org): Path<String>,
+    asked: Result<Asked, Problem>,
+) -> Answer {
     let access = api.enter(&visit, &org, Call::SeeReencryption).await?;
+    let list = List { name: "reencryptions", owner: Some(access.organisation.id) };
+    let asked = asked?;
+    asked.page(&list)?;
     let views = shows(&api).list(&access.organisation.name).await.map_err(trouble)?;
+    let page = asked.page_of(&list, views, |view| view.id.to_string())?;
+    let next = page.next.as_deref().map(|cursor| list.sealed(cursor));
     // What to weigh can be read before anything is asked for.
-    Ok(document(StatusCode::OK, &json!({ "items": views, "nextCursor": null, "advice": ADVICE })))
+    Ok(document(StatusCode::OK, &json!({ "items": page.items, "nextCursor": next, "advice": ADVICE })))
 }
 
 /// Shows one.
@@ -179,6 +189,8 @@ async fn steered(
     let IfMatch(seen) = seen?;
     let policies = AsOf { stores: &*api.stores, seen: &seen };
     let steering = SteerReencryption { policies: &policies, clock: &*api.clock, settings: &api.settings };
-    let policy = steering.run(&access.organisation.name, id, steer, &origin).await.map_err(trouble)?;
-    accepted(api, &org, &policy, id).await
+    let name = &access.organisation.name;
+    let beside = shows(api).beside(name, id).await.map_err(|error| trouble(error.into()))?;
+    let policy = steering.run(name, id, steer, &origin).await.map_err(trouble)?;
+    accepted(api, &org, &policy, id, &beside)
 }

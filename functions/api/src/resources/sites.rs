@@ -10,10 +10,10 @@ use claviger_domain::instance::AppInstance;
 use claviger_domain::values::SiteName;
 use claviger_lambda::problem::Problem;
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::access::Visit;
-use crate::answer::{Answer, document};
+use crate::answer::{Answer, document, located};
 use crate::body;
 use crate::state::{Api, Shared};
 use crate::trouble::{store_trouble, trouble};
@@ -28,13 +28,14 @@ fn named(site: &str) -> Result<SiteName, Problem> {
     site.parse().map_err(|_| Problem::not_found())
 }
 
-async fn shown(api: &Api, status: StatusCode, apps: Vec<AppInstance>) -> Answer {
+/// The apps on a site: all of them, for there are no more than the catalogue has.
+async fn shown(api: &Api, apps: Vec<AppInstance>) -> Result<Value, Problem> {
     let lists = ListInstances { instances: &*api.stores, settings: &api.settings };
     let mut items = Vec::new();
     for app in apps {
         items.push(lists.shown(app).await.map_err(|error| store_trouble(&error))?);
     }
-    Ok(document(status, &json!({ "items": items })))
+    Ok(json!({ "items": items, "nextCursor": null }))
 }
 
 /// Gives a site another name.
@@ -51,7 +52,7 @@ pub async fn rename(
     let to: Option<SiteName> = parsed(&body::object(sent).await?, "site", &mut faults);
     let to = to.ok_or_else(|| Problem::invalid(faults))?;
     let renamed = sites(&api).rename(&access.organisation, &from, &to, &origin).await;
-    shown(&api, StatusCode::OK, renamed.map_err(trouble)?).await
+    Ok(document(StatusCode::OK, &shown(&api, renamed.map_err(trouble)?).await?))
 }
 
 /// Takes note that a site was deleted.
@@ -63,7 +64,8 @@ pub async fn delete(
     let access = api.enter(&visit, &org, Call::DeleteSite).await?;
     let origin = visit.origin(access.role)?;
     let deleted = sites(&api).delete(&access.organisation, &named(&site)?, &origin).await;
-    shown(&api, StatusCode::ACCEPTED, deleted.map_err(trouble)?).await
+    let apps = shown(&api, deleted.map_err(trouble)?).await?;
+    Ok(located(StatusCode::ACCEPTED, &format!("/v1/organizations/{org}/app-instances"), &apps))
 }
 
 /// Takes that back.
@@ -75,5 +77,5 @@ pub async fn keep(
     let access = api.enter(&visit, &org, Call::DeleteSite).await?;
     let origin = visit.origin(access.role)?;
     let kept = sites(&api).keep(&access.organisation, &named(&site)?, &origin).await;
-    shown(&api, StatusCode::OK, kept.map_err(trouble)?).await
+    Ok(document(StatusCode::OK, &shown(&api, kept.map_err(trouble)?).await?))
 }

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use claviger_app::carry_out_restoration::CarryOutRestoration;
-use claviger_app::show_policy::ShowPolicy;
+use claviger_app::show_policy::{PolicyView, ShowPolicy};
 use claviger_app::suspend_by_vendor::SuspendByVendor;
 use claviger_domain::authorisation::Call;
 use claviger_domain::enrolment::parsed;
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::restorations::accepted;
 use crate::access::{Access, Visit};
-use crate::answer::{Answer, document, page};
+use crate::answer::{Answer, document, located, page};
 use crate::body;
 use crate::cursor::{Asked, List};
 use crate::state::{Api, Shared};
@@ -36,14 +36,14 @@ fn suspends(api: &Api) -> SuspendByVendor<'_> {
     }
 }
 
-fn shown(api: &Api, status: StatusCode, policy: &EncryptionPolicy) -> Answer {
+fn view(api: &Api, policy: &EncryptionPolicy) -> PolicyView {
     let show = ShowPolicy {
         policies: &*api.stores,
         watch_list: &*api.stores,
         clock: &*api.clock,
         settings: &api.settings,
     };
-    Ok(document(status, &show.view(policy, None)))
+    show.view(policy, None)
 }
 
 /// Suspends the organisation for the vendor.
@@ -58,7 +58,7 @@ pub async fn suspend(State(api): State<Shared>, visit: Visit, Path(org): Path<St
         return Err(Problem::invalid(faults));
     };
     let policy = suspends(&api).suspend(&access.organisation.name, ground, &reason, &origin).await;
-    shown(&api, StatusCode::OK, &policy.map_err(trouble)?)
+    Ok(document(StatusCode::OK, &view(&api, &policy.map_err(trouble)?)))
 }
 
 fn ground(sent: &Value, faults: &mut Vec<InvalidField>) -> Option<Ground> {
@@ -90,8 +90,11 @@ pub async fn lift(State(api): State<Shared>, visit: Visit, Path(org): Path<Strin
         Ok(policy) => policy,
         Err(error) => return Err(restoration_trouble(&api, &access.organisation.name, error).await),
     };
-    let waits = policy.fence.causes.contains(&cause);
-    shown(&api, if waits { StatusCode::ACCEPTED } else { StatusCode::OK }, &policy)
+    let shown = view(&api, &policy);
+    if !policy.fence.causes.contains(&cause) {
+        return Ok(document(StatusCode::OK, &shown));
+    }
+    Ok(located(StatusCode::ACCEPTED, &format!("/v1/organizations/{org}/encryption-policy"), &shown))
 }
 
 /// Which cause is meant: the one that is named, or the only one that there is.

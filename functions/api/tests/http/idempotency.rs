@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use claviger_app::messages::{ProbeAnswer, ProbeRequest};
 use claviger_app::ports::{CallError, Prober, StoreError};
+use claviger_testkit::builders;
 use http::StatusCode;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -200,4 +201,25 @@ async fn one_who_vanished_is_waited_for_a_while_only() {
     crate::stage::good_keys(&held.answers);
     held.let_go.add_permits(1);
     assert_eq!(send(stage.clone()).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn i4_an_app_that_was_requested_or_added_is_answered_whatever_the_store_does_afterwards() {
+    for (who, path, app) in [
+        ("acme-admin", "organizations/acme/app-instances", "jira"),
+        ("system", "organizations/acme/app-instances/direct", "jira"),
+    ] {
+        let stage = stage().await;
+        let now = stage.clock.advance(SignedDuration::from_secs(5));
+        let enrolment = builders::an_enrolment("222222222222", "europe");
+        let acme = builders::an_organisation("acme");
+        stage.world.seed_policy(builders::an_active_policy(&acme, &enrolment, now));
+        stage.world.falls_ill_after_a_commit();
+        let headers = [("idempotency-key", "one")];
+        let body = json!({ "site": "acme-eng", "app": app });
+        let came = stage.post_with(who, path, &headers, body.clone()).await;
+        assert!(came.status.is_success(), "{}", came.text);
+        let again = stage.post_with(who, path, &headers, body).await;
+        assert_eq!((again.status, &again.text), (came.status, &came.text));
+    }
 }

@@ -42,10 +42,8 @@ async fn i7_a_cursor_of_another_organisation_is_refused() {
     let stage = with_sites(3).await;
     let page = stage.get("acme-admin", "organizations/acme/app-instances?limit=1").await.json();
     let cursor = page["nextCursor"].as_str().unwrap();
-    for path in
-        ["organizations/globex/app-instances", "organizations/globex/tickets", "organizations/globex/audit"]
-    {
-        let came = stage.get("globex-admin", &format!("{path}?cursor={cursor}")).await;
+    for path in ["app-instances", "tickets", "audit", "access-requests", "reencryptions", "backups"] {
+        let came = stage.get("globex-admin", &format!("organizations/globex/{path}?cursor={cursor}")).await;
         assert_eq!(came.fields(), ["cursor"], "{path}");
     }
 }
@@ -54,7 +52,7 @@ async fn i7_a_cursor_of_another_organisation_is_refused() {
 async fn a_limit_is_1_to_200() {
     let stage = with_sites(1).await;
     for limit in ["0", "201", "-1", "ten", "1.5", "99999999999"] {
-        for path in ["app-instances", "tickets", "audit"] {
+        for path in ["app-instances", "tickets", "audit", "access-requests", "reencryptions", "backups"] {
             let came = stage.get("acme-admin", &format!("organizations/acme/{path}?limit={limit}")).await;
             assert_eq!(came.fields(), ["limit"], "{path} {limit}");
         }

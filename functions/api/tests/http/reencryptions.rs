@@ -278,3 +278,59 @@ async fn e3_where_two_admins_have_to_agree_the_word_of_one_who_is_none_any_more_
     let agreed = stage.post("acme-third-admin", JOBS, ask).await;
     assert_eq!(agreed.status, StatusCode::ACCEPTED, "{}", agreed.text);
 }
+
+#[tokio::test]
+async fn x4_a_page_of_backups_leads_to_the_next_whatever_signs_their_names_have() {
+    let stage = active().await;
+    let signs = "a-Z_0.9:b/c";
+    for id in [signs, "b1", "b2"] {
+        let backup = json!({
+            "id": id, "takenAt": "2026-11-01T00:00:00Z", "expiresAt": "2027-11-01T00:00:00Z",
+            "generation": 1, "holdsWrappedKeys": false,
+        });
+        let came = stage.post("system", BACKUPS, backup).await;
+        assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+    }
+    let (mut seen, mut path) = (Vec::new(), format!("{BACKUPS}?limit=1"));
+    while seen.len() < 3 {
+        let came = stage.get("acme-admin", &path).await;
+        assert_eq!(came.status, StatusCode::OK, "{}", came.text);
+        seen.push(came.json()["items"][0]["id"].as_str().unwrap().to_owned());
+        let Some(next) = came.json()["nextCursor"].as_str().map(str::to_owned) else { break };
+        path = format!("{BACKUPS}?limit=1&cursor={next}");
+    }
+    assert_eq!(seen, [signs, "b1", "b2"]);
+}
+
+#[tokio::test]
+async fn x2_re_encryptions_are_listed_a_page_at_a_time() {
+    let stage = active().await;
+    let (first, location) = asked(&stage).await;
+    let cancelled = stage.call("acme-admin", "POST", &format!("{location}/cancel"), None).await;
+    assert_eq!(cancelled.status, StatusCode::ACCEPTED, "{}", cancelled.text);
+    let now = stage.clock.advance(SignedDuration::from_secs(60));
+    let policy = stored(&stage).await;
+    let job = policy.reencryption.as_ref().unwrap().id;
+    let ledger = String::new();
+    let event = PolicyEvent::ReencryptionEnded { job, data_keys: 0, old_versions: None, ledger };
+    let decision = decided(&policy, &event, &by_claviger(), now);
+    stage.world.commit_policy(Some(&policy), &decision).await.unwrap();
+    let (second, _) = asked(&stage).await;
+    let page = stage.get("acme-admin", &format!("{JOBS}?limit=1")).await.json();
+    assert_eq!((&page["items"][0]["id"], page["items"].as_array().unwrap().len()), (&second["id"], 1));
+    let next = page["nextCursor"].as_str().unwrap();
+    let rest = stage.get("acme-admin", &format!("{JOBS}?limit=1&cursor={next}")).await.json();
+    assert_eq!((&rest["items"][0]["id"], &rest["nextCursor"]), (&first["id"], &Value::Null));
+}
+
+#[tokio::test]
+async fn i4_what_was_decided_is_answered_whatever_the_store_does_afterwards() {
+    let stage = active().await;
+    stage.keys_are_good();
+    stage.world.falls_ill_after_a_commit();
+    let headers = [("idempotency-key", "one")];
+    let came = stage.post_with("acme-admin", JOBS, &headers, json!({ "keys": keys(2) })).await;
+    assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let again = stage.post_with("acme-admin", JOBS, &headers, json!({ "keys": keys(2) })).await;
+    assert_eq!((again.status, &again.text), (came.status, &came.text));
+}

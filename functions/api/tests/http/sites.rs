@@ -65,6 +65,8 @@ async fn a4_a_deleted_site_is_shown_with_the_date_of_its_erasure_and_can_be_take
     assert_eq!(told(&stage, "eng/delete/cancel").await.code(), "illegal-state");
     let came = told(&stage, "eng/delete").await;
     assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    assert_eq!(came.headers["location"], "/v1/organizations/acme/app-instances");
+    assert_eq!(came.json()["nextCursor"], serde_json::Value::Null);
     let shown = stage.get("acme-auditor", APPS).await.json();
     let of = |app: &str| {
         let items = shown["items"].as_array().unwrap().clone();

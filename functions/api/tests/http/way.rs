@@ -303,6 +303,10 @@ async fn asked_for_a_permission(stage: &Stage) -> String {
     });
     let came = stage.post("support", "support/key-policy-templates", template).await;
     assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    let location = came.headers["location"].to_str().unwrap().trim_start_matches("/v1/").to_owned();
+    assert_eq!(stage.get("support", &location).await.json(), came.json());
+    let other = stage.get("support", "support/key-policy-templates/none").await;
+    assert_eq!(other.status, StatusCode::NOT_FOUND);
     let asked = stage.get("acme-admin", "organizations/acme/access-requests").await.json();
     asked["items"][0]["id"].as_str().unwrap().to_owned()
 }
@@ -368,6 +372,7 @@ async fn s7_two_agents_lift_a_mistake_and_one_alone_does_not() {
     answer_twice(&stage, Observation::Usable).await;
     let came = stage.post("support", path, mistake.clone()).await;
     assert_eq!(came.status, StatusCode::ACCEPTED, "{}", came.text);
+    assert_eq!(came.headers["location"], "/v1/organizations/acme/encryption-policy");
     assert_eq!(came.json()["liftProposal"]["reason"], "our role was broken");
     assert_eq!(came.json()["fence"]["open"], false);
     let same = stage.post("support", path, mistake.clone()).await;

@@ -1,15 +1,21 @@
 //! Data keys and proofs: what the data plane gets, and when it stops.
 
-use claviger_app::hand_out_data_key::HandOutError;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use claviger_app::hand_out_data_key::{HandOutDataKey, HandOutError, HandedOut, KeyRequest};
 use claviger_app::messages::ProbeMessage;
-use claviger_app::ports::DataKeyChoice;
+use claviger_app::ports::{Clock, DataKeyChoice, Policies, StoreError};
 use claviger_app::prove_policies::{Proof, ProvePolicies};
 use claviger_app::report_probes::{Reason, ReportProbes};
 use claviger_app::settings::Settings;
-use claviger_domain::ids::DataKeyId;
+use claviger_domain::decide::Decision;
+use claviger_domain::ids::{DataKeyId, PolicyId};
 use claviger_domain::observation::{NoAnswerKind, Observation};
-use claviger_testkit::SequentialIds;
-use jiff::SignedDuration;
+use claviger_domain::policy::EncryptionPolicy;
+use claviger_domain::values::{AccountId, OrganisationName};
+use claviger_testkit::{FakeClock, SequentialIds, builders};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::world::{DENIED, DISABLED, NOTES_ROLE, World, correlation};
 
@@ -184,7 +190,14 @@ async fn i3_where_any_region_is_enough_to_revoke_one_that_works_proves_nothing()
     world.keys.answer(&lost, DISABLED);
     let proof = async |settings: &Settings| {
         let (store, clock) = (&world.store, &world.clock);
-        let prove = ProvePolicies { policies: store, proofs: store, probe: world.probe(), clock, timer: clock, settings };
+        let prove = ProvePolicies {
+            policies: store,
+            proofs: store,
+            probe: world.probe(),
+            clock,
+            timer: clock,
+            settings,
+        };
         let proved = prove.run(&[id]).await[0].proof;
         // What was proven is not shared with the next question.
         world.later(11);
@@ -215,4 +228,108 @@ async fn i3_where_any_region_is_enough_to_revoke_a_probe_with_a_silent_region_le
     let mut without = policy.clone();
     without.keys.get_mut(silent.region()).unwrap().given_up = true;
     assert!(seen.is_proof(&switched.rules(), &without));
+}
+
+/// A clock on which every look costs so much time: what lies between two looks was slow.
+struct Slow {
+    clock: FakeClock,
+    each: SignedDuration,
+}
+
+impl Clock for Slow {
+    fn now(&self) -> Timestamp {
+        self.clock.advance(self.each)
+    }
+}
+
+/// Policies of which the first reading is of before something happened.
+struct AsOfBefore<'a> {
+    world: &'a World,
+    before: Mutex<Option<EncryptionPolicy>>,
+}
+
+#[async_trait]
+impl Policies for AsOfBefore<'_> {
+    async fn policy(&self, organisation: &OrganisationName) -> Result<Option<EncryptionPolicy>, StoreError> {
+        let before = self.before.lock().unwrap().take();
+        match before {
+            Some(before) => Ok(Some(before)),
+            None => self.world.store.policy(organisation).await,
+        }
+    }
+
+    async fn policy_by_id(&self, id: PolicyId) -> Result<Option<EncryptionPolicy>, StoreError> {
+        self.world.store.policy_by_id(id).await
+    }
+
+    async fn commit_policy(&self, _: Option<&EncryptionPolicy>, _: &Decision) -> Result<(), StoreError> {
+        panic!("a broker decides nothing")
+    }
+
+    async fn organisations_of_account(&self, _: &AccountId) -> Result<Vec<OrganisationName>, StoreError> {
+        panic!("a broker does not ask for it")
+    }
+}
+
+/// A key for an app that came when the policy was as it was before, from a broker that is as slow as this.
+async fn asked_before(
+    world: &World,
+    before: EncryptionPolicy,
+    each: SignedDuration,
+) -> Result<HandedOut, HandOutError> {
+    let policies = AsOfBefore { world, before: Mutex::new(Some(before)) };
+    let clock = Slow { clock: FakeClock::default(), each };
+    clock.clock.set(world.now());
+    let home = builders::parsed("eu-central-1");
+    let broker = HandOutDataKey {
+        policies: &policies,
+        instances: &world.store,
+        registry: &world.store,
+        keys: &world.keys,
+        hints: &world.store,
+        newer: &world.store,
+        cache: &world.cache,
+        lifetime: SignedDuration::from_mins(5),
+        home: &home,
+        ids: &world.ids,
+        clock: &clock,
+        settings: world.settings(),
+    };
+    let request = KeyRequest {
+        caller_role: NOTES_ROLE.to_owned(),
+        organisation: world.name(),
+        site: builders::parsed("acme-eng"),
+        app: builders::parsed("jira"),
+        choice: DataKeyChoice::Current,
+        newer_than: None,
+    };
+    broker.run(&request).await
+}
+
+#[tokio::test]
+async fn i1_a_fence_that_closes_while_an_unwrap_is_under_way_keeps_its_answer_back() {
+    let world = World::with_acme().await;
+    let open = world.policy().await;
+    world.cut_off().await;
+    world.keys_answer(Observation::Usable);
+    let slow = SignedDuration::from_secs(1);
+    let refused = asked_before(&world, open.clone(), slow).await.err().unwrap();
+    assert!(matches!(refused, HandOutError::Suspended), "{refused}");
+
+    // Closed and opened again: the unwrap began under a fence that is no more.
+    world.restore().await;
+    let refused = asked_before(&world, open, slow).await.err().unwrap();
+    assert!(matches!(refused, HandOutError::Unavailable { .. }), "{refused}");
+    let policy = world.policy().await;
+    asked_before(&world, policy, slow).await.unwrap();
+}
+
+#[tokio::test]
+async fn a10_an_answer_in_time_reads_the_policy_once() {
+    let world = World::with_acme().await;
+    let open = world.policy().await;
+    world.cut_off().await;
+    world.keys_answer(Observation::Usable);
+    // Nobody can be quicker than one reading: what is asked for at the same moment is answered as of before.
+    asked_before(&world, open, SignedDuration::from_millis(100)).await.unwrap();
 }

@@ -2,6 +2,7 @@
 //! and back.
 
 use claviger_app::check_enrolment::{CheckEnrolment, Checked};
+use claviger_app::error::WorkError;
 use claviger_app::hand_out_data_key::HandOutError;
 use claviger_app::messages::{Check, CheckResult};
 use claviger_app::ports::DataKeyRegistry;
@@ -9,7 +10,7 @@ use claviger_app::prove_policies::{Proof, ProvePolicies, Proved};
 use claviger_app::request_error::RequestError;
 use claviger_app::request_replacement::RequestReplacement;
 use claviger_domain::decide::Refusal;
-use claviger_domain::effect::Effect;
+use claviger_domain::effect::{Effect, OutboxRow};
 use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::policy::EncryptionPolicy;
 use claviger_domain::values::KeyArn;
@@ -49,6 +50,65 @@ async fn e7_a_crash_while_keys_are_made_leaves_no_second_key() {
     world.work(&row).await.unwrap();
     assert_eq!(world.policy().await.lifecycle.slug(), "active");
     assert_eq!(world.keys.made_count(), 2, "the key of the first try is found again");
+}
+
+/// Approved, with the key of the first region made in a try that was broken off.
+async fn with_a_new_key() -> (World, OutboxRow, KeyArn) {
+    let world = World::byok_approved().await;
+    let west = builders::parsed("eu-west-1");
+    world.keys.making_answers(&west, Observation::NoAnswer(NoAnswerKind::Unreachable));
+    let row = world.store.outbox().into_iter().find(|row| row.effect == Effect::VerifyPolicy).unwrap();
+    world.work(&row).await.unwrap_err();
+    world.keys.making_answers(&west, USABLE);
+    let home = world.keys.made().remove(0);
+    (world, row, home)
+}
+
+const NOT_FOUND: Observation = Observation::Refused(RefusalKind::KeyNotFound);
+
+#[rstest]
+#[case::the_key(NOT_FOUND, 0)]
+#[case::its_policy(DENIED, 0)]
+#[case::when_a_strange_context_is_tried(NOT_FOUND, 1)]
+#[case::when_it_is_probed(NOT_FOUND, 2)]
+#[tokio::test]
+async fn e7_a_key_that_was_just_made_and_is_not_known_everywhere_yet_is_tried_again_and_rejects_nobody(
+    #[case] answer: Observation,
+    #[case] after: usize,
+) {
+    let (world, row, home) = with_a_new_key().await;
+    let before = vec![USABLE; after];
+    world.keys.answer_next(&home, before.into_iter().chain([answer]));
+    if answer == NOT_FOUND {
+        world.keys.describe_as(&home, Err(NOT_FOUND));
+    }
+    let error = world.work(&row).await.unwrap_err();
+    assert!(matches!(error, WorkError::NotNow { .. }), "{error}");
+    assert_eq!(world.policy().await.lifecycle.slug(), "verifying");
+    world.later(180);
+    world.work(&row).await.unwrap();
+    assert_eq!(world.policy().await.lifecycle.slug(), "active");
+}
+
+#[tokio::test]
+async fn e7_a_made_key_that_still_refuses_when_it_is_some_minutes_old_ends_the_enrolment() {
+    let (world, row, home) = with_a_new_key().await;
+    world.keys.answer(&home, DENIED);
+    world.work(&row).await.unwrap_err();
+    world.later(299);
+    world.work(&row).await.unwrap_err();
+    world.later(1);
+    world.work(&row).await.unwrap();
+    assert_eq!(world.policy().await.lifecycle.slug(), "rejected");
+}
+
+#[tokio::test]
+async fn e12_a_refusal_for_another_reason_does_not_prove_that_a_key_asks_for_the_context() {
+    let (world, row, home) = with_a_new_key().await;
+    world.keys.bind_to_nobody(&home);
+    world.keys.answer_next(&home, [USABLE, DISABLED]);
+    world.work(&row).await.unwrap();
+    assert_eq!(world.policy().await.lifecycle.slug(), "rejected");
 }
 
 #[tokio::test]

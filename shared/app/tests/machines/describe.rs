@@ -150,6 +150,9 @@ async fn e12_the_context_condition_is_tried_again_once_a_day_and_a_key_without_i
     // Of a key that refuses everybody, a refusal says nothing: what is known stays.
     world.keys.answer_next(&key, [Observation::NoAnswer(NoAnswerKind::Throttled)]);
     assert_eq!(a_day(&world).await, 0);
+    // And one that was not for the context closes nothing.
+    world.keys.answer_next(&key, [Observation::Usable, Observation::Refused(RefusalKind::KeyDisabled)]);
+    assert_eq!(a_day(&world).await, 0);
     world.keys.bind(&key, policy.organisation);
     assert_eq!(a_day(&world).await, 1);
     world.drain().await;

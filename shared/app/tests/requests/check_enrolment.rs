@@ -163,3 +163,29 @@ async fn k1_a_permission_that_was_granted_on_the_keys_before_is_expected_of_new_
     assert_eq!(found.len(), 2, "one a region: {found:?}");
     assert!(found.iter().all(|check| check.starts_with("granted-permissions") && check.contains(action)));
 }
+
+#[tokio::test]
+async fn i7_nothing_of_a_key_is_shown_while_it_also_works_for_others() {
+    let keys = good();
+    keys.bind_to_nobody(&home());
+    let checks = checked(&keys).await;
+    let of_home = checks.iter().filter(|check| check.region == Some(parsed("eu-central-1")));
+    let of_home: Vec<(&str, CheckResult)> = of_home.map(|check| (check.id.as_str(), check.result)).collect();
+    assert_eq!(of_home, [("key-usable", CheckResult::Pass), ("context-condition", CheckResult::Fail)]);
+    assert!(!keys.calls().iter().any(|call| call.operation == "DescribeKey" && call.key == home()));
+}
+
+#[rstest]
+#[case::disabled(RefusalKind::KeyDisabled)]
+#[case::gone(RefusalKind::KeyNotFound)]
+#[tokio::test]
+async fn e12_a_refusal_that_is_not_about_the_context_proves_no_condition(#[case] kind: RefusalKind) {
+    let keys = good();
+    keys.bind_to_nobody(&home());
+    // The round trip still works.
+    keys.answer_next(&home(), [Observation::Usable, Observation::Usable, Observation::Refused(kind)]);
+    let checks = checked(&keys).await;
+    assert_eq!(not_passed(&checks), [("context-condition", CheckResult::Fail)]);
+    let check = checks.iter().find(|check| check.id == "context-condition").unwrap();
+    assert!(check.observed.contains("another reason") && !check.help.is_empty(), "{}", check.observed);
+}

@@ -7,6 +7,7 @@ use claviger_app::request_error::RequestError;
 use claviger_app::validate_enrolment::*;
 use claviger_testkit::MemoryWorld;
 use claviger_testkit::builders::{self, a_key, an_organisation};
+use rstest::rstest;
 use serde_json::Value;
 use serde_json::json;
 
@@ -131,4 +132,33 @@ async fn e12_whether_events_arrive_is_said_of_the_organisations_own_account_alon
     world.seed_policy(own);
     let (result, observed) = ask().await;
     assert!(result == CheckResult::Pass && observed.contains("2026-11-23T09:00:00Z"), "{observed}");
+}
+
+#[rstest]
+#[case::key_policy(json!({
+    "mode": "cmk", "keys": [{ "region": "eu-central-1", "keyArn": a_key("111111111111", "eu-central-1", 1).as_str() }],
+}))]
+#[case::role(json!({ "mode": "byok", "roleArn": "arn:aws:iam::111111111111:role/key-management" }))]
+#[tokio::test]
+async fn i7_no_key_and_no_role_of_our_own_account_is_tried(#[case] holding: Value) {
+    let world = MemoryWorld::new();
+    let mut body = json!({
+        "awsAccountId": "111111111111", "realm": "europe", "contextTag": "acme1", "contextTagConfirmation": "acme1",
+    });
+    body.as_object_mut().unwrap().extend(holding.as_object().unwrap().clone());
+    let validation = validate(&world, &body).await.unwrap();
+    assert_eq!(validation.result, CheckResult::Fail);
+    assert!(world.take_probe_requests().is_empty());
+}
+
+#[tokio::test]
+async fn e6_a_key_in_a_region_that_the_catalogue_does_not_have_is_not_tried() {
+    let world = MemoryWorld::new();
+    world.prober_answers(passing(&["eu-central-1"]));
+    let mut body = body();
+    body["keys"][1] = json!({ "region": "aa-bb-1", "keyArn": a_key("222222222222", "aa-bb-1", 1).as_str() });
+    assert_eq!(validate(&world, &body).await.unwrap().result, CheckResult::Fail);
+    let asked = world.take_probe_requests();
+    let [ProbeRequest::Check { enrolment, .. }] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!(enrolment.keys().map(|(region, _)| region.as_str()).collect::<Vec<_>>(), ["eu-central-1"]);
 }

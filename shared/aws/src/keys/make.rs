@@ -1,5 +1,7 @@
 //! Finds and makes the keys of BYOK customers, through their roles.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::SharedCredentialsProvider;
@@ -10,7 +12,7 @@ use claviger_app::ports::{Asking, CustomerRoles, KeyError, NewKey};
 use claviger_domain::ids::OrganisationId;
 use claviger_domain::key_access::{CustomerRole, RoleArn};
 use claviger_domain::key_policy::{KEY_PREFIX, KeyLabel, TAG_GENERATION, TAG_ORGANISATION, key_alias};
-use claviger_domain::observation::{NoAnswerKind, Observation};
+use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::values::{KeyArn, Region};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -21,6 +23,16 @@ use crate::errors::{Call, key_error};
 
 /// A dedicated account has a handful of keys; one with more than this is not looked through.
 const MOST_PAGES: usize = 20;
+
+/// KMS tells of a new key everywhere only after a while (KMS Developer Guide, "Eventual consistency"): how long is waited
+/// before its name is asked for again, each time.
+const UNTIL_IT_IS_KNOWN: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+];
 
 /// What a session that finds and makes keys may do. Which keys it made is not known when it begins, so they are told
 /// by their account; nothing in it uses, changes or deletes a key.
@@ -91,7 +103,7 @@ async fn found(
                 Ok(tags) => tags,
                 // A key whose policy shuts the role out is not one of ours.
                 Err(error) if error.code() == Some("AccessDeniedException") => continue,
-                Err(error) => return Err(key_error(Call::CustomerKey, &error)),
+                Err(error) => return Err(not_known_yet(key_error(Call::CustomerKey, &error))),
             };
             if bears(tags.tags(), organisation, label) {
                 return parsed(Some(arn), page.request_id()).map(|arn| Some((arn, false)));
@@ -108,6 +120,33 @@ async fn found(
         code: "too-many-keys".to_owned(),
         request_id: None,
     })
+}
+
+/// What a call says about a key that is there: that it is not found means that it is new, or goes just now. INVARIANT
+/// (R3): that is no answer, to be asked for again, and refuses nothing.
+fn not_known_yet(error: KeyError) -> KeyError {
+    match error.observation {
+        Observation::Refused(RefusalKind::KeyNotFound) => {
+            KeyError { observation: Observation::NoAnswer(NoAnswerKind::Unreachable), ..error }
+        }
+        Observation::Refused(_) | Observation::NoAnswer(_) | Observation::Usable => error,
+    }
+}
+
+/// Gives a key that was just made its name; whether nothing else has it already.
+async fn named(client: &Client, alias: &str, arn: &KeyArn) -> Result<bool, KeyError> {
+    let mut pauses = UNTIL_IT_IS_KNOWN.into_iter();
+    loop {
+        let answer = client.create_alias().alias_name(alias).target_key_id(arn.as_str()).send().await;
+        let Err(error) = answer else {
+            return Ok(true);
+        };
+        match (error.code(), pauses.next()) {
+            (Some("AlreadyExistsException"), _) => return Ok(false),
+            (Some("NotFoundException"), Some(pause)) => tokio::time::sleep(pause).await,
+            _ => return Err(not_known_yet(key_error(Call::CustomerKey, &error))),
+        }
+    }
 }
 
 fn tag(key: &str, value: String) -> Result<Tag, KeyError> {
@@ -145,7 +184,7 @@ impl CustomerRoles for KmsKeys {
     ) -> Result<KeyArn, KeyError> {
         let NewKey { organisation, label, policy } = wanted;
         let client = self.maker(role, *organisation, region).await?;
-        let (mut arn, named) = match found(&client, *organisation, *label).await? {
+        let (mut arn, has_name) = match found(&client, *organisation, *label).await? {
             Some(known) => known,
             None => {
                 // The tags come with the key, in one call: from its first moment on it can be found.
@@ -167,23 +206,15 @@ impl CustomerRoles for KmsKeys {
                 (arn, false)
             }
         };
-        if !named {
-            let alias = key_alias(*organisation, *label);
-            match client.create_alias().alias_name(&alias).target_key_id(arn.as_str()).send().await {
-                Ok(_) => info!(key.arn = arn.as_str(), "a key was made and named"),
-                // Another delivery of the same work was faster: the key that has the name is the one that is used.
-                Err(error) if error.code() == Some("AlreadyExistsException") => {
-                    if let Some((winner, _)) = found(&client, *organisation, *label).await?
-                        && winner != arn
-                    {
-                        warn!(
-                            key.arn = arn.as_str(),
-                            "a second key was made at the same moment; it is not used"
-                        );
-                        arn = winner;
-                    }
-                }
-                Err(error) => return Err(key_error(Call::CustomerKey, &error)),
+        if !has_name {
+            if named(&client, &key_alias(*organisation, *label), &arn).await? {
+                info!(key.arn = arn.as_str(), "a key was made and named");
+            // Another delivery of the same work was faster: the key that has the name is the one that is used.
+            } else if let Some((winner, _)) = found(&client, *organisation, *label).await?
+                && winner != arn
+            {
+                warn!(key.arn = arn.as_str(), "a second key was made at the same moment; it is not used");
+                arn = winner;
             }
         }
         Ok(arn)

@@ -44,6 +44,9 @@ use crate::errors::{Call, key_error};
 /// Of which kind a pair of data keys is that is only tried.
 const PAIR: DataKeyPairSpec = DataKeyPairSpec::EccNistP256;
 
+/// For how many regions a client is kept: more than AWS has.
+const MOST_CLIENTS: usize = 64;
+
 /// KMS, with sessions of the key-access role, and of customers' roles.
 ///
 /// A call is sent once: whoever probes asks again by itself, and a retry in between would only hide what it saw and
@@ -116,7 +119,10 @@ impl KmsKeys {
         }
         let provider: Arc<dyn ProvideCredentials> = self.session.clone();
         let client = self.client_with(region, SharedCredentialsProvider::new(provider));
-        clients.insert(region.clone(), client.clone());
+        // What names regions in requests is no more than a name: a region that does not exist must not fill the memory.
+        if clients.len() < MOST_CLIENTS {
+            clients.insert(region.clone(), client.clone());
+        }
         Ok(client)
     }
 

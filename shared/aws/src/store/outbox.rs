@@ -8,20 +8,20 @@ use claviger_domain::values::OrganisationName;
 use jiff::Timestamp;
 
 use super::DynamoStore;
-use super::items::{aggregate, key_item, millis_text, text, unavailable};
+use super::items::{aggregate, key_item, millis_text, text, text_of, unavailable};
 use super::names::{self, DUE_AT, DUE_INDEX, DUE_SHARD, DUE_SHARDS, OUTBOX_PREFIX, SK};
 
 #[async_trait]
 impl Outbox for DynamoStore {
-    /// Oldest first. The index is read, so a row that was just done may show up again; receivers apply it once.
+    /// The index is read, so a row that was just done may show up again; receivers apply it once.
     async fn overdue_effects(&self, before: Timestamp, limit: u16) -> Result<Vec<OutboxRow>, StoreError> {
-        let mut rows: Vec<OutboxRow> = Vec::new();
+        let mut rows: Vec<(String, OutboxRow)> = Vec::new();
         for shard in 0..DUE_SHARDS {
             rows.extend(self.overdue_in(shard, before, usize::from(limit)).await?);
         }
-        rows.sort_by_key(|row| (row.created_at.as_millisecond(), row.id));
+        rows.sort_by(|(due, row), (other_due, other)| (due, row.id).cmp(&(other_due, other.id)));
         rows.truncate(usize::from(limit));
-        Ok(rows)
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
     async fn effect_done(&self, organisation: &OrganisationName, id: EffectId) -> Result<(), StoreError> {
@@ -34,6 +34,30 @@ impl Outbox for DynamoStore {
             .map(drop)
             .map_err(|error| unavailable(&error))
     }
+
+    async fn effect_failed(
+        &self,
+        organisation: &OrganisationName,
+        id: EffectId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        let moved = self
+            .client
+            .update_item()
+            .table_name(&self.tables.control)
+            .set_key(Some(key_item(&names::outbox(organisation, id))))
+            .update_expression("SET #due = :due")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_names("#due", DUE_AT)
+            .expression_attribute_values(":due", text(millis_text(due)))
+            .send()
+            .await;
+        match moved.map_err(|error| unavailable(&error)) {
+            // Gone: somebody else has delivered it.
+            Ok(_) | Err(StoreError::Conflict) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
 }
 
 impl DynamoStore {
@@ -42,7 +66,7 @@ impl DynamoStore {
         shard: u8,
         before: Timestamp,
         limit: usize,
-    ) -> Result<Vec<OutboxRow>, StoreError> {
+    ) -> Result<Vec<(String, OutboxRow)>, StoreError> {
         let mut rows = Vec::new();
         let mut start = None;
         loop {
@@ -65,7 +89,7 @@ impl DynamoStore {
                 .await
                 .map_err(|error| unavailable(&error))?;
             for item in answer.items.unwrap_or_default() {
-                rows.push(aggregate(&item)?);
+                rows.push((text_of(&item, DUE_AT)?.to_owned(), aggregate(&item)?));
             }
             start = answer.last_evaluated_key;
             if start.is_none() || rows.len() >= limit {

@@ -212,6 +212,10 @@ enum Operation {
     EffectDone {
         nth: usize,
     },
+    EffectFailed {
+        nth: usize,
+        seconds: i64,
+    },
 }
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
@@ -276,6 +280,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         }),
         4 => (organisation(), 0..8_u64).prop_map(|(organisation, id)| AddUsage { organisation, id }),
         2 => nth().prop_map(|nth| EffectDone { nth }),
+        2 => (nth(), -12..2_i64).prop_map(|(nth, seconds)| EffectFailed { nth, seconds }),
     ];
     prop::collection::vec(operation, 1..48)
 }
@@ -767,6 +772,15 @@ impl Pair {
                 let memory = self.memory.effect_done(&row.organisation, row.id).await;
                 let dynamo = self.dynamo.store.effect_done(&row.organisation, row.id).await;
                 same("effect done", memory, dynamo)
+            }
+            Operation::EffectFailed { nth, seconds } => {
+                let Some(row) = self.memory.outbox().get(nth).cloned() else {
+                    return Ok(());
+                };
+                let due = self.now + SignedDuration::from_secs(seconds);
+                let memory = self.memory.effect_failed(&row.organisation, row.id, due).await;
+                let dynamo = self.dynamo.store.effect_failed(&row.organisation, row.id, due).await;
+                same("effect failed", memory, dynamo)
             }
         }
     }

@@ -502,3 +502,39 @@ async fn e7_a_key_that_a_crash_left_without_alias_is_found_by_its_tags_and_named
     assert!(!wire.operations().contains(&"CreateKey".to_owned()));
     assert_eq!(wire.operations().last().unwrap(), "CreateAlias");
 }
+
+/// Nothing is there yet, and a key is made.
+fn makes(wire: &Wire) {
+    wire.answers("DescribeKey", [Answer::error(400, "NotFoundException")]);
+    wire.answers("ListKeys", [Answer::ok(r#"{"Keys":[],"Truncated":false}"#)]);
+    wire.answers("CreateKey", [metadata()]);
+}
+
+#[tokio::test]
+async fn e7_a_key_that_kms_does_not_know_the_moment_it_is_made_gets_its_name_a_little_later() {
+    let (wire, keys) = wire().await;
+    makes(&wire);
+    let unknown = || Answer::error(400, "NotFoundException");
+    wire.answers("CreateAlias", [unknown(), unknown(), Answer::ok("{}")]);
+    let arn = keys.make_key(&key_management(), &parsed("us-east-1"), &wanted()).await.unwrap();
+    assert_eq!(arn.as_str(), FOUND);
+    let operations = wire.operations();
+    assert_eq!(operations.iter().filter(|operation| *operation == "CreateAlias").count(), 3);
+    assert_eq!(operations.iter().filter(|operation| *operation == "CreateKey").count(), 1);
+}
+
+#[rstest]
+#[case::its_name("CreateAlias")]
+#[case::its_tags("ListResourceTags")]
+#[tokio::test]
+async fn r3_a_new_key_that_is_not_known_yet_gives_no_answer_and_refuses_nothing(#[case] operation: &str) {
+    let (wire, keys) = wire().await;
+    makes(&wire);
+    if operation == "ListResourceTags" {
+        let list = format!(r#"{{"Keys":[{{"KeyArn":"{FOUND}"}}],"Truncated":false}}"#);
+        wire.answers("ListKeys", [Answer::ok(&list)]);
+    }
+    wire.answers(operation, [Answer::error(400, "NotFoundException")]);
+    let error = keys.make_key(&key_management(), &parsed("us-east-1"), &wanted()).await.unwrap_err();
+    assert_eq!((error.observation, error.code.as_str()), (NoAnswer(Unreachable), "NotFoundException"));
+}

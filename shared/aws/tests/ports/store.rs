@@ -450,6 +450,26 @@ async fn i4_an_effect_waits_in_the_outbox_until_it_is_done() {
     assert!(store.overdue_effects(after, 10).await.unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn i4_an_effect_that_failed_stands_behind_the_others_and_does_not_come_back_once_it_is_done() {
+    let world = World::new().await;
+    let policy = acme(&world).await;
+    let store = &world.store;
+    let later = noon() + SignedDuration::from_secs(20);
+    store.commit_policy(Some(&policy), &cut_off(&policy, later)).await.unwrap();
+    let after = later + SignedDuration::from_mins(1);
+    let all = store.overdue_effects(after, 10).await.unwrap();
+    let (failed, others) = all.split_first().unwrap();
+    let due = later + SignedDuration::from_secs(30);
+    store.effect_failed(&failed.organisation, failed.id, due).await.unwrap();
+    assert_eq!(store.overdue_effects(due, 10).await.unwrap(), others);
+    let last = store.overdue_effects(after, 10).await.unwrap().pop();
+    assert_eq!(last.as_ref(), Some(failed), "as it was, and last");
+    store.effect_done(&failed.organisation, failed.id).await.unwrap();
+    store.effect_failed(&failed.organisation, failed.id, due).await.unwrap();
+    assert_eq!(store.overdue_effects(after, 10).await.unwrap(), others);
+}
+
 /// A prober that finds every key usable.
 struct Usable(EncryptionPolicy, Timestamp);
 

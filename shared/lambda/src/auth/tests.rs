@@ -24,6 +24,7 @@ fn signing_key() -> &'static EncodingKey {
 struct FakeIssuer {
     fetches: AtomicUsize,
     away: AtomicBool,
+    bare: AtomicBool,
 }
 
 #[async_trait]
@@ -32,6 +33,9 @@ impl IssuerKeys for FakeIssuer {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         if self.away.load(Ordering::SeqCst) {
             return Err("connection refused".to_owned());
+        }
+        if self.bare.load(Ordering::SeqCst) {
+            return Ok(JwkSet { keys: Vec::new() });
         }
         let mut jwk = Jwk::from_encoding_key(signing_key(), Algorithm::RS256).unwrap();
         jwk.common.key_id = Some("k1".to_owned());
@@ -47,8 +51,10 @@ fn verifier() -> (TokenVerifier, Arc<FakeIssuer>) {
 /// Makes the cached keys older by this much.
 async fn age(verifier: &TokenVerifier, by: Duration) {
     let mut cache = verifier.cache.lock().await;
-    cache.fetched = cache.fetched.and_then(|at| at.checked_sub(by));
-    assert!(cache.fetched.is_some(), "the machine has been up for less than {by:?}");
+    let older = |at: Option<Instant>| {
+        at.map(|at| at.checked_sub(by).expect("a machine that has been up for longer than that"))
+    };
+    (cache.fetched, cache.asked) = (older(cache.fetched), older(cache.asked));
 }
 
 fn now() -> i64 {
@@ -170,4 +176,53 @@ fn e3_the_vendors_people_are_never_an_organisations_own() {
     assert_eq!(role_in(&organisation, &caller("eve", &[])), Role::Stranger);
     assert_eq!(role_in(&organisation, &caller("ada", &[GROUP_SUPPORT])), Role::Support);
     assert_eq!(role_in(&organisation, &caller("ada", &[GROUP_SYSTEM])), Role::System);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_ill_is_asked_once_in_thirty_seconds_whoever_comes() {
+    let (verifier, issuer) = verifier();
+    verifier.caller(&token(&claims())).await.unwrap();
+    issuer.away.store(true, Ordering::SeqCst);
+    age(&verifier, REFRESH).await;
+    for n in 0..20 {
+        verifier.caller(&token(&claims())).await.unwrap();
+        let error = verifier.caller(&token_by(Some(&format!("k{}", n + 2)), &claims())).await.unwrap_err();
+        assert!(matches!(error, AuthError::Unavailable { .. }), "nobody can tell: {error}");
+    }
+    assert_eq!(issuer.fetches.load(Ordering::SeqCst), 2);
+    age(&verifier, REFETCH).await;
+    issuer.away.store(false, Ordering::SeqCst);
+    verifier.caller(&token(&claims())).await.unwrap();
+    assert_eq!(issuer.fetches.load(Ordering::SeqCst), 3);
+    let error = verifier.caller(&token_by(Some("k2"), &claims())).await.unwrap_err();
+    assert!(
+        matches!(error, AuthError::Refused { .. }),
+        "the issuer has said which keys are its own: {error}"
+    );
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_away_from_the_beginning_is_asked_again_after_five_seconds() {
+    let (verifier, issuer) = verifier();
+    issuer.away.store(true, Ordering::SeqCst);
+    for _ in 0..20 {
+        let error = verifier.caller(&token(&claims())).await.unwrap_err();
+        assert!(matches!(error, AuthError::Unavailable { .. }), "{error}");
+    }
+    assert_eq!(issuer.fetches.load(Ordering::SeqCst), 1);
+    issuer.away.store(false, Ordering::SeqCst);
+    age(&verifier, RETRY).await;
+    verifier.caller(&token(&claims())).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_issuer_that_lists_no_key_takes_none_away() {
+    let (verifier, issuer) = verifier();
+    verifier.caller(&token(&claims())).await.unwrap();
+    issuer.bare.store(true, Ordering::SeqCst);
+    age(&verifier, REFRESH).await;
+    verifier.caller(&token(&claims())).await.unwrap();
+    age(&verifier, REFRESH).await;
+    verifier.caller(&token(&claims())).await.unwrap();
+    assert_eq!(issuer.fetches.load(Ordering::SeqCst), 3, "it was asked");
 }

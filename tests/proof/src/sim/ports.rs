@@ -716,6 +716,15 @@ impl Outbox for Ports {
     async fn effect_done(&self, organisation: &OrganisationName, id: EffectId) -> Result<(), StoreError> {
         self.stored("effect_done", self.world.store.effect_done(organisation, id)).await
     }
+
+    async fn effect_failed(
+        &self,
+        organisation: &OrganisationName,
+        id: EffectId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.stored("effect_failed", self.world.store.effect_failed(organisation, id, due)).await
+    }
 }
 
 #[async_trait]

@@ -122,9 +122,13 @@ fn operation(of: &Operation) -> utoipa::openapi::path::Operation {
             .security(SecurityRequirement::new("bearer", Vec::<String>::new()))
             .extensions(Some(extensions));
     }
-    for (name, schema) in
-        [("org", "OrganizationName"), ("id", "Id"), ("region", "AwsRegion"), ("site", "SiteName")]
-    {
+    for (name, schema) in [
+        ("org", "OrganizationName"),
+        ("id", "Id"),
+        ("region", "AwsRegion"),
+        ("site", "SiteName"),
+        ("version", "TemplateVersion"),
+    ] {
         if of.path.contains(&format!("{{{name}}}")) {
             let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path);
             made = made.parameter(
@@ -419,7 +423,7 @@ async fn every_documented_path_has_the_documented_methods_and_no_others() {
     let stage = stage().await;
     for of in OPERATIONS {
         let path = of.path.replace("{org}", "acme").replace("{id}", "00000000-0000-4000-8000-0000000000aa");
-        let path = path.replace("{region}", "eu-west-1").replace("{site}", "eng");
+        let path = path.replace("{region}", "eu-west-1").replace("{site}", "eng").replace("{version}", "1");
         // The answer to a method that no path has is held against the document like every other.
         let came = stage.call("system", "TRACE", path.strip_prefix("/v1/").unwrap(), None).await;
         assert_eq!(came.status, StatusCode::METHOD_NOT_ALLOWED, "{}", of.path);

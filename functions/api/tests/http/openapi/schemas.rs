@@ -372,7 +372,7 @@ pub enum AccessStatus {
     Ignored,
 }
 
-/// All access requests.
+/// A page of access requests, newest first.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct AccessRequestPage {
@@ -824,11 +824,13 @@ pub struct SiteRenaming {
     site: SiteName,
 }
 
-/// The apps on a site.
+/// The apps on a site; all of them, on one page.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct SiteApps {
     items: Vec<AppInstance>,
+    #[schema(required)]
+    next_cursor: Option<Cursor>,
 }
 
 /// How much of an app's data on a site is encrypted.
@@ -1254,7 +1256,7 @@ pub struct ReencryptedInstancePage {
     next_cursor: Option<Cursor>,
 }
 
-/// All re-encryptions.
+/// A page of re-encryptions, newest first.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct ReencryptionPage {
