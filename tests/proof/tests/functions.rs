@@ -122,17 +122,21 @@ static TOKENS: LazyLock<Vec<String>> = LazyLock::new(|| {
     vec![by_secret, none, rs256]
 });
 
-struct NoKeys;
+struct OneKey;
 
 #[async_trait]
-impl IssuerKeys for NoKeys {
+impl IssuerKeys for OneKey {
+    /// One that the tokens name, and with which nobody has signed.
     async fn fetch(&self) -> Result<JwkSet, String> {
-        Ok(JwkSet { keys: Vec::new() })
+        let key = serde_json::json!({
+            "kty": "RSA", "alg": "RS256", "use": "sig", "kid": "k1", "e": "AQAB", "n": "wcHB".repeat(86),
+        });
+        serde_json::from_value(serde_json::json!({ "keys": [key] })).map_err(|error| error.to_string())
     }
 }
 
 static VERIFIER: LazyLock<TokenVerifier> =
-    LazyLock::new(|| TokenVerifier::with_keys("https://issuer.example", "people", Arc::new(NoKeys)));
+    LazyLock::new(|| TokenVerifier::with_keys("https://issuer.example", "people", Arc::new(OneKey)));
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -143,7 +147,11 @@ fn asked(path: &str, body: &str) -> (u16, String) {
     let (world, keys, ids, cache) =
         (MemoryWorld::new(), FakeKeys::new(), SequentialIds::default(), UnwrappedKeys::new());
     let clock = FakeClock::at("2026-11-22T09:00:00Z");
-    let settings = builders::settings();
+    let mut settings = builders::settings().clone();
+    // The caller of the samples.
+    let caller = "arn:aws:iam::111111111111:role/claviger-notes-app".to_owned();
+    settings.app_roles.insert(caller, vec![builders::parsed("jira")]);
+    let settings = &settings;
     let home = builders::parsed("eu-central-1");
     let broker = KeyBroker {
         hand_out: HandOutDataKey {
