@@ -137,12 +137,8 @@ impl KeyProber<'_> {
             ProbeRequest::ProbeNow { organisation, rounds } => {
                 Ok(ProbeAnswer::Probed { rounds: self.now.run(&organisation, rounds).await? })
             }
-            ProbeRequest::ProvePermissions { organisation, permissions, on } => {
-                let checks = match on {
-                    None => self.permissions.run(&organisation, &permissions).await?,
-                    Some(key) => self.permissions.on(&organisation, &key, &permissions).await?,
-                };
-                Ok(ProbeAnswer::Checked { checks })
+            ProbeRequest::ProvePermissions { organisation, permissions } => {
+                Ok(ProbeAnswer::Checked { checks: self.permissions.run(&organisation, &permissions).await? })
             }
             ProbeRequest::Check { organisation, external_id, regions, enrolment, granted } => {
                 let whose = Checked { organisation, external_id: &external_id, regions: &regions };

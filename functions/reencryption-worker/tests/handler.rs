@@ -106,7 +106,8 @@ impl Stage {
         let job = asked.reencryption.as_ref().unwrap().id;
         let canaries = regions.map(|region| (parsed(region), "QQ==".to_owned())).into();
         let round = a_round(&asked, Observation::Usable, now);
-        let switched = PolicyEvent::ReencryptionSwitched { job, canaries, data_keys: 1, round };
+        let switched =
+            PolicyEvent::ReencryptionSwitched { job, canaries, data_keys: 1, proven: [].into(), round };
         world.seed_policy(decided(&asked, &switched, &by_claviger(), now).next);
 
         let cloud = TestCloud::new();

@@ -210,8 +210,7 @@ impl AnswerAccess<'_> {
     ) -> Result<AccessRequest, RequestError> {
         let policy = self.load(organisation).await?;
         let permissions = find(&policy, id)?.permissions.clone();
-        let wanted =
-            ProbeRequest::ProvePermissions { organisation: organisation.clone(), permissions, on: None };
+        let wanted = ProbeRequest::ProvePermissions { organisation: organisation.clone(), permissions };
         let ProbeAnswer::Checked { checks } = self.prober.probe(&wanted).await? else {
             let reason = "it answered another question".to_owned();
             return Err(CallError { what: "the prober", reason }.into());

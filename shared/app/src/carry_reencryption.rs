@@ -30,6 +30,7 @@ use crate::ports::{
     ReencryptionQueues, RoleSession, StoreError, WatchList,
 };
 use crate::probe_keys::ProbeKeys;
+use crate::prove_permissions::given;
 use crate::reencryption::{Counts, JobProgress, JobStep, Scanned, ShardCheckpoint, ShardPlace, ShardWork};
 use crate::rewrite_shard::LEASE;
 use crate::settings::Settings;
@@ -310,7 +311,7 @@ impl CarryReencryption<'_> {
             Err(WorkError::NotNow { .. } | WorkError::Key(_)) => return Ok(Next::After(AGAIN)),
             Err(other) => return Err(other),
         };
-        let (mut unanswered, granted) = (false, policy.granted());
+        let (mut unanswered, granted) = (false, policy.granted_permissions());
         for (region, arn) in &keys {
             let organisation = policy.organisation;
             let key = KeyRef { arn, access: &job.access, organisation, session: RoleSession::Fresh };
@@ -337,16 +338,28 @@ impl CarryReencryption<'_> {
     ) -> Result<Next, WorkError> {
         let context = policy.encryption_context(PURPOSE_CANARY, &policy.id.to_string());
         let mut canaries: BTreeMap<Region, String> = BTreeMap::new();
+        let wanted = policy.granted_permissions();
         for (region, arn) in &job.keys {
             let organisation = policy.organisation;
             let key = KeyRef { arn, access: &job.access, organisation, session: RoleSession::Fresh };
-            match self.keys.encrypt(key, self.ids.random().as_bytes(), &context).await {
-                Ok(sealed) => canaries.insert(region.clone(), BASE64_STANDARD.encode(sealed)),
+            let sealed = match self.keys.encrypt(key, self.ids.random().as_bytes(), &context).await {
+                Ok(sealed) => sealed,
                 Err(error) => {
                     let saw = explained(self.keys, key, &error).await;
                     return self.not_yet(policy, job, region, saw, step).await;
                 }
             };
+            // What was accepted while the data keys moved was not asked for when the new keys were checked.
+            match given(self.keys, key, &sealed, &context, &wanted).await {
+                Ok(given) if given == wanted => {}
+                Ok(_) => {
+                    let saw = Observation::Refused(RefusalKind::AccessDenied);
+                    return self.not_yet(policy, job, region, saw, step).await;
+                }
+                Err(WorkError::NotNow { .. }) => return Ok(Next::After(AGAIN)),
+                Err(other) => return Err(other),
+            }
+            canaries.insert(region.clone(), BASE64_STANDARD.encode(sealed));
         }
         let round = self.probe.round(&policy.with_new_keys(&canaries, self.clock.now())).await;
         let failed = round.observations.iter().find(|(_, saw)| !matches!(saw, Observation::Usable));
@@ -358,7 +371,8 @@ impl CarryReencryption<'_> {
             let event = PolicyEvent::ReencryptionHindered { job: job.id, fault: None };
             return self.happened(policy, event, step).await;
         }
-        let event = PolicyEvent::ReencryptionSwitched { job: job.id, canaries, data_keys, round };
+        let event =
+            PolicyEvent::ReencryptionSwitched { job: job.id, canaries, data_keys, proven: wanted, round };
         self.happened(policy, event, step).await
     }
 

@@ -16,6 +16,7 @@ use futures_util::future::join_all;
 
 use crate::messages::{Check, CheckResult, EncryptionContext};
 use crate::ports::{Asking, CustomerKeys, CustomerRoles, Ids, KeyError, KeyRef, RoleSession, Trial};
+use crate::prove_permissions::tried;
 
 /// Checks the keys, or the role, of an enrolment.
 #[derive(Clone, Copy)]
@@ -193,7 +194,7 @@ impl CheckEnrolment<'_> {
             return checks;
         }
         self.actions(key, &sealed, &ours, &mut checks).await;
-        self.granted(key, &ours, granted, &mut checks).await;
+        self.granted(key, &sealed, &ours, granted, &mut checks).await;
         self.describe(key, &mut checks).await;
         checks.add(self.principals(key).await);
         checks
@@ -237,42 +238,24 @@ impl CheckEnrolment<'_> {
         checks.add(fail(ID, region, format!("not granted: {}", refused.join(", ")), help));
     }
 
-    /// Whether the key bears what its organisation accepted in access requests. What every check of a key tries anyway is
-    /// not tried again.
+    /// Whether the key bears what its organisation accepted in access requests.
     async fn granted(
         &self,
         key: KeyRef<'_>,
+        sealed: &[u8],
         context: &EncryptionContext,
         granted: &BTreeSet<KeyPermission>,
         checks: &mut Checks,
     ) {
-        let granted: Vec<KeyPermission> = granted.iter().copied().collect();
-        for permission in granted {
-            let tried = match permission {
-                KeyPermission::GenerateDataKeyPair => {
-                    self.keys.dry_run(key, Trial::GenerateDataKeyPair, context).await
-                }
-                KeyPermission::GenerateDataKeyPairWithoutPlaintext => {
-                    self.keys.dry_run(key, Trial::GenerateDataKeyPairWithoutPlaintext, context).await
-                }
-                KeyPermission::GetKeyRotationStatus => self.keys.rotates(key).await.map(drop),
-                KeyPermission::Decrypt
-                | KeyPermission::Encrypt
-                | KeyPermission::ReEncryptFrom
-                | KeyPermission::ReEncryptTo
-                | KeyPermission::GenerateDataKey
-                | KeyPermission::GenerateDataKeyWithoutPlaintext
-                | KeyPermission::DescribeKey => continue,
-            };
-            let id = ("granted-permissions", Some(key.region()));
-            match tried {
+        let id = ("granted-permissions", Some(key.region()));
+        for (permission, outcome) in tried(self.keys, key, Some(sealed), context, granted).await {
+            match outcome {
                 Ok(()) => checks.add(pass(id.0, id.1, format!("{permission} is granted"))),
                 Err(error) => {
                     let observed = format!("{permission}, which an accepted access request grants, failed");
                     let help = |_| match key.access {
                         KeyAccess::KeyPolicy => format!(
-                            "put the key policy that `GET .../key-policy` prints, with this action in the statement \
-                             `ClavigerUse`, on the key: {}",
+                            "put the key policy that `GET .../key-policy` prints, with this action in the statement                              `ClavigerUse`, on the key: {}",
                             put_policy(key)
                         ),
                         KeyAccess::Role(role) => permissions(&role.arn),

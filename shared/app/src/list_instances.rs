@@ -149,17 +149,21 @@ impl ListInstances<'_> {
         site: &SiteName,
         app: &App,
     ) -> Result<Family, StoreError> {
-        let mut family = Family { others: Vec::new(), encrypted: false };
+        let mut known = Vec::new();
         for sibling in self.settings.catalogue.siblings(app) {
-            let known = self.instances.instance_at(site, sibling).await?;
-            let ours = |known: &AppInstance| known.organisation_name == *organisation;
-            if known.as_ref().is_some_and(|known| ours(known) && known.status.is_encrypted()) {
-                family.encrypted = true;
-            } else {
-                family.others.push(sibling.clone());
-            }
+            let there = self.instances.instance_at(site, sibling).await?;
+            known.extend(there.filter(|there| there.organisation_name == *organisation));
         }
-        Ok(family)
+        Ok(self.family_among(&known, app))
+    }
+
+    /// The same, where every app that the organisation has on the site is known.
+    pub fn family_among(&self, known: &[AppInstance], app: &App) -> Family {
+        let encrypted =
+            |sibling: &&App| known.iter().any(|there| there.app == **sibling && there.status.is_encrypted());
+        let (encrypted, others): (Vec<&App>, Vec<&App>) =
+            self.settings.catalogue.siblings(app).partition(encrypted);
+        Family { others: others.into_iter().cloned().collect(), encrypted: !encrypted.is_empty() }
     }
 
     /// What is shown of an instance beside this family.

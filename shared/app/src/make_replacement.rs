@@ -75,7 +75,7 @@ impl MakeReplacement<'_> {
             },
         };
         let key = KeyRef::of(&policy, &made).fresh();
-        let granted = policy.granted();
+        let granted = policy.granted_permissions();
         let checks = self.check.key(key, &policy.context_tag, &granted).await;
         if checks.some_refused() || checks.some_unanswered() {
             return Ok(ProbeAnswer::Checked { checks: checks.all });

@@ -97,15 +97,12 @@ pub enum ProbeRequest {
         /// How many rounds, one after the other (1 to 3).
         rounds: u8,
     },
-    /// Prove permissions on every key of an organisation's policy, or on one that is to take a lost one's place (spec K1).
+    /// Prove permissions on every key of an organisation's policy (spec K1).
     ProvePermissions {
         /// Whose.
         organisation: OrganisationName,
         /// Which.
         permissions: BTreeSet<KeyPermission>,
-        /// The key that is to take a lost one's place.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        on: Option<KeyArn>,
     },
     /// Unwrap every data key of a page of instances in one region (spec S2).
     UnwrapDataKeys {

@@ -2,11 +2,8 @@
 //! region that works, then the new key takes the old one's place (spec S2). A page of instances a message;
 //! what is wrapped already is passed over, so it can be broken off and repeated at any point.
 
-use std::collections::BTreeSet;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use claviger_domain::access::KeyPermission;
 use claviger_domain::decide::{Refusal, decide};
 use claviger_domain::effect::{Effect, OutboxRow};
 use claviger_domain::event::{Actor, Origin, PolicyEvent};
@@ -17,13 +14,13 @@ use jiff::SignedDuration;
 use zeroize::Zeroizing;
 
 use crate::error::{ATTEMPTS, WorkError};
-use crate::messages::{Check, CheckResult, DataKeyPage, EncryptionContext};
+use crate::messages::{DataKeyPage, EncryptionContext};
 use crate::ports::{
     Clock, CustomerKeys, DataKeyRegistry, FanOutQueue, Ids, Instances, KeyRef, Policies, StoreError, Wrap,
     WrappedDataKey,
 };
 use crate::probe_keys::ProbeKeys;
-use crate::prove_permissions::ProvePermissions;
+use crate::prove_permissions::given;
 use crate::settings::Settings;
 
 /// How many instances one message handles.
@@ -170,31 +167,28 @@ impl ReplaceKey<'_> {
         arn: &KeyArn,
         data_keys: u64,
     ) -> Result<(), WorkError> {
-        let mut canary: Option<String> = None;
+        let mut canary: Option<Vec<u8>> = None;
         for _ in 0..ATTEMPTS {
             let Some(policy) = self.wanting(row, region, arn).await? else { return Ok(()) };
-            let made = match canary.take() {
-                Some(made) => made,
-                None => {
-                    let context = policy.encryption_context(PURPOSE_CANARY, &policy.id.to_string());
-                    let sealed = self
-                        .keys
-                        .encrypt(KeyRef::of(&policy, arn), self.ids.random().as_bytes(), &context)
-                        .await?;
-                    BASE64_STANDARD.encode(sealed)
-                }
+            let context = policy.encryption_context(PURPOSE_CANARY, &policy.id.to_string());
+            let new = KeyRef::of(&policy, arn);
+            let sealed = match canary.take() {
+                Some(sealed) => sealed,
+                None => self.keys.encrypt(new, self.ids.random().as_bytes(), &context).await?,
             };
+            let made = BASE64_STANDARD.encode(&sealed);
             let mut replaced = policy.clone();
             if let Some(key) = replaced.keys.get_mut(region) {
                 key.arn = arn.clone();
                 key.canary = Some(made.clone());
             }
             let round = self.probe.round(&replaced).await;
-            let proven = self.proven(&policy, arn, &made).await?;
+            let wanted = policy.granted_permissions();
+            let proven = given(self.keys, new, &sealed, &context, &wanted).await?;
             let event = PolicyEvent::KeyReplaced {
                 region: region.clone(),
                 key: arn.clone(),
-                canary: made.clone(),
+                canary: made,
                 data_keys,
                 proven,
                 round,
@@ -208,33 +202,11 @@ impl ReplaceKey<'_> {
             };
             match self.policies.commit_policy(Some(&policy), &decision).await {
                 Ok(()) => return Ok(()),
-                Err(StoreError::Conflict) => canary = Some(made),
+                Err(StoreError::Conflict) => canary = Some(sealed),
                 Err(other) => return Err(other.into()),
             }
         }
         Err(StoreError::Conflict.into())
-    }
-}
-
-impl ReplaceKey<'_> {
-    /// Which of the permissions that were accepted the new key gives.
-    async fn proven(
-        &self,
-        policy: &EncryptionPolicy,
-        arn: &KeyArn,
-        canary: &str,
-    ) -> Result<BTreeSet<KeyPermission>, WorkError> {
-        let wanted = policy.granted_permissions();
-        let prove = ProvePermissions { policies: self.policies, keys: self.keys };
-        let checks = prove.of_key(policy, arn, BASE64_STANDARD.decode(canary).ok(), &wanted).await;
-        if checks.iter().any(|check| check.result == CheckResult::Warn) {
-            return Err(WorkError::NotNow { reason: "the new key gave no answer about a permission" });
-        }
-        let gives = |permission: &KeyPermission| {
-            let passed = |check: &Check| check.id == permission.action() && check.result == CheckResult::Pass;
-            checks.iter().any(passed)
-        };
-        Ok(wanted.into_iter().filter(gives).collect())
     }
 }
 

@@ -66,7 +66,7 @@ impl RequestReencryption<'_> {
             external_id: organisation.external_id.clone(),
             regions,
             enrolment: Enrolment::of_keys(policy, keys),
-            granted: policy.granted(),
+            granted: policy.granted_permissions(),
         };
         let ProbeAnswer::Checked { checks } = self.prober.probe(&request).await? else {
             let reason = "it answered something else than asked for".to_owned();

@@ -67,13 +67,15 @@ impl RequestReplacement<'_> {
             Err(Refusal::Redundant) => return Ok(policy),
             Err(refusal) => return Err(refusal.into()),
         }
-        let enrolment = Enrolment::of_one_key(&policy, region.clone(), key.clone());
+        let enrolment = Enrolment::of_one_key(&policy, region.clone(), key);
         let request = ProbeRequest::Check {
             organisation: policy.organisation,
             external_id: organisation.external_id.clone(),
             regions: vec![region.clone()],
             enrolment,
-            granted: policy.granted(),
+            // INVARIANT (K1): a key that takes another's place gives what was accepted. Tried here, so that its owner hears
+            // of it with the remedy, and once more before the key counts.
+            granted: policy.granted_permissions(),
         };
         let ProbeAnswer::Checked { checks } = self.prober.probe(&request).await? else {
             let reason = "it answered something else than asked for".to_owned();
@@ -82,35 +84,7 @@ impl RequestReplacement<'_> {
         if checks.iter().any(|check| check.result == CheckResult::Fail) {
             return Err(RequestError::NotVerified(checks));
         }
-        self.gives_what_was_accepted(&policy, &key).await?;
         settle.run(&organisation.name, &event, origin).await
-    }
-
-    /// INVARIANT (K1): a key that takes another's place gives every permission that was accepted. Tried here, so that its
-    /// owner hears of it with the remedy, and once more before the key counts.
-    async fn gives_what_was_accepted(
-        &self,
-        policy: &EncryptionPolicy,
-        key: &KeyArn,
-    ) -> Result<(), RequestError> {
-        let permissions = policy.granted_permissions();
-        if permissions.is_empty() {
-            return Ok(());
-        }
-        let (organisation, on) = (policy.organisation_name.clone(), Some(key.clone()));
-        let request = ProbeRequest::ProvePermissions { organisation, permissions, on };
-        let ProbeAnswer::Checked { checks } = self.prober.probe(&request).await? else {
-            let reason = "it answered something else than asked for".to_owned();
-            return Err(CallError { what: "the prober", reason }.into());
-        };
-        if checks.iter().any(|check| check.result == CheckResult::Fail) {
-            return Err(RequestError::NotVerified(checks));
-        }
-        if checks.iter().any(|check| check.result == CheckResult::Warn) {
-            let reason = "the new key gave no answer".to_owned();
-            return Err(CallError { what: "AWS KMS", reason }.into());
-        }
-        Ok(())
     }
 }
 
@@ -139,7 +113,6 @@ impl RequestReplacement<'_> {
                 return Err(CallError { what: "the prober", reason }.into());
             }
         };
-        self.gives_what_was_accepted(policy, &key).await?;
         let event = PolicyEvent::KeyReplacementAsked { region: region.clone(), key };
         settle.run(&policy.organisation_name, &event, origin).await
     }

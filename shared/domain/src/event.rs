@@ -46,7 +46,7 @@ pub struct Origin {
 pub enum PolicyEvent {
     /// Support approved the enrolment.
     EnrolmentApproved,
-    /// Support refused the enrolment.
+    /// Support refused the enrolment, before or after it was approved; not once it is in use.
     EnrolmentRejected {
         /// Why.
         reason: String,
@@ -275,6 +275,9 @@ pub enum PolicyEvent {
         canaries: BTreeMap<Region, String>,
         /// How many data keys.
         data_keys: u64,
+        /// The permissions that every new key was tried for and gives (spec K1).
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        proven: BTreeSet<KeyPermission>,
         /// The probe of those canaries.
         round: ProbeRound,
     },

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::access::{AccessAnswer, AccessRequest, KeyPermission};
+use crate::access::{AccessRequest, KeyPermission};
 use crate::catalogue::Mode;
 use crate::closing::{Closing, Erasure};
 use crate::fact::AuditHead;
@@ -395,13 +395,6 @@ impl EncryptionPolicy {
         self.reencryption.as_ref().map_or(self.access.mode(), |job| job.mode_until_done)
     }
 
-    /// What access requests were accepted for: each was proven on the keys of then, and is expected of every new one
-    /// (spec K1).
-    pub fn granted(&self) -> BTreeSet<KeyPermission> {
-        let accepted = |request: &&AccessRequest| matches!(request.answer, AccessAnswer::Granted { .. });
-        self.access_requests.iter().filter(accepted).flat_map(|request| request.permissions.clone()).collect()
-    }
-
     /// Who proposed a change of keys that waits for a second org admin.
     pub fn proposers(&self) -> impl Iterator<Item = &Subject> {
         let of_one = self.key_change.as_ref().map(|first| &first.by);
@@ -442,7 +435,8 @@ impl EncryptionPolicy {
         newest.map_or(KEY_POLICY_VERSION, |asked| asked.version.as_str())
     }
 
-    /// Every permission that was accepted since it enrolled: a key that takes another's place has to prove them.
+    /// Every permission that was accepted since it enrolled: each was proven on the keys of then, and a key that takes
+    /// another's place has to prove it too (spec K1).
     pub fn granted_permissions(&self) -> BTreeSet<KeyPermission> {
         let granted = self.access_requests.iter().filter(|asked| asked.is_granted());
         granted.flat_map(|asked| asked.permissions.iter().copied()).collect()

@@ -286,7 +286,6 @@ impl MemoryWorld {
         store.instances.insert(instance.id, instance);
     }
 
-    /// A change of the store: applied whole, or not at all.
     /// What a commit does.
     fn committed(&self, change: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
         self.changed(change)?;
@@ -303,6 +302,7 @@ impl MemoryWorld {
         Ok(state)
     }
 
+    /// A change of the store: applied whole, or not at all.
     fn changed(&self, change: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let mut state = self.state();
         if let Some(fault) = state.store_faults.pop_front() {

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use claviger_app::list_instances::ListInstances;
+use claviger_app::list_instances::{InstanceView, ListInstances};
 use claviger_app::sites::Sites;
 use claviger_domain::authorisation::Call;
 use claviger_domain::enrolment::parsed;
@@ -16,7 +16,7 @@ use crate::access::Visit;
 use crate::answer::{Answer, document, located};
 use crate::body;
 use crate::state::{Api, Shared};
-use crate::trouble::{store_trouble, trouble};
+use crate::trouble::trouble;
 
 fn sites(api: &Api) -> Sites<'_> {
     let (policies, instances) = (&*api.stores, &*api.stores);
@@ -28,14 +28,13 @@ fn named(site: &str) -> Result<SiteName, Problem> {
     site.parse().map_err(|_| Problem::not_found())
 }
 
-/// The apps on a site: all of them, for there are no more than the catalogue has.
-async fn shown(api: &Api, apps: Vec<AppInstance>) -> Result<Value, Problem> {
+/// The apps on a site: all of them, for there are no more than the catalogue has. Nothing is read for it: an answer that
+/// fails after the decision has the caller ask again for what is done already.
+fn shown(api: &Api, apps: &[AppInstance]) -> Value {
     let lists = ListInstances { instances: &*api.stores, settings: &api.settings };
-    let mut items = Vec::new();
-    for app in apps {
-        items.push(lists.shown(app).await.map_err(|error| store_trouble(&error))?);
-    }
-    Ok(json!({ "items": items, "nextCursor": null }))
+    let view = |app: &AppInstance| lists.view(app.clone(), lists.family_among(apps, &app.app));
+    let items: Vec<InstanceView> = apps.iter().map(view).collect();
+    json!({ "items": items, "nextCursor": null })
 }
 
 /// Gives a site another name.
@@ -52,7 +51,7 @@ pub async fn rename(
     let to: Option<SiteName> = parsed(&body::object(sent).await?, "site", &mut faults);
     let to = to.ok_or_else(|| Problem::invalid(faults))?;
     let renamed = sites(&api).rename(&access.organisation, &from, &to, &origin).await;
-    Ok(document(StatusCode::OK, &shown(&api, renamed.map_err(trouble)?).await?))
+    Ok(document(StatusCode::OK, &shown(&api, &renamed.map_err(trouble)?)))
 }
 
 /// Takes note that a site was deleted.
@@ -64,7 +63,7 @@ pub async fn delete(
     let access = api.enter(&visit, &org, Call::DeleteSite).await?;
     let origin = visit.origin(access.role)?;
     let deleted = sites(&api).delete(&access.organisation, &named(&site)?, &origin).await;
-    let apps = shown(&api, deleted.map_err(trouble)?).await?;
+    let apps = shown(&api, &deleted.map_err(trouble)?);
     Ok(located(StatusCode::ACCEPTED, &format!("/v1/organizations/{org}/app-instances"), &apps))
 }
 
@@ -77,5 +76,5 @@ pub async fn keep(
     let access = api.enter(&visit, &org, Call::DeleteSite).await?;
     let origin = visit.origin(access.role)?;
     let kept = sites(&api).keep(&access.organisation, &named(&site)?, &origin).await;
-    Ok(document(StatusCode::OK, &shown(&api, kept.map_err(trouble)?).await?))
+    Ok(document(StatusCode::OK, &shown(&api, &kept.map_err(trouble)?)))
 }

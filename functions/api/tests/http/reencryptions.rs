@@ -56,7 +56,7 @@ async fn switched(stage: &Stage) {
     let now = stage.clock.advance(SignedDuration::from_secs(60));
     let canaries = REGIONS.map(|region| (parsed(region), "QQ==".to_owned())).into();
     let round = a_round(&policy, Observation::Usable, now);
-    let event = PolicyEvent::ReencryptionSwitched { job, canaries, data_keys: 1, round };
+    let event = PolicyEvent::ReencryptionSwitched { job, canaries, data_keys: 1, proven: [].into(), round };
     let decision = decided(&policy, &event, &by_claviger(), now);
     stage.world.commit_policy(Some(&policy), &decision).await.unwrap();
 }

@@ -20,6 +20,7 @@ use claviger_app::rewrite_shard::RewriteShard;
 use claviger_app::settings::Settings;
 use claviger_app::show_reencrypted_instances::ShowReencryptedInstances;
 use claviger_app::show_reencryption::{ReencryptionView, ShowReencryption};
+use claviger_domain::access::{KeyPermission, KeyPolicyTemplate};
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::{Refusal, decide};
 use claviger_domain::effect::{Effect, OutboxRow};
@@ -31,11 +32,11 @@ use claviger_domain::observation::{NoAnswerKind, Observation};
 use claviger_domain::policy::{CONTEXT_PURPOSE, PURPOSE_DATA_KEY};
 use claviger_domain::reencryption::{Depth, Outcome, Phase};
 use claviger_domain::values::{KeyArn, OrganisationName, Region};
-use claviger_testkit::{KeyCall, builders};
+use claviger_testkit::{KeyCall, a_description, builders};
 use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 
-use crate::world::{DISABLED, NOTES_ROLE, USABLE, World};
+use crate::world::{DENIED, DISABLED, NOTES_ROLE, USABLE, World};
 
 const REGIONS: [&str; 2] = ["eu-central-1", "eu-west-1"];
 /// Records of a batch.
@@ -536,6 +537,36 @@ async fn x3_a_new_key_lost_before_the_switch_stops_the_job_and_it_goes_on_when_t
     assert_eq!(stage.view(id).await.status, "completed");
     let said = stage.said().await;
     assert_eq!(said.iter().filter(|body| body.contains("stopped while preparing")).count(), 1, "told once");
+}
+
+#[tokio::test]
+async fn k1_what_is_accepted_while_it_prepares_is_asked_of_the_new_keys_before_the_policy_gets_them() {
+    let stage = Stage::new(6).await;
+    let id = stage.asks(Depth::Rekey).await;
+    let template = KeyPolicyTemplate {
+        version: builders::parsed("2027-01-15"),
+        permissions: [KeyPermission::DescribeKey].into(),
+        decide_by: stage.world.now() + SignedDuration::from_hours(24 * 30),
+        published_at: stage.world.now(),
+        published_by: builders::parsed("sam"),
+    };
+    stage.happens(PolicyEvent::AccessRequested { template }).await;
+    let request = stage.world.policy().await.access_requests[0].id;
+    let proven = REGIONS.map(builders::parsed).into();
+    stage.happens(PolicyEvent::AccessGranted { request, proven }).await;
+
+    let new = stage.new_key("eu-west-1");
+    stage.world.keys.describe_as(&new, Err(DENIED));
+    for _ in 0..20 {
+        stage.turn().await;
+        stage.world.later(3);
+    }
+    assert_eq!(stage.phase().await, Some(Phase::Preparing));
+    assert_eq!(stage.view(id).await.stopped.unwrap(), "while preparing: the new key in eu-west-1 refuses");
+    stage.reads_everything().await;
+    stage.world.keys.describe_as(&new, Ok(a_description()));
+    stage.through().await;
+    assert_eq!(stage.view(id).await.status, "completed");
 }
 
 #[tokio::test]
@@ -1072,7 +1103,7 @@ async fn r3_no_answer_of_a_new_key_that_is_checked_is_no_refusal_and_the_job_goe
     stage.turn().await;
     let job = stage.world.policy().await.reencryption.unwrap();
     assert!(job.keys.is_empty() && job.fault.is_none(), "not proven, not refused: {job:?}");
-    stage.world.keys.describe_as(&key, Ok(claviger_testkit::a_description()));
+    stage.world.keys.describe_as(&key, Ok(a_description()));
     stage.through().await;
     assert_eq!(stage.world.policy().await.reencryptions[0].outcome, Outcome::Completed);
     let facts = stage.world.store.all_facts(&stage.world.name());

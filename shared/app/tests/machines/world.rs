@@ -79,12 +79,9 @@ impl Prober for Direct<'_> {
                 let unwrap = UnwrapDataKeys { probe, policies: store, instances: store, registry: store };
                 unwrap.run(organisation, region, cursor.as_deref()).await
             }
-            ProbeRequest::ProvePermissions { organisation, permissions, on } => {
+            ProbeRequest::ProvePermissions { organisation, permissions } => {
                 let prove = ProvePermissions { policies: store, keys: &self.0.keys };
-                let checks = match on {
-                    None => prove.run(organisation, permissions).await,
-                    Some(key) => prove.on(organisation, key, permissions).await,
-                };
+                let checks = prove.run(organisation, permissions).await;
                 checks.map(|checks| ProbeAnswer::Checked { checks })
             }
             ProbeRequest::MakeReplacement { organisation, region } => {

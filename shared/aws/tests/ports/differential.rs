@@ -976,6 +976,7 @@ fn steered(policy: &EncryptionPolicy, which: u8, keys: u32, now: Timestamp) -> P
             job,
             canaries: of(policy).into_keys().map(|region| (region, "Yw==".to_owned())).collect(),
             data_keys: 1,
+            proven: [].into(),
             round: a_round(policy, Observation::Usable, now),
         },
         6 => PolicyEvent::ClosingAsked,

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::access::{AccessAnswer, AccessRequest, KeyPolicyTemplate};
+use crate::access::{AccessAnswer, AccessRequest, KeyPermission, KeyPolicyTemplate};
 use crate::effect::Effect;
 use crate::event::{Actor, Origin};
 use crate::fact::derived_ticket_id;
-use crate::observation::{NoAnswerKind, Observation};
+use crate::observation::{NoAnswerKind, Observation, RefusalKind};
 use crate::policy::{EncryptionPolicy, KeyHealth};
 use crate::values::Region;
 
@@ -108,6 +108,21 @@ pub(super) fn access_declined(
     let ticket = request.ticket;
     let body = "The access request is declined. There are no new apps while it is; it can still be accepted.";
     Ok(Change { next, effects: vec![Effect::CommentTicket { ticket, body: body.to_owned() }] })
+}
+
+/// INVARIANT (K1): what was accepted is proven on every key that takes another's place.
+pub(super) fn give_what_was_accepted<'r>(
+    policy: &EncryptionPolicy,
+    regions: impl IntoIterator<Item = &'r Region>,
+    proven: &BTreeSet<KeyPermission>,
+) -> Result<(), Refusal> {
+    if policy.granted_permissions().is_subset(proven) {
+        return Ok(());
+    }
+    let denied = Observation::Refused(RefusalKind::AccessDenied);
+    Err(Refusal::KeysNotUsable {
+        faults: regions.into_iter().map(|region| (region.clone(), denied)).collect(),
+    })
 }
 
 /// A key that was gone for good, and not asked, works after all: whether it gives the permission nobody knows.

@@ -141,10 +141,18 @@ pub(super) fn enrolment_rejected(
     let Actor::Support(_) = origin.actor else {
         return Err(Refusal::Forbidden { who: "a support agent" });
     };
-    let Lifecycle::Requested { .. } = policy.lifecycle else {
-        return illegal(policy);
-    };
-    Ok(rejected(policy, reason.to_owned(), now))
+    match policy.lifecycle {
+        // Also one that was approved: its keys may never stand the verification, or its records never allow it again.
+        Lifecycle::Requested { .. } | Lifecycle::Verifying { .. } => {
+            Ok(rejected(policy, reason.to_owned(), now))
+        }
+        Lifecycle::Active { .. }
+        | Lifecycle::Suspended { .. }
+        | Lifecycle::Restoring { .. }
+        | Lifecycle::Lapsed { .. }
+        | Lifecycle::Closed { .. }
+        | Lifecycle::Rejected { .. } => illegal(policy),
+    }
 }
 
 pub(super) fn rejected(policy: &EncryptionPolicy, reason: String, now: Timestamp) -> Change {

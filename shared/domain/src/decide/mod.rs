@@ -260,8 +260,8 @@ pub fn decide(
         PolicyEvent::ReencryptionHindered { job, fault } => {
             reencryption_hindered(policy, *job, fault.as_ref())
         }
-        PolicyEvent::ReencryptionSwitched { job, canaries, data_keys, round } => {
-            reencryption_switched(rules, policy, (*job, canaries, *data_keys), round, now)
+        PolicyEvent::ReencryptionSwitched { job, canaries, data_keys, proven, round } => {
+            reencryption_switched(rules, policy, (*job, canaries, *data_keys, proven), round, now)
         }
         PolicyEvent::ReencryptionPassed { job, pass, old } => {
             reencryption_passed(rules, policy, (*job, *pass, *old), now)

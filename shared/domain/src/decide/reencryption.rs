@@ -1,9 +1,10 @@
 //! A job that moves a policy to new keys (spec X): asked for, switched, carried on, ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use crate::access::KeyPermission;
 use crate::data_keys::FormerDataKeys;
 use crate::effect::Effect;
 use crate::event::{Actor, Origin};
@@ -15,6 +16,7 @@ use crate::policy::{EncryptionPolicy, ReencryptionProposal};
 use crate::reencryption::{Depth, EndedReencryption, FormerKeys, KeyFault, Outcome, Phase, Reencryption};
 use crate::values::{KeyArn, Region};
 
+use super::access::give_what_was_accepted;
 use super::health::all_usable;
 use super::replacement::{agreed, within};
 use super::{Change, Refusal, Rules, illegal, in_use};
@@ -169,7 +171,12 @@ pub(super) fn reencryption_hindered(
 pub(super) fn reencryption_switched(
     rules: &Rules<'_>,
     policy: &EncryptionPolicy,
-    (id, canaries, data_keys): (ReencryptionId, &BTreeMap<Region, String>, u64),
+    (id, canaries, data_keys, proven): (
+        ReencryptionId,
+        &BTreeMap<Region, String>,
+        u64,
+        &BTreeSet<KeyPermission>,
+    ),
     round: &ProbeRound,
     now: Timestamp,
 ) -> Result<Change, Refusal> {
@@ -190,6 +197,10 @@ pub(super) fn reencryption_switched(
     all_usable(rules, &next, round, now)?;
     if next.keys.is_empty() || next.keys.values().any(|key| key.canary.is_none()) {
         return Err(Refusal::KeysNotUsable { faults: BTreeMap::new() });
+    }
+    give_what_was_accepted(policy, next.keys.keys(), proven)?;
+    for request in &mut next.access_requests {
+        request.unproven.clear();
     }
     next.former_keys.push(FormerKeys {
         generation: policy.generation,

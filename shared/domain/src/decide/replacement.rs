@@ -7,10 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use crate::access::KeyPermission;
 use crate::effect::Effect;
 use crate::event::{Actor, Origin};
-use crate::observation::{Observation, ProbeRound, RefusalKind};
+use crate::observation::{Observation, ProbeRound};
 use crate::policy::{EncryptionPolicy, KeyChange, KeyHealth, RegionalKey, Replacement};
 use crate::values::{KeyArn, Region, Subject};
 
+use super::access::give_what_was_accepted;
 use super::reencryption::keys_are_free;
 use super::{Change, Refusal, Rules, in_use};
 
@@ -148,11 +149,7 @@ pub(super) fn key_replaced(
         Some(saw) => return Err(Refusal::KeysNotUsable { faults: [(region.clone(), *saw)].into() }),
         None => return Err(Refusal::Stale),
     }
-    // INVARIANT (K1): what was accepted without the lost key is proven on the one that takes its place.
-    if !policy.granted_permissions().is_subset(proven) {
-        let denied = Observation::Refused(RefusalKind::AccessDenied);
-        return Err(Refusal::KeysNotUsable { faults: [(region.clone(), denied)].into() });
-    }
+    give_what_was_accepted(policy, [region], proven)?;
     let mut next = policy.clone();
     let fresh = RegionalKey {
         arn: arn.clone(),

@@ -11,6 +11,7 @@ use crate::policy::{EncryptionPolicy, KeyHealth};
 use crate::values::Region;
 
 use super::Rules;
+use super::health::revoked;
 
 pub(super) fn key_lines(policy: &EncryptionPolicy) -> String {
     let lines: Vec<String> = policy
@@ -81,6 +82,25 @@ const fn still(health: KeyHealth) -> &'static str {
     }
 }
 
+/// What follows from the regions that stand refused, and what the organisation can do.
+fn standing_of(
+    rules: &Rules<'_>,
+    policy: &EncryptionPolicy,
+    refused: &BTreeSet<Region>,
+) -> (String, &'static str) {
+    let seen = policy.keys.iter().map(|(region, key)| (region.clone(), key.health)).collect();
+    if revoked(rules, policy, &seen) {
+        let said =
+            "Keys refuse as it takes to cut access off: that happens as soon as a second probe confirms it.";
+        return (said.to_owned(), "To end this, give every key back.");
+    }
+    let others = policy.keys.iter().filter(|(region, _)| !refused.contains(*region));
+    let still: Vec<String> =
+        others.map(|(region, key)| format!("the key in {region} {}", still(key.health))).collect();
+    let to_do = "To cut access off, take the other keys away too; to end this, give every key back.";
+    (format!("Revocation is incomplete: {}.", still.join(", ")), to_do)
+}
+
 /// Warns when regions newly stand refused while others work, and says when all is well again
 /// (spec R5: one region alone is *degraded*, warned of at once).
 pub(super) fn tell_of_regions(
@@ -97,19 +117,13 @@ pub(super) fn tell_of_regions(
     let (was, is) = (standing(before), standing(next));
     let mut effects = Vec::new();
     if is.difference(&was).next().is_some() {
-        let others = next.keys.iter().filter(|(region, _)| !is.contains(*region));
-        let still: Vec<String> =
-            others.map(|(region, key)| format!("the key in {region} {}", still(key.health))).collect();
-        let reads =
-            if next.fence.is_open() { "Data stays readable." } else { "Data is cut off for another cause." };
+        let (said, to_do) = standing_of(rules, next, &is);
+        let reads = match next.fence.is_open() {
+            true => "Data stays readable.",
+            false => "Data is cut off for another cause.",
+        };
         let heard = heard_lines(next, heard);
-        let body = format!(
-            "Revocation is incomplete: {}. {reads}\n{}\n{}To cut access off, take the other \
-             keys away too; to end this, give every key back.",
-            still.join(", "),
-            key_lines(next),
-            heard,
-        );
+        let body = format!("{said} {reads}\n{}\n{heard}{to_do}", key_lines(next));
         tell(rules, next, body, now, &mut effects);
     } else if is.is_empty()
         && next.keys.values().all(|key| key.health == KeyHealth::Usable)

@@ -132,8 +132,12 @@ fn r5_rounds_that_lie_too_far_apart_prove_nothing_together() {
     let first = world.round(DISABLED, DISABLED);
     world.later(6);
     let rounds = vec![first, world.round(DISABLED, DISABLED)];
-    world.happens(PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &prober()).unwrap();
+    let decision =
+        world.happens(PolicyEvent::ProbesReported { rounds, heard: Vec::new() }, &prober()).unwrap();
     assert!(world.policy.fence.is_open());
+    let Effect::OpenTicket { body, .. } = &decision.outbox[0].effect else { panic!("no ticket") };
+    assert!(body.contains("cut access off: that happens as soon as a second probe confirms it"), "{body}");
+    assert!(!body.contains("incomplete") && !body.contains("the other keys"), "{body}");
 }
 
 #[test]

@@ -78,6 +78,11 @@ fn e3_support_refuses_an_enrolment_that_waits_with_its_reason() {
         world.policy.lifecycle,
         Lifecycle::Rejected { at: world.now, reason: "no contract".to_owned() }
     );
+    // Approved, and not verified yet: what is in its way may never go away.
+    let mut world = World::requested();
+    world.happens(PolicyEvent::EnrolmentApproved, &support()).unwrap();
+    world.happens(event.clone(), &support()).unwrap();
+    assert!(matches!(world.policy.lifecycle, Lifecycle::Rejected { .. }));
     for mut world in [World::active(), World::suspended()] {
         let refused = world.happens(event.clone(), &support());
         assert!(matches!(refused, Err(Refusal::IllegalForState { .. })), "{refused:?}");

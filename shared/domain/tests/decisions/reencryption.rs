@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use claviger_domain::access::KeyPermission;
 use claviger_domain::catalogue::Mode;
 use claviger_domain::decide::{Decision, Refusal};
 use claviger_domain::effect::Effect;
@@ -16,7 +17,7 @@ use claviger_domain::vendor::Ground;
 use rstest::rstest;
 
 use crate::support::{
-    DISABLED, DUBLIN, FRANKFURT, THROTTLED, USABLE, World, admin, prober, region, support as agent,
+    DENIED, DISABLED, DUBLIN, FRANKFURT, THROTTLED, USABLE, World, admin, prober, region, support as agent,
 };
 
 const DAY: i64 = 24 * 60 * 60;
@@ -53,10 +54,24 @@ impl World {
     }
 
     pub fn switches(&mut self, dublin: Observation) -> Result<Decision, Refusal> {
+        self.switches_proving(dublin, &[])
+    }
+
+    fn switches_proving(
+        &mut self,
+        dublin: Observation,
+        proven: &[KeyPermission],
+    ) -> Result<Decision, Refusal> {
         self.later(60);
         let canaries = [FRANKFURT, DUBLIN].map(|of| (region(of), "QQ==".to_owned())).into();
         let round = self.round(USABLE, dublin);
-        let event = PolicyEvent::ReencryptionSwitched { job: self.job(), canaries, data_keys: 3, round };
+        let event = PolicyEvent::ReencryptionSwitched {
+            job: self.job(),
+            canaries,
+            data_keys: 3,
+            proven: proven.iter().copied().collect(),
+            round,
+        };
         self.happens(event, &prober())
     }
 
@@ -605,4 +620,18 @@ fn i8_a_policy_that_was_stored_before_there_were_jobs_is_read_as_one_without() {
         serde_json::from_str::<claviger_domain::policy::EncryptionPolicy>(&text).unwrap(),
         world.policy
     );
+}
+
+#[test]
+fn k1_the_policy_gets_no_key_that_does_not_give_what_was_accepted() {
+    let (mut world, request) = World::asked();
+    world.asks("cc", Depth::Rekey, &admin()).unwrap();
+    // Accepted when the new keys had been checked already.
+    world.grants(request, &[FRANKFURT, DUBLIN], &admin()).unwrap();
+    let refusal = world.switches(USABLE).unwrap_err();
+    let faults = [FRANKFURT, DUBLIN].map(|of| (region(of), DENIED)).into();
+    assert_eq!(refusal, Refusal::KeysNotUsable { faults });
+    assert_eq!(world.phase(), Phase::Preparing);
+    world.switches_proving(USABLE, &[KeyPermission::DescribeKey]).unwrap();
+    assert!(world.policy.access_requests[0].is_granted());
 }

@@ -161,7 +161,9 @@ impl Sim {
         let now = self.world.now();
         if let Some(arn) = truth.keys.first() {
             self.world.note(|| format!("{arn} is lost for good"));
-            self.world.kms.change(arn, Standing::PendingDeletion, now, now + 2_000);
+            let deleted = self.world.chance(500);
+            let standing = if deleted { Standing::Deleted } else { Standing::PendingDeletion };
+            self.world.kms.change(arn, standing, now, now + 2_000);
             self.world.state().gone.insert(arn.clone());
         }
     }

@@ -17,6 +17,8 @@ pub enum Standing {
     Disabled,
     /// Waiting to be deleted.
     PendingDeletion,
+    /// Deleted: KMS does not know it. That may also be somebody's mistake.
+    Deleted,
     /// The key policy does not let us in.
     Denied {
         /// DescribeKey is denied too.
@@ -32,9 +34,9 @@ impl Standing {
         self != Self::Usable
     }
 
-    /// Whether access is denied, which may be anybody's mistake.
-    const fn is_denied(self) -> bool {
-        matches!(self, Self::Denied { .. } | Self::RoleDenied)
+    /// Whether it refuses in a way that may be anybody's mistake.
+    const fn is_ambiguous(self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::RoleDenied | Self::Deleted)
     }
 
     /// Whether one refusal is enough.
@@ -47,6 +49,7 @@ impl Standing {
             Self::Usable => Observation::Usable,
             Self::Disabled => Observation::Refused(RefusalKind::KeyDisabled),
             Self::PendingDeletion => Observation::Refused(RefusalKind::KeyPendingDeletion),
+            Self::Deleted => Observation::Refused(RefusalKind::KeyNotFound),
             Self::Denied { .. } => Observation::Refused(RefusalKind::AccessDenied),
             Self::RoleDenied => Observation::Refused(RefusalKind::RoleDenied),
         }
@@ -64,7 +67,7 @@ pub struct KeyTruth {
     pub changed_at: i64,
     /// When every answer is the new one.
     pub visible_at: i64,
-    /// When it was denied: from, to.
+    /// When it refused ambiguously: from, to.
     denials: Vec<(i64, i64)>,
 }
 
@@ -84,7 +87,7 @@ impl KeyTruth {
         self.now.is_definite() || (self.before.is_definite() && self.visible_at >= since)
     }
 
-    /// Whether it was denied at some instant between the two.
+    /// Whether it refused ambiguously at some instant between the two.
     pub fn denied_between(&self, from: i64, to: i64) -> bool {
         self.denials.iter().any(|(start, end)| *start <= to && *end >= from)
     }
@@ -143,12 +146,12 @@ impl Kms {
         let Some(key) = state.keys.get_mut(arn).filter(|key| key.now != standing) else {
             return;
         };
-        if key.now.is_denied()
+        if key.now.is_ambiguous()
             && let Some(last) = key.denials.last_mut()
         {
             last.1 = visible_at;
         }
-        if standing.is_denied() {
+        if standing.is_ambiguous() {
             key.denials.push((now, i64::MAX));
         }
         key.before = key.now;

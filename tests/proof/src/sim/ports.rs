@@ -409,6 +409,7 @@ impl CustomerKeys for Ports {
             Standing::RoleDenied => {
                 return Err(failed(Observation::Refused(RefusalKind::RoleDenied)));
             }
+            Standing::Deleted => return Err(failed(Observation::Refused(RefusalKind::KeyNotFound))),
             Standing::Usable | Standing::Denied { blind: false } => "Enabled",
             Standing::Disabled => "Disabled",
             Standing::PendingDeletion => "PendingDeletion",
@@ -954,12 +955,9 @@ impl Prober for Ports {
                 let rounds = now.run(organisation, *rounds).await;
                 Ok(ProbeAnswer::Probed { rounds: rounds.map_err(|error| failed(error.to_string()))? })
             }
-            ProbeRequest::ProvePermissions { organisation, permissions, on } => {
+            ProbeRequest::ProvePermissions { organisation, permissions } => {
                 let prove = ProvePermissions { policies: self, keys: self };
-                let checks = match on {
-                    None => prove.run(organisation, permissions).await,
-                    Some(key) => prove.on(organisation, key, permissions).await,
-                };
+                let checks = prove.run(organisation, permissions).await;
                 Ok(ProbeAnswer::Checked { checks: checks.map_err(|error| failed(error.to_string()))? })
             }
             ProbeRequest::UnwrapDataKeys { organisation, region, cursor } => {
