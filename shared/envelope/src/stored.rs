@@ -12,7 +12,7 @@ use crate::source::Wanted;
 
 impl Instance {
     /// Whether a sealed record may be stored: by a fresh lease its generation is one that may still be written,
-    /// and the policy is open. The generation is read off the header and not verified: this keeps out what is
+    /// and the policy is open, and watched or proven, as for sealing itself. The generation is read off the header and not verified: this keeps out what is
     /// stale, not what is forged, which no key opens.
     ///
     /// # Errors
@@ -21,8 +21,12 @@ impl Instance {
     pub async fn may_store(&self, record: &[u8]) -> Result<(), EnvelopeError> {
         for _ in 0..3 {
             match self.store_check(record) {
-                Err(EnvelopeError::NotCached) => {
-                    // Which policy the instance belongs to, and its generation, is learnt with its key.
+                Err(
+                    EnvelopeError::NotCached
+                    | EnvelopeError::TemporarilyUnavailable { reason: Unavailable::Unproven },
+                ) => {
+                    // Which policy the instance belongs to, and its generation, is learnt with its key, and with the key
+                    // its proof.
                     self.client.ready(&self.state, Wanted::Current { newer_than: None }).await?;
                 }
                 Err(EnvelopeError::TemporarilyUnavailable { reason: Unavailable::Lease }) => {
@@ -52,6 +56,8 @@ impl Instance {
             return Err(EnvelopeError::Suspended);
         }
         let writer = client.store.writer(self.state.number).ok_or(EnvelopeError::NotCached)?;
+        // INVARIANT (I3): while nobody watches, what waited between sealing and storing is not taken on an old proof.
+        writer.policy.usable(writer.policy.epoch(), client.clock.now())?;
         writer.policy.may_write(generation)?;
         // The fence forgets a re-encryption that is over, and a process that starts later never heard of it. But
         // a key of the new generation is given out after the switch only: a lease later everybody has heard.

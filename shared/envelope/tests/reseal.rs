@@ -1,6 +1,7 @@
 //! A record of an old data key becomes one of the current, and stores refuse what is stale.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use claviger_envelope::source::ProofResult;
 use claviger_envelope::testing::TestCloud;
 use claviger_envelope::{
     Config, Context, Envelope, EnvelopeError, Instance, Unavailable, generation_of, header_digest,
@@ -158,6 +159,28 @@ async fn i8_a_stale_writer_is_refused_by_the_store_within_one_lease_and_can_seal
     cloud.close("acme");
     store_client.poll().await.unwrap();
     assert_eq!(store.may_store(&anew).await, Err(EnvelopeError::Suspended));
+}
+
+#[tokio::test]
+async fn i3_while_nobody_watches_a_store_takes_what_was_sealed_before_only_on_a_fresh_proof() {
+    let cloud = TestCloud::new();
+    let (client, acme) = app(&cloud);
+    let sealed = acme.encrypt(&NOTE, b"it waits in a queue").await.unwrap();
+    cloud.watched_until(cloud.clock.now().wall + 5_000);
+    client.poll().await.unwrap();
+    cloud.clock.advance(20_000);
+    client.poll().await.unwrap();
+    let unproven = EnvelopeError::TemporarilyUnavailable { reason: Unavailable::Unproven };
+    assert_eq!(acme.try_may_store(&sealed), Err(unproven.clone()));
+    cloud.proofs_answer(ProofResult::Unavailable);
+    assert_eq!(acme.may_store(&sealed).await, Err(unproven));
+    cloud.clock.advance(1_000);
+    cloud.proofs_answer(ProofResult::Proven);
+    assert_eq!(acme.may_store(&sealed).await, Ok(()));
+    cloud.clock.advance(20_000);
+    client.poll().await.unwrap();
+    cloud.proofs_answer(ProofResult::Suspended);
+    assert_eq!(acme.may_store(&sealed).await, Err(EnvelopeError::Suspended));
 }
 
 #[tokio::test]
