@@ -255,7 +255,8 @@ impl CheckEnrolment<'_> {
                     let observed = format!("{permission}, which an accepted access request grants, failed");
                     let help = |_| match key.access {
                         KeyAccess::KeyPolicy => format!(
-                            "put the key policy that `GET .../key-policy` prints, with this action in the statement                              `ClavigerUse`, on the key: {}",
+                            "put the key policy that `GET .../key-policy` prints, with this action in the statement \
+                             `ClavigerUse`, on the key: {}",
                             put_policy(key)
                         ),
                         KeyAccess::Role(role) => permissions(&role.arn),

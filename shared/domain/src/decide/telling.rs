@@ -89,16 +89,22 @@ fn standing_of(
     refused: &BTreeSet<Region>,
 ) -> (String, &'static str) {
     let seen = policy.keys.iter().map(|(region, key)| (region.clone(), key.health)).collect();
-    if revoked(rules, policy, &seen) {
+    let enough = revoked(rules, policy, &seen);
+    let reads = match (policy.fence.is_open(), enough) {
+        (true, true) => "Until then data stays readable.",
+        (true, false) => "Data stays readable.",
+        (false, _) => "Data is cut off for another cause.",
+    };
+    if enough {
         let said =
             "Keys refuse as it takes to cut access off: that happens as soon as a second probe confirms it.";
-        return (said.to_owned(), "To end this, give every key back.");
+        return (format!("{said} {reads}"), "To end this, give every key back.");
     }
     let others = policy.keys.iter().filter(|(region, _)| !refused.contains(*region));
     let still: Vec<String> =
         others.map(|(region, key)| format!("the key in {region} {}", still(key.health))).collect();
     let to_do = "To cut access off, take the other keys away too; to end this, give every key back.";
-    (format!("Revocation is incomplete: {}.", still.join(", ")), to_do)
+    (format!("Revocation is incomplete: {}. {reads}", still.join(", ")), to_do)
 }
 
 /// Warns when regions newly stand refused while others work, and says when all is well again
@@ -118,12 +124,8 @@ pub(super) fn tell_of_regions(
     let mut effects = Vec::new();
     if is.difference(&was).next().is_some() {
         let (said, to_do) = standing_of(rules, next, &is);
-        let reads = match next.fence.is_open() {
-            true => "Data stays readable.",
-            false => "Data is cut off for another cause.",
-        };
         let heard = heard_lines(next, heard);
-        let body = format!("{said} {reads}\n{}\n{heard}{to_do}", key_lines(next));
+        let body = format!("{said}\n{}\n{heard}{to_do}", key_lines(next));
         tell(rules, next, body, now, &mut effects);
     } else if is.is_empty()
         && next.keys.values().all(|key| key.health == KeyHealth::Usable)
