@@ -12,8 +12,8 @@ use crate::source::Wanted;
 
 impl Instance {
     /// Whether a sealed record may be stored: by a fresh lease its generation is one that may still be written,
-    /// and the policy is open, and watched or proven, as for sealing itself. The generation is read off the header and not verified: this keeps out what is
-    /// stale, not what is forged, which no key opens.
+    /// and the policy is open, and watched or proven, as for sealing itself. The generation is read off the header
+    /// and not verified: this keeps out what is stale, not what is forged, which no key opens.
     ///
     /// # Errors
     /// `GenerationTooOld`: seal it anew ([`Self::encrypt`], or [`Self::reseal`] where the plaintext is gone).
@@ -49,7 +49,8 @@ impl Instance {
     fn store_check(&self, record: &[u8]) -> Result<(), EnvelopeError> {
         let generation = generation_of(record)?;
         let client = &*self.client;
-        if !client.lease.fresh(client.clock.now()) {
+        let now = client.clock.now();
+        if !client.lease.fresh(now) {
             return Err(EnvelopeError::unavailable(Unavailable::Lease));
         }
         if client.store.closed(self.state.number) {
@@ -57,11 +58,11 @@ impl Instance {
         }
         let writer = client.store.writer(self.state.number).ok_or(EnvelopeError::NotCached)?;
         // INVARIANT (I3): while nobody watches, what waited between sealing and storing is not taken on an old proof.
-        writer.policy.usable(writer.policy.epoch(), client.clock.now())?;
+        writer.policy.usable(writer.policy.epoch(), now)?;
         writer.policy.may_write(generation)?;
         // The fence forgets a re-encryption that is over, and a process that starts later never heard of it. But
         // a key of the new generation is given out after the switch only: a lease later everybody has heard.
-        let age = client.clock.now().wall.saturating_sub(writer.given_at);
+        let age = now.wall.saturating_sub(writer.given_at);
         if generation < writer.generation && age > millis(client.config.lease) {
             return Err(EnvelopeError::GenerationTooOld { generation, least: writer.generation });
         }
