@@ -1,5 +1,5 @@
-//! Proves permissions on keys (spec K1): by trying each, as a dry run where KMS has one: it proves the permission, and leaves
-//! nothing behind.
+//! Proves permissions on keys (spec K1): by trying each, as a dry run where KMS has one: it proves the permission, and
+//! leaves nothing behind.
 
 use std::collections::BTreeSet;
 

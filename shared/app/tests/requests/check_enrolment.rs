@@ -4,7 +4,7 @@ use claviger_app::check_enrolment::*;
 use claviger_app::messages::{Check, CheckResult};
 use claviger_app::ports::KeyDescription;
 use claviger_domain::access::{KEY_PERMISSIONS, KeyPermission};
-use claviger_domain::observation::{Observation, RefusalKind};
+use claviger_domain::observation::{NoAnswerKind, Observation, RefusalKind};
 use claviger_domain::values::KeyArn;
 use claviger_testkit::builders::{a_key, an_enrolment, an_organisation, instant, parsed};
 use claviger_testkit::{FakeKeys, SequentialIds, a_description};
@@ -159,9 +159,25 @@ async fn k1_a_permission_that_was_granted_on_the_keys_before_is_expected_of_new_
         of.map(|check| format!("{}: {}", check.id, check.observed)).collect::<Vec<_>>()
     };
     assert!(failed(&checked(&keys).await).is_empty(), "nobody granted it");
-    let found = failed(&checked_with(&keys, &[parsed(action)].into()).await);
+    let checks = checked_with(&keys, &[parsed(action)].into()).await;
+    let found = failed(&checks);
     assert_eq!(found.len(), 2, "one a region: {found:?}");
     assert!(found.iter().all(|check| check.starts_with("granted-permissions") && check.contains(action)));
+    for check in checks.iter().filter(|check| check.result == CheckResult::Fail) {
+        assert!(check.help.contains("in the statement `ClavigerUse`, on the key: "), "{}", check.help);
+    }
+}
+
+#[tokio::test]
+async fn k1_no_answer_about_a_permission_that_was_granted_is_no_pass() {
+    let keys = good();
+    keys.describe_as(&home(), Err(Observation::NoAnswer(NoAnswerKind::Unreachable)));
+    let checks = checked_with(&keys, &[KeyPermission::DescribeKey].into()).await;
+    let of_home =
+        |check: &&Check| check.id == "granted-permissions" && check.region == Some(parsed("eu-central-1"));
+    let found: Vec<&Check> = checks.iter().filter(of_home).collect();
+    assert!(matches!(found[..], [Check { result: CheckResult::Fail, .. }]), "{found:?}");
+    assert!(found[0].help.contains("try again"), "{}", found[0].help);
 }
 
 #[tokio::test]
